@@ -1,0 +1,36 @@
+"""Bayesian unfolding in particle physics.
+
+Start with :func:`unfold`, or with :class:`Simulation`, :class:`Data` and :class:`OmniFold` for weights, pass
+flags and settings. ``docs/statistics.md`` says what the bands mean.
+"""
+
+from __future__ import annotations
+
+from bayesunfold import datasets, errors
+from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.events import Data, Simulation
+from bayesunfold.network import Network
+from bayesunfold.omnifold import OmniFold, unfold
+from bayesunfold.result import UnfoldingResult
+from bayesunfold.spectrum import Spectrum
+from bayesunfold.storage import load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BayesianClassifier",
+    "Data",
+    "Network",
+    "OmniFold",
+    "Simulation",
+    "Spectrum",
+    "UnfoldingResult",
+    "datasets",
+    "errors",
+    "load",
+    "unfold",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

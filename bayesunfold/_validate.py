@@ -1,0 +1,172 @@
+"""Turning what users pass into checked arrays; every refusal names value, rule and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold.errors import InputError, InputTypeError
+
+__all__ = ["as_features", "as_flag", "as_weight", "check_bins", "check_count", "check_names", "effective_size"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _frame_columns(values: Any) -> tuple[str, ...] | None:
+    """Column names of a pandas or polars frame or series, None for anything else."""
+    columns = getattr(values, "columns", None)
+    if columns is not None and hasattr(values, "to_numpy"):
+        return tuple(str(c) for c in columns)
+    name = getattr(values, "name", None)
+    if isinstance(name, str) and hasattr(values, "to_numpy"):
+        return (name,)
+    return None
+
+
+def as_features(values: ArrayLike, what: str) -> tuple[Array, tuple[str, ...] | None]:
+    """Features as a float array of shape (n, d), and the names of a frame's columns.
+
+    A 1-d input is one feature. Booleans and integers become floats; NaN is left for the
+    caller, who knows which rows may hold it.
+    """
+    names = _frame_columns(values)
+    array = np.asarray(values.to_numpy()) if names is not None else np.asarray(values)  # type: ignore[union-attr]
+    if array.dtype == object or array.dtype.kind not in "fiub":
+        msg = f"{what} has dtype {array.dtype}; features must be numbers. Convert it, for instance with .astype(float)."
+        raise InputTypeError(msg)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        msg = f"{what} has {array.ndim} dimensions; it must have shape (events,) or (events, features)."
+        raise InputError(msg)
+    if array.shape[0] == 0 or array.shape[1] == 0:
+        msg = f"{what} is empty: its shape is {array.shape}. Pass at least one event and one feature."
+        raise InputError(msg)
+    if names is not None:
+        check_names(names, array.shape[1], what)
+    return array.astype(np.float64), names
+
+
+def check_names(names: Sequence[str], n_features: int, what: str) -> tuple[str, ...]:
+    """Feature names: as many as columns, and all different."""
+    names = tuple(str(n) for n in names)
+    if len(names) != n_features:
+        msg = f"{what} has {n_features} features but {len(names)} names {names}; give one name a column."
+        raise InputError(msg)
+    if len(set(names)) != len(names):
+        msg = f"names of {what} repeat: {names}; give every column its own name."
+        raise InputError(msg)
+    return names
+
+
+def check_finite(array: Array, rows: NDArray[np.bool_] | None, what: str, names: tuple[str, ...], cure: str) -> None:
+    """Raise if a feature is NaN or infinite in one of ``rows`` (all rows if None)."""
+    bad = ~np.isfinite(array)
+    if rows is not None:
+        bad &= rows[:, None]
+    if bad.any():
+        first = int(np.argmax(bad.any(axis=1)))
+        columns = [names[c] for c in np.flatnonzero(bad.any(axis=0))]
+        msg = (
+            f"{what} has {int(bad.any(axis=1).sum())} of {len(array)} rows with NaN or infinity "
+            f"(first at row {first}, features {columns}); {cure}"
+        )
+        raise InputError(msg)
+
+
+def as_weight(weight: ArrayLike | None, n: int, what: str, *, allow_negative: bool = True) -> Array:
+    """Event weights of shape (n,), ones if None; their sum must be positive and finite."""
+    if weight is None:
+        return np.ones(n)
+    array = np.asarray(weight.to_numpy() if hasattr(weight, "to_numpy") else weight)
+    if array.dtype == object or array.dtype.kind not in "fiub":
+        msg = f"{what} has dtype {array.dtype}; weights must be numbers. Convert with .astype(float)."
+        raise InputTypeError(msg)
+    array = array.astype(np.float64)
+    if array.shape != (n,):
+        msg = f"{what} has shape {array.shape}; it must be ({n},), one weight an event."
+        raise InputError(msg)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        msg = (
+            f"{what} has {int(bad.sum())} NaN or infinite values (first at row {int(np.argmax(bad))}); "
+            "repair or remove those events."
+        )
+        raise InputError(msg)
+    if not allow_negative and (array < 0).any():
+        msg = f"{what} has {int((array < 0).sum())} negative values; they are not allowed here."
+        raise InputError(msg)
+    if array.sum() <= 0:
+        msg = f"{what} sums to {array.sum():g}; the total weight must be positive. Check the sign and the selection."
+        raise InputError(msg)
+    return array
+
+
+def as_flag(flag: ArrayLike | None, n: int, what: str) -> NDArray[np.bool_]:
+    """Boolean pass flags of shape (n,), all true if None; at least one must be true."""
+    if flag is None:
+        return np.ones(n, dtype=bool)
+    array = np.asarray(flag.to_numpy() if hasattr(flag, "to_numpy") else flag)
+    if array.dtype != bool:
+        msg = f"{what} has dtype {array.dtype}; flags must be boolean. Convert with .astype(bool) or a comparison."
+        raise InputTypeError(msg)
+    if array.shape != (n,):
+        msg = f"{what} has shape {array.shape}; it must be ({n},), one flag an event."
+        raise InputError(msg)
+    if not array.any():
+        msg = f"{what} is false for all {n} events; at least one event must pass."
+        raise InputError(msg)
+    return array
+
+
+def check_bins(bins: ArrayLike, what: str = "bins") -> Array:
+    """Bin edges: finite, strictly increasing, at least two."""
+    edges = np.asarray(bins)
+    if edges.dtype.kind not in "fiu":
+        msg = f"{what} has dtype {edges.dtype}; edges must be numbers."
+        raise InputTypeError(msg)
+    edges = edges.astype(np.float64)
+    if edges.ndim != 1 or len(edges) < 2:
+        msg = f"{what} has shape {edges.shape}; pass the edges, at least two, in one dimension."
+        raise InputError(msg)
+    if not np.all(np.isfinite(edges)):
+        msg = f"{what} holds NaN or infinity; leave overflow to the library, it keeps count of it."
+        raise InputError(msg)
+    if not np.all(np.diff(edges) > 0):
+        first = int(np.argmax(np.diff(edges) <= 0))
+        msg = f"{what} must increase: edge {first + 1} is {edges[first + 1]:g} after {edges[first]:g}. Sort them."
+        raise InputError(msg)
+    return edges
+
+
+def check_count(value: Any, name: str, minimum: int = 1) -> int:
+    """A whole number of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        msg = f"{name} is {value!r}; it must be a whole number of at least {minimum}."
+        raise InputError(msg)
+    return int(value)
+
+
+def check_positive(value: Any, name: str) -> float:
+    """A positive finite number."""
+    if isinstance(value, bool) or not np.isscalar(value) or not np.isreal(value) or not 0 < value < np.inf:  # type: ignore[operator]
+        msg = f"{name} is {value!r}; it must be a positive number."
+        raise InputError(msg)
+    return float(value)  # type: ignore[arg-type]
+
+
+def effective_size(weight: Array) -> float:
+    """Kish effective sample size ``(sum w)^2 / sum w^2`` (Kish, Survey Sampling, 1965).
+
+    Negative weights count as they stand: they lower the sum and raise the squares. An empty
+    or all-zero sample has effective size 0.
+    """
+    squares = float(np.sum(weight**2))
+    return float(np.sum(weight)) ** 2 / squares if squares > 0 else 0.0

@@ -1,0 +1,50 @@
+"""Which bin an event falls into, for one or several observables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._validate import check_bins
+from bayesunfold.errors import InputError
+
+__all__ = ["as_axes", "bin_index", "project"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def as_axes(values: Sequence[Array], bins: ArrayLike | Sequence[ArrayLike]) -> tuple[Array, ...]:
+    """Checked edges, one array an observable."""
+    if len(values) == 1 and (np.ndim(bins) == 1 and np.ndim(next(iter(bins))) == 0):  # type: ignore[arg-type]
+        return (check_bins(bins),)  # type: ignore[arg-type]
+    edges = list(bins)  # type: ignore[arg-type]
+    if len(edges) != len(values):
+        msg = f"{len(values)} observables but {len(edges)} sets of bin edges; give one set an observable."
+        raise InputError(msg)
+    return tuple(check_bins(e, f"bins of observable {i}") for i, e in enumerate(edges))
+
+
+def bin_index(values: Sequence[Array], edges: Sequence[Array], rows: NDArray[np.bool_]) -> NDArray[np.integer]:
+    """Flat bin of each event; -1 outside all bins and for events not in ``rows``.
+
+    Bins are half open, ``[low, high)``, as in ``hist``.
+    """
+    flat = np.zeros(len(rows), dtype=np.int64)
+    inside = rows.copy()
+    for value, edge in zip(values, edges, strict=True):
+        index = np.searchsorted(edge, np.where(rows, value, edge[0]), side="right") - 1
+        inside &= (index >= 0) & (index < len(edge) - 1)
+        flat = flat * (len(edge) - 1) + np.clip(index, 0, len(edge) - 2)
+    return np.where(inside, flat, -1)
+
+
+def project(index: NDArray[np.integer], weight: Array, n_bins: int) -> Array:
+    """Sum of weights per bin, shape (n_bins,)."""
+    used = index >= 0
+    return np.bincount(index[used], weight[used], n_bins)

@@ -1,0 +1,88 @@
+"""Checkpoints of the unfolding loop: the networks of the finished iterations, written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bayesunfold.errors import FileFormatError
+from bayesunfold.loop import Iteration
+
+__all__ = ["atomic_write", "pack_iterations", "read_checkpoint", "unpack_iterations", "write_checkpoint"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
+    """Write through a temporary file beside ``path``; a killed write leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def pack_iterations(records: Sequence[Iteration]) -> dict[str, np.ndarray]:
+    """Iterations as named arrays."""
+    packed = {
+        "step1": np.stack([r.step1 for r in records]),
+        "step2": np.stack([r.step2 for r in records]),
+        "notes": np.array(json.dumps([{"losses": r.losses, "decrements": r.decrements} for r in records])),
+    }
+    fakes = [r.fakes for r in records if r.fakes is not None]
+    if fakes:
+        packed["fakes"] = np.stack(fakes)
+    return packed
+
+
+def unpack_iterations(packed: dict[str, np.ndarray]) -> list[Iteration]:
+    """Inverse of :func:`pack_iterations`."""
+    notes = json.loads(str(packed["notes"]))
+    fakes = packed.get("fakes")
+    return [
+        Iteration(packed["step1"][k], packed["step2"][k], None if fakes is None else fakes[k], **note)
+        for k, note in enumerate(notes)
+    ]
+
+
+def write_checkpoint(path: Path, key: str, records: Sequence[Iteration]) -> None:
+    """Save the finished iterations under the fingerprint ``key``."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, key=np.array(key), **pack_iterations(records))
+
+    atomic_write(path, write)
+
+
+def read_checkpoint(path: Path, key: str) -> list[Iteration]:
+    """Finished iterations of the same run; none if there is no file yet.
+
+    Raises
+    ------
+    FileFormatError
+        If the file belongs to other events or arguments, or is not a checkpoint.
+    """
+    if not path.exists():
+        return []
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            packed = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError) as err:
+        msg = f"{path} is not a checkpoint of bayesunfold ({err}); remove it or name another."
+        raise FileFormatError(msg) from err
+    if str(packed.pop("key", "")) != key:
+        msg = f"{path} is a checkpoint of other events or other settings; remove it or name another."
+        raise FileFormatError(msg)
+    return unpack_iterations(packed)

@@ -1,0 +1,209 @@
+"""A Bayesian classifier as a scikit-learn estimator of a log density ratio."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
+
+from bayesunfold._validate import effective_size
+from bayesunfold.errors import InputError
+from bayesunfold.inference.draws import sample_posterior
+from bayesunfold.inference.linearized import linearize, whitened_directions
+from bayesunfold.inference.map import Problem, fit_map
+from bayesunfold.mlp import forward, tangent
+from bayesunfold.network import Network
+from bayesunfold.propagation import Fluctuations, Sample, Stage, leading_directions, posterior_axes
+from bayesunfold.standardize import Standardizer
+
+__all__ = ["BayesianClassifier"]
+
+Array = NDArray[np.floating]
+BASIS_ROWS = 4_000
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class BayesianClassifier(ClassifierMixin, BaseEstimator):
+    """Bayesian neural network that tells two weighted samples apart.
+
+    Parameters
+    ----------
+    network : Network, optional
+        Shape and priors.
+    inference : {"advi", "nuts", "laplace"}
+        Posterior of the linearised network.
+    draws : int
+        Posterior draws.
+    restarts : int
+        Random starts of the training; the best objective is kept.
+    random_state : int, RandomState or None
+        The same seed gives the same fit.
+
+    Attributes
+    ----------
+    classes_ : array, shape (2,)
+        Labels; the second is the numerator of the ratio.
+    n_features_in_ : int
+    prior_log_odds_ : float
+        Log ratio of the classes' total weights in training, part of ``predict_proba`` only.
+    converged_ : bool
+    n_iter_ : int
+        Gauss-Newton steps of the fit.
+
+    Notes
+    -----
+    Each class enters the likelihood at its Kish effective size, whatever its total weight. Negative weights
+    are allowed while each class sums to something positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> rng = np.random.default_rng(1)
+    >>> X = np.r_[rng.normal(0, 1, 400), rng.normal(0.5, 1, 400)][:, None]
+    >>> y = np.r_[np.zeros(400), np.ones(400)]
+    >>> clf = bu.BayesianClassifier(inference="laplace", draws=100, random_state=1).fit(X, y)
+    >>> clf.log_ratio_draws(X[:5]).shape
+    (100, 5)
+    """
+
+    def __init__(
+        self,
+        network: Network | None = None,
+        inference: Literal["advi", "nuts", "laplace"] = "advi",
+        draws: int = 500,
+        restarts: int = 1,
+        random_state: Any = None,
+    ) -> None:
+        self.network = network
+        self.inference = inference
+        self.draws = draws
+        self.restarts = restarts
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        """Binary labels only."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> BayesianClassifier:
+        """Fit to labelled events.
+
+        Parameters
+        ----------
+        X : array, shape (n, d)
+            Finite features; they are standardised inside, from class 0.
+        y : array, shape (n,)
+            Two different labels.
+        sample_weight : array, shape (n,), optional
+            Event weights, negative ones included.
+
+        Returns
+        -------
+        BayesianClassifier
+
+        Raises
+        ------
+        ValueError
+            One class only, more than two, NaN, or a class whose weights do not sum to something positive.
+        """
+        if self.inference not in ("advi", "nuts", "laplace"):
+            msg = f"inference is {self.inference!r}; it must be 'advi', 'nuts' or 'laplace'."
+            raise InputError(msg)
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        if type_of_target(y) != "binary" or len(np.unique(y)) != 2:
+            found = len(np.unique(y))
+            if found == 1:
+                msg = f"y holds one class only ({np.unique(y)[0]!r}); a classifier needs two."
+            else:
+                msg = f"Only binary classification is supported. The type of the target is {type_of_target(y)}."
+            raise InputError(msg)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        self.classes_, code = np.unique(y, return_inverse=True)
+        totals = np.array([weight[code == c].sum() for c in (0, 1)])
+        if np.any(totals <= 0):
+            msg = f"the classes' weights sum to {totals.tolist()}; both sums must be positive."
+            raise InputError(msg)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        rng = np.random.Generator(np.random.Philox(key=int(seed)))
+        with threadpool_limits(limits=1 if len(X) < 20_000 else None, user_api="blas"):
+            self._fit(X, code, weight, totals, rng)
+        return self
+
+    def _fit(self, X: Array, code: NDArray[np.integer], weight: Array, totals: Array, rng: np.random.Generator) -> None:
+        self.standardizer_ = Standardizer.fit(X, weight)
+        x = self.standardizer_(X)
+        layout = (self.network or Network()).layout(X.shape[1])
+        sizes = np.array([effective_size(weight[code == c]) for c in (0, 1)])
+        scaled = weight * (sizes / totals)[code]
+        ones, zeros = np.where(code == 1, scaled, 0.0), np.where(code == 0, scaled, 0.0)
+        offset = float(np.log(sizes[1] / sizes[0]))
+        problem = Problem(x, ones, zeros, offset)
+        fit = fit_map(layout, problem, rng, restarts=self.restarts)
+        chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), BASIS_ROWS)).astype(int))
+        chosen = rng.permutation(len(x))[: len(chosen)] if len(x) > BASIS_ROWS else chosen
+        part = problem.subset(chosen)
+        basis = leading_directions(tangent(layout, fit.theta, part.x), part.curvature_weights(layout, fit.theta))
+        stage = Stage(layout, fit.theta, basis, "reco", ones, zeros, offset)
+        axes, precision = posterior_axes(stage, None, Sample({"reco": x}, Fluctuations(len(x), 0, 0)))
+        posterior = linearize(stage, x, code, scaled, axes, precision)
+        self.posterior_draws_ = sample_posterior(self.inference, posterior, self.draws, rng)
+        self.directions_ = whitened_directions(stage, axes, precision)
+        self.layout_, self.theta_ = layout, fit.theta
+        self.converged_, self.n_iter_ = fit.converged, fit.steps
+        self.prior_log_odds_ = float(np.log(totals[1] / totals[0]))
+        # the Bernoulli posterior leaves the overall level free; the classes' sizes are known, so each draw
+        # is normalised to mean weight one on class 0
+        rows = code == 0
+        f = forward(layout, fit.theta, x[rows])
+        self._level = _log_mean_exp(f[:, None], weight[rows])[0]
+        change = tangent(layout, fit.theta, x[rows], self.directions_) @ self.posterior_draws_.z.T
+        self._levels = _log_mean_exp(f[:, None] + change, weight[rows])
+
+    def _features(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        return self.standardizer_(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def log_ratio(self, X: ArrayLike) -> Array:
+        """Log density ratio of the second class over the first, point estimate, shape (n,).
+
+        Class sizes do not enter; the mean of its exponential over class 0 is one.
+        """
+        return forward(self.layout_, self.theta_, self._features(X)) - self._level
+
+    def log_ratio_draws(self, X: ArrayLike) -> Array:
+        """Posterior draws of the log density ratio, shape (draws, n), each at mean weight one on class 0."""
+        x = self._features(X)
+        change = tangent(self.layout_, self.theta_, x, self.directions_) @ self.posterior_draws_.z.T
+        return (forward(self.layout_, self.theta_, x)[:, None] + change - self._levels).T
+
+    def decision_function(self, X: ArrayLike) -> Array:
+        """Logit of the second class, class sizes of the training included, shape (n,)."""
+        return self.log_ratio(X) + self.prior_log_odds_
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probability of each class at the class sizes seen in training, shape (n, 2)."""
+        p = expit(self.decision_function(X))
+        return np.column_stack([1.0 - p, p])
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The more probable label, shape (n,)."""
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+
+
+def _log_mean_exp(values: Array, weight: Array) -> Array:
+    """Log of the weighted mean of ``exp(values)`` over events, one a column."""
+    top = values.max(axis=0)
+    return top + np.log((weight @ np.exp(values - top)) / weight.sum())

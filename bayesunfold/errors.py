@@ -1,0 +1,74 @@
+"""Every error and warning of the library.
+
+One root, :class:`BayesUnfoldError`; each subclass is also the built-in class that a
+NumPy or scikit-learn user would catch. Messages name the value, the rule and the cure.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BayesUnfoldError",
+    "BayesUnfoldWarning",
+    "BiasWarning",
+    "ConvergenceError",
+    "ConvergenceWarning",
+    "FileFormatError",
+    "InputError",
+    "InputTypeError",
+    "NotFittedError",
+    "OverlapWarning",
+    "UnreliableDrawsWarning",
+    "WeightWarning",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class BayesUnfoldError(Exception):
+    """Root of all errors raised on purpose by bayesunfold."""
+
+
+class InputError(BayesUnfoldError, ValueError):
+    """A value that breaks a rule: wrong length, NaN, non-positive weights, bad bins."""
+
+
+class InputTypeError(BayesUnfoldError, TypeError):
+    """An object of a kind that cannot be used: object arrays, wrong classes."""
+
+
+class ConvergenceError(BayesUnfoldError, RuntimeError):
+    """A fit that cannot go on, for instance an indefinite curvature from negative weights."""
+
+
+class NotFittedError(BayesUnfoldError, AttributeError):
+    """Something was asked of an object before ``fit``."""
+
+
+class FileFormatError(BayesUnfoldError, ValueError):
+    """A file that is not one of ours, is damaged, or comes from a newer version."""
+
+
+class BayesUnfoldWarning(UserWarning):
+    """Root of all warnings raised on purpose by bayesunfold."""
+
+
+class ConvergenceWarning(BayesUnfoldWarning):
+    """A fit stopped before it met its own tolerance; the message says by how much."""
+
+
+class OverlapWarning(BayesUnfoldWarning):
+    """Simulation and data do not cover the same region of a feature."""
+
+
+class WeightWarning(BayesUnfoldWarning):
+    """Event weights lost much of the sample's information, or members went negative."""
+
+
+class BiasWarning(BayesUnfoldWarning):
+    """The estimated regularisation bias is not small against the band."""
+
+
+class UnreliableDrawsWarning(BayesUnfoldWarning):
+    """Posterior draws of a kind that was measured not to cover."""

@@ -1,0 +1,258 @@
+"""Posterior draws of the linearised step-1 network, by Laplace, ADVI or NUTS.
+
+What to use when
+----------------
+All three look at the same log-concave posterior, whitened to about N(0, 1), and agree
+(``docs/studies/coverage.md``). ``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits its
+means and widths; ``"nuts"`` makes no approximation beyond the linearisation, gives R-hat and effective sample
+sizes, and pays tens of seconds for compilation once a process.
+
+The compiled functions are kept for the life of the process and the data swapped (``pm.Data``), so only the first
+fit compiles.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold.errors import ConvergenceWarning
+
+__all__ = ["Draws", "LinearizedPosterior", "sample_advi", "sample_nuts", "sample_posterior"]
+
+Array = NDArray[np.floating]
+Inference = Literal["advi", "nuts", "laplace"]
+
+ADVI_STEPS = 400
+ADVI_PARTICLES = 10
+ADVI_RATE = 0.05
+CHAINS = 4
+TUNE = 400
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class LinearizedPosterior:
+    """Everything that defines the posterior of step 1 in whitened coordinates.
+
+    Attributes
+    ----------
+    tangent : array, shape (n, p)
+        Tangent features along the posterior axes, in units of the posterior's width.
+    log_ratio : array, shape (n,)
+        Point estimate at the events.
+    label, weight : array, shape (n,)
+    offset : float
+    mean, width : array, shape (p,)
+        The weights' Normal prior in these coordinates.
+    """
+
+    tangent: Array
+    log_ratio: Array
+    label: Array
+    weight: Array
+    offset: float
+    mean: Array
+    width: Array
+
+    def padded(self) -> LinearizedPosterior:
+        """The same posterior with silent directions added, up to a multiple of 16.
+
+        Compiled functions have a fixed number of directions; a silent one is N(0, 1) whatever the data.
+        """
+        p = self.tangent.shape[1]
+        extra = -p % 16
+        if not extra:
+            return self
+        return LinearizedPosterior(
+            np.pad(self.tangent, ((0, 0), (0, extra))),
+            self.log_ratio,
+            self.label,
+            self.weight,
+            self.offset,
+            np.pad(self.mean, (0, extra)),
+            np.pad(self.width, (0, extra), constant_values=1.0),
+        )
+
+    def swapped(self) -> dict[str, Array]:
+        """Values of the model's ``pm.Data`` containers."""
+        return {
+            "tangent": np.asarray(self.tangent, dtype=np.float64),
+            "point_estimate": np.asarray(self.log_ratio, dtype=np.float64),
+            "event_weight": np.asarray(self.weight, dtype=np.float64),
+            "class": np.asarray(self.label, dtype=np.int64),
+            "offset": np.asarray(self.offset, dtype=np.float64),
+            "prior_mean": np.asarray(self.mean, dtype=np.float64),
+            "prior_width": np.asarray(self.width, dtype=np.float64),
+        }
+
+    def model(self) -> Any:
+        """The PyMC model of this posterior."""
+        from bayesunfold.network import linearized_model
+
+        return linearized_model(
+            self.tangent, self.log_ratio, self.label, self.weight, self.offset, self.mean, self.width
+        )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Posterior draws in whitened coordinates.
+
+    Attributes
+    ----------
+    z : array, shape (draws, p)
+    chains : int
+        Number of chains, over which ``z`` is split in order.
+    elbo : array, shape (steps,)
+        Negative evidence lower bound of each ADVI step; empty for other methods.
+    sample_stats : dict of str to array, shape (chains, draws)
+        What NUTS reports; empty for other methods.
+    """
+
+    z: Array
+    chains: int = 1
+    elbo: Array = field(default_factory=lambda: np.zeros(0))
+    sample_stats: dict[str, Array] = field(default_factory=dict)
+
+
+@contextmanager
+def quiet_pymc() -> Iterator[None]:
+    """Silence PyMC's loggers while we fit, and put their levels back."""
+    loggers = [logging.getLogger(name) for name in ("pymc", "pymc.variational.inference", "nutpie")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class _CompiledADVI:
+    """A mean-field ADVI step compiled once; data and starting point are swapped."""
+
+    def __init__(self, posterior: LinearizedPosterior) -> None:
+        import pymc as pm
+        import pytensor
+
+        self.model = posterior.model()
+        self.rate = pytensor.shared(np.float64(ADVI_RATE), name="learning_rate")
+        with self.model, quiet_pymc():
+            self.inference = pm.ADVI(random_seed=0)
+            self.step = self.inference.objective.step_function(
+                obj_n_mc=ADVI_PARTICLES, obj_optimizer=pm.adam(learning_rate=self.rate), score=True
+            )
+        approx = self.inference.approx
+        self.mu, self.rho = (approx.params_dict[name] for name in ("mu", "rho"))
+        kept = {id(v) for v in (self.mu, self.rho, self.rate, *self.model.named_vars.values())}
+        shared = [v for v in self.step.get_shared() if id(v) not in kept]
+        self.generators = [v for v in shared if isinstance(v.get_value(borrow=True), np.random.Generator)]
+        self.optimizer = [v for v in shared if not isinstance(v.get_value(borrow=True), np.random.Generator)]
+        self.initial = [np.zeros_like(v.get_value()) for v in self.optimizer]
+
+    def fit(self, posterior: LinearizedPosterior, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Mean, standard deviation and ELBO trace."""
+        import pymc as pm
+
+        with self.model:
+            pm.set_data(posterior.swapped())
+        p = posterior.tangent.shape[1]
+        # from the Gaussian approximation, slightly off so that a fit that does nothing is visible
+        self.mu.set_value(0.1 * rng.standard_normal(p))
+        self.rho.set_value(np.full(p, np.log(np.expm1(1.1))))
+        for variable, value in zip(self.optimizer, self.initial, strict=True):
+            variable.set_value(value.copy())
+        for variable in self.generators:
+            variable.set_value(np.random.Generator(np.random.PCG64(rng.integers(2**63))))
+        trace = np.empty(ADVI_STEPS)
+        for step in range(ADVI_STEPS):
+            self.rate.set_value(ADVI_RATE * 0.5 * (1 + np.cos(np.pi * step / ADVI_STEPS)) + 1e-4)
+            trace[step] = float(self.step())
+        return self.mu.get_value(), np.logaddexp(0.0, self.rho.get_value()), trace
+
+
+@lru_cache(maxsize=8)
+def _compiled_advi(n_directions: int) -> _CompiledADVI:
+    return _CompiledADVI(_dummy(n_directions))
+
+
+@lru_cache(maxsize=8)
+def _compiled_nuts(n_directions: int) -> Any:
+    import nutpie
+
+    with warnings.catch_warnings():
+        # numba cannot cache nutpie's wrappers on disk; it says so each time (pymc-devs/nutpie#334)
+        warnings.filterwarnings("ignore", message="Cannot cache compiled function")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        return nutpie.compile_pymc_model(_dummy(n_directions).model(), freeze_model=False)
+
+
+def _dummy(p: int) -> LinearizedPosterior:
+    """Two events in ``p`` directions: only shapes and types matter to the compiler."""
+    return LinearizedPosterior(
+        np.zeros((2, p)), np.zeros(2), np.array([0, 1]), np.ones(2), 0.0, np.zeros(p), np.ones(p)
+    )
+
+
+def sample_advi(posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:
+    """Mean-field ADVI in whitened coordinates (Kucukelbir et al., arXiv:1603.00788).
+
+    Adam with a decaying rate and 10 Monte-Carlo samples a step: PyMC's default optimiser with one sample
+    widens posterior standard deviations by a tenth.
+    """
+    p = posterior.tangent.shape[1]
+    padded = posterior.padded()
+    mean, width, elbo = _compiled_advi(padded.tangent.shape[1]).fit(padded, rng)
+    z = mean[:p] + width[:p] * rng.standard_normal((draws, p))
+    return Draws(z, elbo=elbo)
+
+
+def sample_nuts(posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:
+    """NUTS by nutpie, four chains that share the draws."""
+    import nutpie
+
+    p = posterior.tangent.shape[1]
+    padded = posterior.padded()
+    compiled = _compiled_nuts(padded.tangent.shape[1]).with_data(**padded.swapped())
+    per_chain = -(-draws // CHAINS)
+    with quiet_pymc():
+        tree = nutpie.sample(
+            compiled,
+            draws=per_chain,
+            tune=TUNE,
+            chains=CHAINS,
+            cores=1,
+            seed=int(rng.integers(2**31)),
+            progress_bar=False,
+        )
+    z = np.asarray(tree["posterior"]["z"].values)[:, :, :p]
+    stats = {str(k): np.asarray(v.values) for k, v in tree["sample_stats"].data_vars.items() if v.ndim == 2}
+    divergent = int(stats["diverging"].sum()) if "diverging" in stats else 0
+    if divergent:
+        msg = f"NUTS reports {divergent} divergent transitions of {z.shape[0] * z.shape[1]}; trust the draws less."
+        warnings.warn(msg, ConvergenceWarning, stacklevel=3)
+    return Draws(z.reshape(-1, p)[:draws], chains=CHAINS if draws % CHAINS == 0 else 1, sample_stats=stats)
+
+
+def sample_posterior(
+    method: Inference, posterior: LinearizedPosterior, draws: int, rng: np.random.Generator
+) -> Draws:
+    """Draws by the method asked for; ``"laplace"`` is the Gaussian itself."""
+    if method == "advi":
+        return sample_advi(posterior, draws, rng)
+    if method == "nuts":
+        return sample_nuts(posterior, draws, rng)
+    return Draws(rng.standard_normal((draws, posterior.tangent.shape[1])))

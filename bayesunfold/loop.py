@@ -1,0 +1,269 @@
+"""The point estimate: one OmniFold iteration after another, with MAP networks.
+
+Step 1 tells data from the simulation weighted by ``v nu`` at detector level; step 2 tells the
+generator weighted by ``v`` from the generator weighted by ``v omega`` at particle level (Andreassen et al.,
+arXiv:1911.09107). With fakes a third classifier learns ``E[nu | reco]``, the push weight of an
+event that has no particle level. Each iteration starts from the networks of the one before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._validate import effective_size
+from bayesunfold.errors import InputError
+from bayesunfold.inference.map import MapFit, Problem, fit_map
+from bayesunfold.mlp import Layout, forward, tangent
+from bayesunfold.prepare import Prepared
+from bayesunfold.propagation import Stage, leading_directions
+
+__all__ = ["Iteration", "Stages", "Weights", "apply_weights", "build_stages", "train_iteration"]
+
+Array = NDArray[np.floating]
+Efficiency = Literal["learned", "prior"]
+
+BASIS_ROWS = 4_000
+"""Events that the leading directions are found from."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Relative weights of simulated events after an iteration, generator weight not included.
+
+    Attributes
+    ----------
+    push : array, shape (n,)
+        ``nu(t)`` for events that pass gen, ``E[nu | r]`` for fakes.
+    pull : array, shape (n,)
+        ``omega`` for events that pass both levels, NaN elsewhere.
+    """
+
+    push: Array
+    pull: Array
+
+    @classmethod
+    def unit(cls, n: int) -> Weights:
+        """Weights before the first iteration."""
+        return cls(np.ones(n), np.full(n, np.nan))
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Fitted networks of one iteration; enough to rebuild everything else.
+
+    Attributes
+    ----------
+    step1, step2 : array, shape (P,)
+        Standardised network weights.
+    fakes : array or None
+        The classifier that gives fakes their push weight.
+    losses : dict of str to float
+        Objective of each fit.
+    decrements : dict of str to float
+        Remaining Newton step of each fit, in posterior standard deviations.
+    """
+
+    step1: Array
+    step2: Array
+    fakes: Array | None
+    losses: dict[str, float] = field(default_factory=dict)
+    decrements: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The classifiers of one iteration, ready for the propagation."""
+
+    step1: Stage
+    step2: Stage
+    fakes: Stage | None
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Class weights of the simulated events in one fit."""
+
+    ones: Array
+    zeros: Array
+    offset: float
+    data_ones: Array | None = None
+
+
+def _step1_classes(events: Prepared, push: Array) -> _Classes:
+    """Each class at its effective size, so that the likelihood sees information, not yield."""
+    w0 = np.where(events.pass_reco, events.weight * push, 0.0)
+    u = events.data_weight
+    total = w0.sum()
+    if total <= 0:
+        msg = f"the reweighted simulation has total weight {total:g}; negative weights have taken over."
+        raise InputError(msg)
+    w0 = w0 * effective_size(w0) / total
+    u = u * effective_size(u) / u.sum()
+    return _Classes(np.zeros_like(w0), w0, float(np.log(u.sum() / w0.sum())), u)
+
+
+def _ratio_classes(weight: Array, ratio: Array, rows: NDArray[np.bool_]) -> _Classes:
+    """The same events twice: weighted by ``v`` (class 0) and by ``v ratio`` (class 1), equal sums."""
+    zeros = np.where(rows, weight, 0.0)
+    zeros = zeros * effective_size(zeros) / zeros.sum()
+    ones = zeros * np.where(rows, ratio, 0.0)
+    if ones.sum() <= 0:
+        msg = f"the target weights of step 2 sum to {ones.sum():g}; negative weights have taken over."
+        raise InputError(msg)
+    return _Classes(ones * zeros.sum() / ones.sum(), zeros, 0.0)
+
+
+def _step2_ratio(events: Prepared, pull: Array, efficiency: Efficiency) -> tuple[Array, NDArray[np.bool_]]:
+    """What step 2 learns, and from which events.
+
+    ``"learned"``: only events that pass both levels; misses then get ``E[omega | t]``.
+    ``"prior"``: misses take part and keep their generator weight.
+    """
+    if efficiency == "learned":
+        return np.where(events.both, pull, 0.0), events.both
+    return np.where(events.both, pull, 1.0), events.pass_gen
+
+
+def _problem(x: Array, classes: _Classes, rows: NDArray[np.bool_], data: Array | None = None) -> Problem:
+    if data is None or classes.data_ones is None:
+        return Problem(x[rows], classes.ones[rows], classes.zeros[rows], classes.offset)
+    n, m = len(data), int(rows.sum())
+    return Problem(
+        np.concatenate([data, x[rows]]),
+        np.concatenate([classes.data_ones, np.zeros(m)]),
+        np.concatenate([np.zeros(n), classes.zeros[rows]]),
+        classes.offset,
+    )
+
+
+def _pull(events: Prepared, layout: Layout, theta: Array, push: Array) -> Array:
+    """``omega = nu exp f1``, at mean one (generator-weighted) over events that pass both levels."""
+    pull = np.full(len(push), np.nan)
+    rows = events.both
+    pull[rows] = push[rows] * np.exp(forward(layout, theta, events.reco[rows]))
+    v = events.weight[rows]
+    return pull * (v.sum() / (v @ pull[rows]))
+
+
+def hidden_centre(layout: Layout, first: Array) -> Array:
+    """Prior mean of the networks after the first iteration: its hidden layers, no output.
+
+    In late iterations step 1 learns a ratio near one. With hidden weights pulled to zero its
+    tangent space would collapse, and members could no longer answer to their fluctuations.
+    """
+    centre = first.copy()
+    centre[layout.n_hidden_parameters :] = 0.0
+    return centre
+
+
+def train_iteration(
+    events: Prepared,
+    layouts: tuple[Layout, Layout],
+    before: Weights,
+    previous: Iteration | None,
+    first: Iteration | None,
+    efficiency: Efficiency,
+    rng: np.random.Generator,
+    restarts: int,
+) -> Iteration:
+    """Fit the classifiers of one iteration.
+
+    Parameters
+    ----------
+    layouts : pair of Layout
+        Detector-level and particle-level networks.
+    before : Weights
+        Weights after the previous iteration.
+    previous, first : Iteration or None
+        Warm start, and the iteration whose hidden layers centre the priors.
+    """
+    reco, gen = layouts
+    restarts = restarts if previous is None else 1
+    classes = _step1_classes(events, before.push)
+    problem = _problem(events.reco, classes, events.pass_reco, events.data)
+    centre = None if first is None else hidden_centre(reco, first.step1)
+    one = fit_map(
+        reco, problem, rng, start=None if previous is None else previous.step1, centre=centre, restarts=restarts
+    )
+    pull = _pull(events, reco, one.theta, before.push)
+    ratio, rows = _step2_ratio(events, pull, efficiency)
+    classes = _ratio_classes(events.weight, ratio, rows)
+    two = fit_map(
+        gen,
+        _problem(events.gen, classes, rows),
+        rng,
+        start=None if previous is None else previous.step2,
+        restarts=restarts,
+    )
+    fits: dict[str, MapFit] = {"step1": one, "step2": two}
+    if events.fakes.any():
+        push = np.exp(forward(gen, two.theta, events.gen))
+        classes = _ratio_classes(events.weight, push, events.both)
+        start = None if previous is None else previous.fakes
+        fits["fakes"] = fit_map(
+            reco, _problem(events.reco, classes, events.both), rng, start=start, restarts=restarts
+        )
+    return Iteration(
+        one.theta,
+        two.theta,
+        fits["fakes"].theta if "fakes" in fits else None,
+        losses={name: fit.objective for name, fit in fits.items()},
+        decrements={name: fit.decrement for name, fit in fits.items()},
+    )
+
+
+def apply_weights(events: Prepared, layouts: tuple[Layout, Layout], before: Weights, it: Iteration) -> Weights:
+    """Weights of every simulated event after an iteration."""
+    reco, gen = layouts
+    pull = _pull(events, reco, it.step1, before.push)
+    push = np.zeros(len(pull))
+    push[events.pass_gen] = np.exp(forward(gen, it.step2, events.gen[events.pass_gen]))
+    if it.fakes is not None:
+        both = events.both
+        mean = np.average(push[both], weights=events.weight[both])
+        ratio = np.exp(forward(reco, it.fakes, events.reco))
+        norm = np.average(ratio[both], weights=events.weight[both])
+        push[events.fakes] = mean / norm * ratio[events.fakes]
+    return Weights(push, pull)
+
+
+def build_stages(
+    events: Prepared, layouts: tuple[Layout, Layout], before: Weights, after: Weights, it: Iteration, efficiency: Efficiency
+) -> Stages:
+    """The iteration's classifiers as the propagation wants them."""
+    reco, gen = layouts
+    classes = _step1_classes(events, before.push)
+    step1 = _stage(reco, it.step1, "reco", events.reco, classes, events.pass_reco, events.data)
+    ratio, rows = _step2_ratio(events, after.pull, efficiency)
+    step2 = _stage(gen, it.step2, "gen", events.gen, _ratio_classes(events.weight, ratio, rows), rows)
+    fakes = None
+    if it.fakes is not None:
+        classes = _ratio_classes(events.weight, np.where(events.pass_gen, after.push, 0.0), events.both)
+        fakes = _stage(reco, it.fakes, "reco", events.reco, classes, events.both)
+    return Stages(step1, step2, fakes)
+
+
+def _stage(
+    layout: Layout,
+    theta: Array,
+    level: Literal["gen", "reco"],
+    x: Array,
+    classes: _Classes,
+    rows: NDArray[np.bool_],
+    data: Array | None = None,
+) -> Stage:
+    problem = _problem(x, classes, rows, data)
+    chosen = np.arange(len(problem.x))
+    if len(chosen) > BASIS_ROWS:
+        chosen = np.linspace(0, len(chosen) - 1, BASIS_ROWS).astype(int)
+    part = problem.subset(chosen)
+    basis = leading_directions(tangent(layout, theta, part.x), part.curvature_weights(layout, theta))
+    return Stage(layout, theta, basis, level, classes.ones, classes.zeros, classes.offset, classes.data_ones)

@@ -1,0 +1,172 @@
+"""The ensemble as it is stored: displacements of network weights, and seeds.
+
+Event weights (draw x event) can be larger than memory, so they are made in blocks of events when
+something asks for them. Member ``s`` of event ``i`` weighs
+``v_i (1 + g_i) nu(t_i) exp(n(t_i))``, normalised member by member to a yield that fluctuates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold.errors import InputError
+from bayesunfold.loop import Weights
+from bayesunfold.prepare import Prepared
+from bayesunfold.propagation import Conditioning, Response, Sample
+
+__all__ = ["Members"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass
+class Members:
+    """Weights of simulated events, for the point estimate and for every member.
+
+    Attributes
+    ----------
+    events : Prepared
+    weights : Weights
+        Push weights of the point estimate after the last iteration.
+    simulation : Sample
+        Features and fluctuations of the simulated events.
+    push_response : Response
+        Answer of the last step 2 to the fluctuations.
+    fakes_response : Response or None
+        The same for the classifier that weighs fakes.
+    conditioning : Conditioning or None
+        What moves the fluctuations onto posterior draws.
+    data_yield : float
+        Sum of the data weights.
+    yield_factor : array, shape (members,)
+        Fluctuation of the data yield, Gamma(N + 1/2) / N.
+    """
+
+    events: Prepared
+    weights: Weights
+    simulation: Sample
+    push_response: Response
+    fakes_response: Response | None
+    conditioning: Conditioning | None
+    data_yield: float
+    yield_factor: Array
+    _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
+
+    @property
+    def n_members(self) -> int:
+        """Number of members, the length of the draw dimension."""
+        return self.simulation.fluctuations.members
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources of uncertainty."""
+        return tuple(self.push_response.displacement)
+
+    def nominal(self) -> Array:
+        """Point-estimate weights of the simulated events, shape (n,); zero for fakes."""
+        v = self.events.weight * self.weights.push
+        norm = self.data_yield / v[self.events.pass_reco].sum()
+        return np.where(self.events.pass_gen, v * norm, 0.0)
+
+    def _raw(self, index: int, rows: slice, source: str | None) -> Array:
+        """Relative weights of a block before normalisation, shape (events, members), float32."""
+        events = self.events
+        gen, reco = events.gen[rows], events.reco[rows]
+        change = self.push_response.log_ratio_change(gen, source)
+        fakes = events.fakes[rows]
+        if self.fakes_response is not None and fakes.any():
+            change[fakes] = self.fakes_response.log_ratio_change(reco[fakes], source)
+        raw = np.exp(change, out=change)
+        if source in (None, "simulation"):
+            g = self.simulation.fluctuations.block(index)
+            if self.conditioning is not None:
+                g = g + self.conditioning.simulation_shift(reco, rows)
+            raw *= 1.0 + g
+        raw *= (events.weight[rows] * self.weights.push[rows]).astype(raw.dtype)[:, None]
+        return raw
+
+    def norm(self, source: str | None = None) -> Array:
+        """Factor of each member that brings its detector-level total to its data yield."""
+        if source not in self._norms:
+            total = np.zeros(self.n_members)
+            for index, rows in self.simulation.blocks():
+                passing = self.events.pass_reco[rows]
+                total += self._raw(index, rows, source)[passing].sum(axis=0, dtype=np.float64)
+            if np.any(total <= 0):
+                msg = (
+                    f"{int((total <= 0).sum())} of {self.n_members} members have a non-positive total weight; "
+                    "negative generator weights are too many for this sample size."
+                )
+                raise InputError(msg)
+            fluctuation = self.yield_factor if source in (None, "data") else 1.0
+            self._norms[source] = self.data_yield * fluctuation / total
+        return self._norms[source]
+
+    def blocks(self, source: str | None = None) -> Iterator[tuple[slice, Array]]:
+        """Rows and weights (events, members) of one block of events after another.
+
+        Parameters
+        ----------
+        source : str, optional
+            Let only this source of uncertainty fluctuate.
+        """
+        norm = self.norm(source)
+        for index, rows in self.simulation.blocks():
+            raw = self._raw(index, rows, source)
+            raw[~self.events.pass_gen[rows]] = 0.0
+            yield rows, raw * norm.astype(raw.dtype)
+
+    def refolded_blocks(self) -> Iterator[tuple[slice, Array]]:
+        """As :meth:`blocks`, for events that pass detector level, fakes included."""
+        norm = self.norm(None)
+        for index, rows in self.simulation.blocks():
+            raw = self._raw(index, rows, None)
+            raw[~self.events.pass_reco[rows]] = 0.0
+            yield rows, raw * norm.astype(raw.dtype)
+
+    def accumulate(self, groups: NDArray[np.integer], n_groups: int, source: str | None = None, *, reco: bool = False) -> Array:
+        """Sum of weights per group of events in every member, shape (members, n_groups).
+
+        Parameters
+        ----------
+        groups : int array, shape (n,)
+            Group of each event; negative for events that count nowhere.
+        reco : bool
+            Detector level (fakes included) instead of particle level.
+        """
+        out = np.zeros((n_groups, self.n_members))
+        for rows, weights in self.refolded_blocks() if reco else self.blocks(source):
+            np.add(out, _group_sums(groups[rows], weights, n_groups), out=out)
+        return out.T
+
+    def negative_fraction(self) -> float:
+        """Share of event fluctuations that conditioning made negative."""
+        if self.conditioning is None:
+            return 0.0
+        negative = 0
+        for index, rows in self.simulation.blocks():
+            g = self.simulation.fluctuations.block(index)
+            shifted = g + self.conditioning.simulation_shift(self.events.reco[rows], rows)
+            negative += int((shifted < -1.0).sum())
+        return negative / (len(self.simulation) * self.n_members)
+
+
+def _group_sums(groups: NDArray[np.integer], weights: Array, n_groups: int) -> Array:
+    """Rows of ``weights`` summed by group, shape (n_groups, members)."""
+    used = np.flatnonzero(groups >= 0)
+    out = np.zeros((n_groups, weights.shape[1]))
+    if len(used) == 0:
+        return out
+    order = used[np.argsort(groups[used], kind="stable")]
+    sorted_groups = groups[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(sorted_groups) > 0])
+    out[sorted_groups[starts]] = np.add.reduceat(weights[order], starts, axis=0, dtype=np.float64)
+    return out

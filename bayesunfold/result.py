@@ -1,0 +1,374 @@
+"""The result of an unfolding: weights of simulated events, and everything binned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._validate import as_features, check_finite, effective_size
+from bayesunfold.binning import as_axes, bin_index, project
+from bayesunfold.errors import InputError
+from bayesunfold.events import Data, Simulation
+from bayesunfold.inference.draws import Draws, LinearizedPosterior
+from bayesunfold.inference.linearized import linearize_step1, step1_events
+from bayesunfold.loop import Iteration
+from bayesunfold.members import Members
+from bayesunfold.mlp import forward
+from bayesunfold.propagation import Stage
+from bayesunfold.spectrum import Normalization, Spectrum
+
+if TYPE_CHECKING:
+    import pymc as pm
+    from matplotlib.figure import Figure
+
+__all__ = ["UnfoldingResult"]
+
+Array = NDArray[np.floating]
+Observable = str | ArrayLike
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class UnfoldingResult:
+    """Unfolded event weights with their posterior.
+
+    Made by :meth:`OmniFold.fit` or :func:`bayesunfold.load`, not by hand.
+
+    Attributes
+    ----------
+    simulation : Simulation
+        The simulated events, in the order of all weights.
+    data : Data
+    members : Members
+        The ensemble, in compact form.
+    iterations : tuple of Iteration
+        Networks of every iteration.
+    pull_weights : array, shape (n,)
+        Point estimate of step 1 in the last iteration, relative to the generator weight; NaN for events that do
+        not pass both levels.
+    history : tuple of dict
+        Per iteration: losses, remaining Newton steps, largest change of a reference bin in units of its
+        band, effective size.
+    configuration : dict
+        All settings and the seed.
+    seconds : dict
+        Time spent in training, posterior and members.
+    """
+
+    simulation: Simulation
+    data: Data
+    members: Members
+    iterations: tuple[Iteration, ...]
+    pull_weights: Array
+    draws: Draws
+    first_stage: Stage
+    history: tuple[dict[str, Any], ...]
+    configuration: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.simulation)
+
+    def __repr__(self) -> str:
+        c = self.configuration
+        return (
+            f"UnfoldingResult({len(self)} simulated and {len(self.data)} data events, {len(self.iterations)} iterations, "
+            f"{self.members.n_members} {c.get('inference')} members, yield {self.nominal.sum():.6g}, "
+            f"effective size {effective_size(self.nominal):.0f})"
+        )
+
+    @cached_property
+    def nominal(self) -> Array:
+        """Weights of the point estimate, shape (n,): expected data events each; zero for fakes."""
+        return self.members.nominal()
+
+    @property
+    def weights(self) -> xr.DataArray:
+        """Weights of every member, dimensions ``(draw, event)``, float32.
+
+        Made on demand; takes ``4 x draws x events`` bytes. Spectra do not need it.
+        """
+        out = np.empty((self.members.n_members, len(self)), dtype=np.float32)
+        for rows, block in self.members.blocks():
+            out[:, rows] = block.T
+        return xr.DataArray(out, dims=("draw", "event"), name="weights")
+
+    def weights_for(self, gen_new: ArrayLike) -> xr.DataArray:
+        """The learned weight function on other particle-level events.
+
+        Parameters
+        ----------
+        gen_new : array or frame, shape (m,) or (m, d_gen)
+            Events of the same generator and selection. A frame's columns must be those of ``gen``.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions ``(draw, event)``: factors on the generator weight, with the yield of this
+            simulation; multiply by the ratio of the samples' total generator weights. The coordinate
+            ``nominal`` holds the point estimate.
+        """
+        x, names = as_features(gen_new, "gen_new")
+        if x.shape[1] != self.simulation.gen.shape[1]:
+            msg = f"gen_new has {x.shape[1]} features; the unfolding used {self.simulation.gen.shape[1]}."
+            raise InputError(msg)
+        if names is not None and names != self.simulation.gen_names and self.simulation.gen_named:
+            msg = f"gen_new has columns {names}; the unfolding used {self.simulation.gen_names}, in this order."
+            raise InputError(msg)
+        check_finite(x, None, "gen_new", self.simulation.gen_names, "remove those rows.")
+        m = self.members
+        z = m.events.scale_gen(x)
+        stage = m.push_response.stage
+        push = np.exp(forward(stage.layout, stage.theta, z))
+        both = m.events.both
+        unit = m.events.weight[both].sum() / self.simulation.weight[both].sum()
+        nominal_norm = m.data_yield / (m.events.weight * m.weights.push)[m.events.pass_reco].sum()
+        change = m.push_response.log_ratio_change(z)
+        members = np.exp(change) * push[:, None] * unit * m.norm()
+        return xr.DataArray(
+            members.T,
+            dims=("draw", "event"),
+            coords={"nominal": ("event", push * unit * nominal_norm)},
+            name="weight_factor",
+        )
+
+    def _observable(self, values: Observable, level: str) -> tuple[str, Array]:
+        """Name and values of an observable of the simulated events."""
+        sim = self.simulation
+        if isinstance(values, str):
+            column = sim.gen_column(values) if level == "gen" else sim.reco_column(values)
+            return values, column
+        array, names = as_features(values, "values")
+        if array.shape[1] != 1:
+            msg = f"values have {array.shape[1]} columns; pass one observable, or a tuple of them."
+            raise InputError(msg)
+        if len(array) != len(sim):
+            msg = f"values have {len(array)} entries; the simulation has {len(sim)} events, and each needs one."
+            raise InputError(msg)
+        name = names[0] if names is not None else "observable"
+        rows = sim.pass_gen if level == "gen" else sim.pass_reco
+        check_finite(array, rows, "values", (name,), f"they must exist in every event that passes {level}.")
+        return name, array[:, 0]
+
+    def spectrum(
+        self,
+        values: Observable | tuple[Observable, ...],
+        bins: ArrayLike | Sequence[ArrayLike],
+        *,
+        normalization: Normalization = "yield",
+        luminosity: float | None = None,
+        centre: str = "nominal",
+    ) -> Spectrum:
+        """Posterior histogram of any particle-level observable, in any binning.
+
+        Parameters
+        ----------
+        values : str, array of shape (n,), or a tuple of these
+            A particle-level feature by name, or the observable's value in every simulated event; a tuple makes a
+            histogram in several dimensions. Values of events that fail gen do not matter.
+        bins : array of edges, or one array an observable
+            Strictly increasing, half open.
+        normalization : {"yield", "shape", "density"}
+            Events per bin; fraction of all events (outside the bins included); events per unit of the observable.
+        centre : {"nominal", "draws"}
+            Whether draws are shifted so that their mean is the point estimate.
+
+        Returns
+        -------
+        Spectrum
+
+        Raises
+        ------
+        InputError
+            Wrong length, NaN in passing events, edges that do not increase.
+        """
+        observables = [self._observable(v, "gen") for v in (values if isinstance(values, tuple) else (values,))]
+        return self._spectrum(observables, bins, "gen", normalization, luminosity, centre)
+
+    def refolded(
+        self, values: Observable | tuple[Observable, ...], bins: ArrayLike | Sequence[ArrayLike], **options: Any
+    ) -> Spectrum:
+        """The unfolded simulation at detector level, fakes included, to be compared with data.
+
+        Arguments as for :meth:`spectrum`, with detector-level features.
+        """
+        observables = [self._observable(v, "reco") for v in (values if isinstance(values, tuple) else (values,))]
+        defaults = {"normalization": "yield", "luminosity": None, "centre": "nominal"}
+        return self._spectrum(observables, bins, "reco", **(defaults | options))
+
+    def _spectrum(
+        self,
+        observables: list[tuple[str, Array]],
+        bins: ArrayLike | Sequence[ArrayLike],
+        level: str,
+        normalization: Normalization,
+        luminosity: float | None,
+        centre: str,
+    ) -> Spectrum:
+        if normalization not in ("yield", "shape", "density"):
+            msg = f"normalization is {normalization!r}; it must be 'yield', 'shape' or 'density'."
+            raise InputError(msg)
+        if luminosity is not None:
+            msg = f"luminosity={luminosity!r} is not supported yet; divide the spectrum by it yourself."
+            raise InputError(msg)
+        if centre not in ("nominal", "draws"):
+            msg = f"centre is {centre!r}; it must be 'nominal' or 'draws'."
+            raise InputError(msg)
+        names = tuple(name for name, _ in observables)
+        values = [v for _, v in observables]
+        edges = as_axes(values, bins)
+        rows = self.simulation.pass_gen if level == "gen" else self.simulation.pass_reco
+        index = bin_index(values, edges, rows)
+        n_bins = int(np.prod([len(e) - 1 for e in edges]))
+        groups = np.where(index >= 0, index, np.where(rows, n_bins, -1))  # one more group: outside
+        weight = self.nominal if level == "gen" else self._nominal_reco()
+        finish = _Finish(project(groups, weight, n_bins + 1), edges, normalization, centre)
+
+        def make(source: str | None) -> Callable[[], Array]:
+            return lambda: finish(self.members.accumulate(groups, n_bins + 1, source))
+
+        drawn = self.members.accumulate(groups, n_bins + 1, reco=level == "reco")
+        sources = {name: make(name) for name in self.members.sources} if level == "gen" else {}
+        return Spectrum(
+            edges=edges,
+            values=finish(drawn),
+            nominal=finish.nominal,
+            names=names,
+            outside=drawn[:, -1],
+            normalization=normalization,
+            sources=sources,
+        )
+
+    def _nominal_reco(self) -> Array:
+        m = self.members
+        v = np.where(m.events.pass_reco, m.events.weight * m.weights.push, 0.0)
+        return v * m.data_yield / v.sum()
+
+    def spectra(self, bins: Mapping[str, ArrayLike], **options: Any) -> dict[str, Spectrum]:
+        """Several particle-level features at once, member by member.
+
+        Parameters
+        ----------
+        bins : mapping of feature name to edges
+
+        Returns
+        -------
+        dict of str to Spectrum
+            Draw ``s`` is the same member in all of them, so ``np.cov`` of the concatenated ``values`` is their joint
+            covariance.
+        """
+        return {name: self.spectrum(name, edges, **options) for name, edges in bins.items()}
+
+    def expectation(self, f: Callable[[Array], ArrayLike] | ArrayLike) -> xr.DataArray:
+        """Posterior of a weighted mean over the unfolded events.
+
+        Parameters
+        ----------
+        f : callable or array, shape (n,)
+            Function of the particle-level features (array (n, d_gen) of events that pass gen), or its values.
+
+        Returns
+        -------
+        xarray.DataArray
+            One value a draw, centred on the point estimate, which is the attribute ``nominal``.
+        """
+        gen = self.simulation.pass_gen
+        values = np.zeros(len(self))
+        if callable(f):
+            values[gen] = np.asarray(f(self.simulation.gen[gen]), dtype=np.float64)
+        else:
+            values[gen] = self._observable(f, "gen")[1][gen]
+        if not np.all(np.isfinite(values)):
+            msg = f"f gives NaN or infinity in {int((~np.isfinite(values)).sum())} events; the mean would not exist."
+            raise InputError(msg)
+        nominal = float(self.nominal @ values / self.nominal.sum())
+        top, bottom = np.zeros(self.members.n_members), np.zeros(self.members.n_members)
+        for rows, block in self.members.blocks():
+            top += values[rows] @ block
+            bottom += block.sum(axis=0, dtype=np.float64)
+        drawn = top / bottom
+        return xr.DataArray(drawn - drawn.mean() + nominal, dims="draw", attrs={"nominal": nominal})
+
+    @property
+    def model(self) -> pm.Model:
+        """The Bayesian neural network of the first step 1 as a PyMC model, on the events it saw.
+
+        ``pymc.model_to_graphviz(result.model)`` draws it. The draws were made with the network linearised about its
+        most probable weights, which is ``result.linearized_model``.
+        """
+        from bayesunfold.network import full_model
+
+        x, label, weight = step1_events(self.members.events, self.first_stage)
+        s = self.first_stage
+        return full_model(s.layout, x, label, weight, s.offset)
+
+    @property
+    def linearized_model(self) -> pm.Model:
+        """The PyMC model that the posterior draws come from."""
+        return self.linearized_posterior().model()
+
+    def linearized_posterior(self) -> LinearizedPosterior:
+        """Step 1 of the first iteration in its posterior axes."""
+        return linearize_step1(self.members.events, self.first_stage)[0]
+
+    def summary(self) -> str:
+        """Settings, convergence and effective sizes, as text."""
+        lines = [repr(self)]
+        for k, entry in enumerate(self.history, start=1):
+            losses = ", ".join(f"{n} {v:.2f}" for n, v in entry["losses"].items())
+            lines.append(
+                f"iteration {k}: loss {losses}; largest change {entry['change']:.2f} of the band; "
+                f"effective size {entry['effective_size']:.0f}"
+            )
+        lines.append("seconds: " + ", ".join(f"{n} {v:.1f}" for n, v in self.seconds.items()))
+        return "\n".join(lines)
+
+    def plot_history(self) -> Figure:
+        """Losses and change of the spectrum per iteration."""
+        from bayesunfold.plots import plot_history
+
+        return plot_history(self)
+
+    def to_datatree(self, bins: Mapping[str, ArrayLike] | None = None) -> xr.DataTree:
+        """ArviZ groups; see ``bayesunfold.datatree``."""
+        from bayesunfold.datatree import to_datatree
+
+        return to_datatree(self, bins)
+
+    def save(self, path: str | Path) -> Path:
+        """Save to netCDF (``.nc``) or Zarr (``.zarr``), atomically; :func:`bayesunfold.load` reads it back."""
+        from bayesunfold.storage import save
+
+        return save(self, Path(path))
+
+
+class _Finish:
+    """Turns summed weights, with the outside in the last column, into a spectrum's numbers."""
+
+    def __init__(self, nominal: Array, edges: tuple[Array, ...], normalization: Normalization, centre: str) -> None:
+        self.normalization, self.centre = normalization, centre
+        volume = np.ones(1)
+        for edge in edges:
+            volume = np.multiply.outer(volume, np.diff(edge)).ravel()
+        self.volume = volume
+        self.nominal = self._scale(nominal[None])[0]
+
+    def _scale(self, sums: Array) -> Array:
+        inside = sums[:, :-1]
+        if self.normalization == "shape":
+            return inside / sums.sum(axis=1, keepdims=True)
+        return inside / self.volume if self.normalization == "density" else inside
+
+    def __call__(self, sums: Array) -> Array:
+        drawn = self._scale(sums)
+        return drawn - drawn.mean(axis=0) + self.nominal if self.centre == "nominal" else drawn

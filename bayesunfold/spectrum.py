@@ -1,0 +1,274 @@
+"""A binned posterior: draws of a histogram, and what one reads from it.
+
+Everything that unfolds returns a :class:`Spectrum`, so bands, covariance, chi-square, plots and
+exports are the same for all methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from bayesunfold.errors import InputError
+
+if TYPE_CHECKING:
+    import hist
+    from matplotlib.figure import Figure
+
+__all__ = ["Chi2", "Spectrum"]
+
+Array = NDArray[np.floating]
+Normalization = Literal["yield", "shape", "density"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class Chi2(NamedTuple):
+    """Agreement of a spectrum with a model.
+
+    Attributes
+    ----------
+    value : float
+        Chi-square with the covariance of the draws, corrected for their finite number.
+    dof : int
+        Rank of the covariance: what the spectrum can tell apart.
+    p_value : float
+        Probability of a larger value.
+    """
+
+    value: float
+    dof: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Posterior of a histogram.
+
+    Parameters
+    ----------
+    edges : tuple of array
+        Bin edges of each axis, in the observable's units.
+    values : array, shape (draws, bins)
+        Draws, bins of several axes flattened in C order.
+    nominal : array, shape (bins,)
+        Point estimate.
+    names : tuple of str
+        Observable of each axis.
+    outside : array, shape (draws,)
+        What falls into no bin (under- and overflow together), draw by draw, in units of the yield.
+    normalization : {"yield", "shape", "density"}
+        Events per bin; fraction of all events, outside included; events per unit of the observable.
+    sources : mapping of str to callable, optional
+        For each source of uncertainty, what makes draws in which only it fluctuates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> s = Spectrum((np.array([0.0, 1.0, 2.0]),), rng.normal([10, 20], 1, (4000, 2)), np.array([10.0, 20.0]))
+    >>> low, high = s.interval(0.68)
+    >>> np.round(high - low)
+    array([2., 2.])
+    """
+
+    edges: tuple[Array, ...]
+    values: Array
+    nominal: Array
+    names: tuple[str, ...] = ("observable",)
+    outside: Array | None = None
+    normalization: Normalization = "yield"
+    method: str = "OmniFold"
+    sources: Mapping[str, Callable[[], Array]] = field(default_factory=dict, repr=False, compare=False)
+    bias: Array | None = None
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        bins = int(np.prod([len(e) - 1 for e in self.edges]))
+        if self.values.ndim != 2 or self.values.shape[1] != bins or self.nominal.shape != (bins,):
+            msg = (
+                f"draws have shape {self.values.shape} and the point estimate {self.nominal.shape}; "
+                f"the edges make {bins} bins, so they must be (draws, {bins}) and ({bins},)."
+            )
+            raise InputError(msg)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of bins of each axis."""
+        return tuple(len(e) - 1 for e in self.edges)
+
+    @property
+    def n_bins(self) -> int:
+        """Number of bins, all axes together."""
+        return self.values.shape[1]
+
+    @property
+    def draws(self) -> xr.DataArray:
+        """Draws with named axes: ``(draw, bin)``, or ``(draw, bin_0, bin_1, ...)``."""
+        names = ["bin"] if len(self.edges) == 1 else [f"bin_{i}" for i in range(len(self.edges))]
+        coords = {n: 0.5 * (e[1:] + e[:-1]) for n, e in zip(names, self.edges, strict=True)}
+        values = self.values.reshape(len(self.values), *self.shape)
+        return xr.DataArray(values, dims=("draw", *names), coords=coords, name="_".join(self.names))
+
+    def mean(self) -> Array:
+        """Posterior mean per bin, shape (bins,)."""
+        return self.values.mean(axis=0)
+
+    def median(self) -> Array:
+        """Posterior median per bin, shape (bins,)."""
+        return np.median(self.values, axis=0)
+
+    def std(self) -> Array:
+        """Posterior standard deviation per bin, shape (bins,)."""
+        return self.values.std(axis=0, ddof=1)
+
+    def interval(self, level: float = 0.68) -> tuple[Array, Array]:
+        """Central credible interval per bin.
+
+        Parameters
+        ----------
+        level : float
+            Probability inside, between 0 and 1.
+
+        Returns
+        -------
+        lower, upper : array, shape (bins,)
+        """
+        if not 0 < level < 1:
+            msg = f"level is {level!r}; it must lie between 0 and 1, for instance 0.68."
+            raise InputError(msg)
+        tail = 50.0 * (1.0 - level)
+        lower, upper = np.percentile(self.values, [tail, 100.0 - tail], axis=0)
+        return lower, upper
+
+    def covariance(self) -> Array:
+        """Covariance of the bins, shape (bins, bins)."""
+        return np.atleast_2d(np.cov(self.values, rowvar=False))
+
+    def correlation(self) -> Array:
+        """Correlation of the bins; zero where a bin never varies (one on the diagonal)."""
+        cov = self.covariance()
+        scale = np.sqrt(np.diag(cov))
+        scale = np.where(scale > 0, scale, 1.0)
+        out = cov / np.outer(scale, scale)
+        np.fill_diagonal(out, 1.0)
+        return out
+
+    def by_source(self) -> dict[str, Array]:
+        """Standard deviation per bin from each source of uncertainty alone, and in total.
+
+        Squares add up to the square of the total, within sampling error, where sources are
+        independent; after conditioning on ADVI or NUTS draws they are so only approximately.
+        """
+        if not self.sources:
+            msg = f"this {self.method} spectrum does not know its sources of uncertainty."
+            raise InputError(msg)
+        if "by_source" not in self._cache:
+            split = {name: np.asarray(make()).std(axis=0, ddof=1) for name, make in self.sources.items()}
+            self._cache["by_source"] = split | {"total": self.std()}
+        return dict(self._cache["by_source"])
+
+    def chi2(self, model: ArrayLike, model_covariance: ArrayLike | None = None) -> Chi2:
+        """Chi-square of a model with the full covariance.
+
+        Parameters
+        ----------
+        model : array, shape (bins,)
+            Expected content of each bin, in the spectrum's normalisation.
+        model_covariance : array, shape (bins, bins), optional
+            The model's own uncertainty, added.
+
+        Returns
+        -------
+        Chi2
+
+        Notes
+        -----
+        Directions with less than 1e-8 of the largest relative variance count as unmeasured; the rank of the rest is
+        ``dof``. The inverse of a covariance estimated from ``S`` draws is too large by ``(S-1)/(S-dof-2)``
+        (Hartlap, Simon, Schneider, A&A 464 (2007) 399, doi:10.1051/0004-6361:20066170, eq. 17), which is undone.
+        """
+        target = np.asarray(model, dtype=np.float64).ravel()
+        if target.shape != (self.n_bins,):
+            msg = f"the model has {target.size} bins and the spectrum {self.n_bins}; they must agree."
+            raise InputError(msg)
+        cov = self.covariance()
+        if model_covariance is not None:
+            cov = cov + np.asarray(model_covariance, dtype=np.float64)
+        scale = np.sqrt(np.diag(cov))
+        used = scale > 0
+        if np.any(~used & (np.abs(self.nominal - target) > 0)):
+            empty = np.flatnonzero(~used).tolist()
+            msg = f"bins {empty} have no uncertainty but differ from the model; merge them with their neighbours."
+            raise InputError(msg)
+        residual = (self.nominal - target)[used] / scale[used]
+        values, vectors = np.linalg.eigh(cov[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
+        kept = values > 1e-8 * values.max(initial=0.0)
+        dof = int(kept.sum())
+        n = len(self.values)
+        if n <= dof + 2:
+            msg = f"{n} draws cannot give a chi-square with {dof} degrees of freedom; take more than {dof + 2}."
+            raise InputError(msg)
+        projected = vectors.T[kept] @ residual
+        value = float(np.sum(projected**2 / values[kept]) * (n - dof - 2) / (n - 1))
+        return Chi2(value, dof, float(stats.chi2.sf(value, dof)))
+
+    def to_hist(self) -> hist.Hist:
+        """The point estimate and variances as a ``hist.Hist`` with Weight storage."""
+        import hist
+
+        if len(set(self.names)) != len(self.names):
+            names: Sequence[str] = [f"{n}_{i}" for i, n in enumerate(self.names)]
+        else:
+            names = self.names
+        axes = [hist.axis.Variable(e, label=n) for e, n in zip(self.edges, names, strict=True)]
+        out = hist.Hist(*axes, storage=hist.storage.Weight())
+        view = out.view(flow=False)
+        view["value"] = self.nominal.reshape(self.shape)
+        view["variance"] = (self.std() ** 2).reshape(self.shape)
+        return out
+
+    def table(self, truth: ArrayLike | None = None) -> str:
+        """Bins, point estimate and 68 % band as text, beside the truth if it is known."""
+        lower, upper = self.interval(0.68)
+        heads = ["bin", "unfolded", "68 % low", "68 % high"] + ([] if truth is None else ["truth", "pull"])
+        rows = [heads]
+        centres = [f"[{a:.4g}, {b:.4g})" for a, b in zip(self.edges[0][:-1], self.edges[0][1:], strict=True)]
+        if len(self.edges) > 1:
+            centres = [str(tuple(int(i) for i in np.unravel_index(b, self.shape))) for b in range(self.n_bins)]
+        std = self.std()
+        true = None if truth is None else np.asarray(truth, dtype=np.float64).ravel()
+        for b in range(self.n_bins):
+            row = [centres[b], *(f"{v:.5g}" for v in (self.nominal[b], lower[b], upper[b]))]
+            if true is not None:
+                pull = (self.nominal[b] - true[b]) / std[b] if std[b] > 0 else np.nan
+                row += [f"{true[b]:.5g}", f"{pull:+.2f}"]
+            rows.append(row)
+        widths = [max(len(r[c]) for r in rows) for c in range(len(heads))]
+        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in rows)
+
+    def plot(
+        self,
+        truth: ArrayLike | None = None,
+        generator: ArrayLike | None = None,
+        data: ArrayLike | None = None,
+        label: str | None = None,
+    ) -> Figure:
+        """Spectrum with 68 and 95 % bands and a ratio panel; see ``bayesunfold.plots.plot_spectrum``."""
+        from bayesunfold.plots import plot_spectrum
+
+        return plot_spectrum(self, truth=truth, generator=generator, data=data, label=label)
+
+    def __repr__(self) -> str:
+        return (
+            f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, {len(self.values)} draws, "
+            f"{self.normalization} {self.nominal.sum():.6g} in range, {self.method})"
+        )

@@ -1,0 +1,243 @@
+"""Saving a result with its full configuration, and reading it back.
+
+A file holds the ArviZ groups of ``result.to_datatree()`` and a group ``unfolding`` with what makes event
+weights again: the events, the networks, the members' displacements and seeds. Format version 1.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesunfold.checkpoint import atomic_write, pack_iterations, unpack_iterations
+from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.events import Data, Simulation
+from bayesunfold.inference.draws import Draws
+from bayesunfold.loop import Iteration, Weights, apply_weights, build_stages
+from bayesunfold.members import Members
+from bayesunfold.network import Network
+from bayesunfold.prepare import prepare
+from bayesunfold.propagation import Conditioning, Fluctuations, Response, Sample, Stage
+from bayesunfold.result import UnfoldingResult
+
+__all__ = ["FORMAT_VERSION", "load", "save"]
+
+FORMAT = "bayesunfold-result"
+FORMAT_VERSION = 1
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def save(result: UnfoldingResult, path: Path) -> Path:
+    """Write a result to ``.nc`` or ``.zarr``; a killed write leaves nothing under the final name.
+
+    Raises
+    ------
+    InputError
+        For any other suffix.
+    """
+    if path.suffix not in (".nc", ".zarr"):
+        msg = f"{path.name} ends with {path.suffix!r}; name the file .nc (netCDF) or .zarr (Zarr)."
+        raise InputError(msg)
+    tree = result.to_datatree()
+    tree["unfolding"] = xr.DataTree(_pack(result))
+    tree.attrs |= {"format": FORMAT, "format_version": FORMAT_VERSION}
+    if path.suffix == ".nc":
+        atomic_write(path, lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf"))
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        tree.to_zarr(temporary, mode="w", consolidated=False)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def load(path: str | Path) -> UnfoldingResult:
+    """Read a result that :meth:`UnfoldingResult.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        A ``.nc`` file or ``.zarr`` folder.
+
+    Returns
+    -------
+    UnfoldingResult
+        Gives the same bands as the one saved.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    FileFormatError
+        If it is not a result of this library, is damaged, or comes from a newer version.
+    """
+    path = Path(path)
+    if not path.exists():
+        msg = f"{path} does not exist."
+        raise FileNotFoundError(msg)
+    try:
+        if path.is_dir():
+            tree = xr.open_datatree(path, engine="zarr", consolidated=False).load()
+        else:
+            tree = xr.open_datatree(path, engine="h5netcdf").load()
+        tree.close()
+    except Exception as err:
+        msg = f"{path} cannot be read as netCDF or Zarr ({type(err).__name__}: {err}); it is damaged or something else."
+        raise FileFormatError(msg) from err
+    if tree.attrs.get("format") != FORMAT or "unfolding" not in tree.children:
+        msg = f"{path} is not a result of bayesunfold (its attribute 'format' is {tree.attrs.get('format')!r})."
+        raise FileFormatError(msg)
+    version = int(tree.attrs["format_version"])
+    if version > FORMAT_VERSION:
+        msg = f"{path} has format version {version}; this bayesunfold reads up to {FORMAT_VERSION}. Update bayesunfold."
+        raise FileFormatError(msg)
+    return _unpack(tree["unfolding"].to_dataset())
+
+
+def _array(values: Any, name: str) -> tuple[tuple[str, ...], np.ndarray]:
+    array = np.asarray(values)
+    return tuple(f"{name}_{axis}" for axis in range(array.ndim)), array
+
+
+def _pack(result: UnfoldingResult) -> xr.Dataset:
+    from bayesunfold import __version__
+
+    m, sim = result.members, result.simulation
+    arrays: dict[str, Any] = {
+        "gen": sim.gen,
+        "reco": sim.reco,
+        "weight": sim.weight,
+        "pass_gen": sim.pass_gen.astype(np.int8),
+        "pass_reco": sim.pass_reco.astype(np.int8),
+        "data": result.data.features,
+        "data_weight": result.data.weight,
+        "yield_factor": m.yield_factor,
+        "push_basis": m.push_response.stage.basis,
+        "first_basis": result.first_stage.basis,
+        "z": result.draws.z,
+        "elbo": result.draws.elbo,
+    }
+    arrays |= {f"iteration_{k}": v for k, v in pack_iterations(result.iterations).items() if k != "notes"}
+    for source, d in m.push_response.displacement.items():
+        arrays[f"push_{source}"] = d
+    if m.fakes_response is not None:
+        arrays["fakes_basis"] = m.fakes_response.stage.basis
+        arrays |= {f"fakes_{source}": d for source, d in m.fakes_response.displacement.items()}
+    if m.conditioning is not None:
+        arrays["lam"] = m.conditioning.lam
+    arrays |= {f"stats_{k}": v for k, v in result.draws.sample_stats.items() if v.dtype.kind in "fiu"}
+    arrays |= {f"stats_{k}": v.astype(np.int8) for k, v in result.draws.sample_stats.items() if v.dtype.kind == "b"}
+    notes = {
+        "version": __version__,
+        "configuration": result.configuration,
+        "history": result.history,
+        "seconds": result.seconds,
+        "iteration_notes": [{"losses": r.losses, "decrements": r.decrements} for r in result.iterations],
+        "gen_names": sim.gen_names,
+        "reco_names": sim.reco_names,
+        "named": [sim.gen_named, sim.reco_named],
+        "sources": list(m.push_response.displacement),
+        "seed": str(m.simulation.fluctuations.seed),
+        "chains": result.draws.chains,
+    }
+    dataset = xr.Dataset({name: _array(values, name) for name, values in arrays.items()})
+    dataset.attrs["notes"] = json.dumps(notes)
+    return dataset
+
+
+def _unpack(dataset: xr.Dataset) -> UnfoldingResult:
+    try:
+        arrays = {str(k): np.asarray(v.values) for k, v in dataset.data_vars.items()}
+        notes = json.loads(dataset.attrs["notes"])
+        return _rebuild(arrays, notes)
+    except KeyError as err:
+        msg = f"the file misses {err}; it is damaged."
+        raise FileFormatError(msg) from err
+
+
+def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingResult:
+    simulation = Simulation(
+        arrays["gen"],
+        arrays["reco"],
+        weight=arrays["weight"],
+        pass_gen=arrays["pass_gen"].astype(bool),
+        pass_reco=arrays["pass_reco"].astype(bool),
+    )
+    simulation.gen_names, simulation.reco_names = tuple(notes["gen_names"]), tuple(notes["reco_names"])
+    simulation.gen_named, simulation.reco_named = notes["named"]
+    data = Data(arrays["data"], weight=arrays["data_weight"])
+    data.names = simulation.reco_names
+    events = prepare(simulation, data)
+    configuration = notes["configuration"]
+    network = Network(**configuration["network"])
+    layouts = (network.layout(events.reco.shape[1]), network.layout(events.gen.shape[1]))
+    packed = {k.removeprefix("iteration_"): v for k, v in arrays.items() if k.startswith("iteration_")}
+    packed["notes"] = np.array(json.dumps(notes["iteration_notes"]))
+    records = unpack_iterations(packed)
+    first, last, weights = _replay(events, layouts, records, configuration["efficiency"])
+    members_n = arrays["z"].shape[0]
+    sources = notes["sources"]
+    first_stage = _with_basis(first.step1, arrays["first_basis"])
+    fakes = None
+    if last.fakes is not None:
+        fakes = Response(
+            _with_basis(last.fakes, arrays["fakes_basis"]),
+            {s: arrays[f"fakes_{s}"] for s in sources if f"fakes_{s}" in arrays},
+        )
+    members = Members(
+        events,
+        weights,
+        Sample({"gen": events.gen, "reco": events.reco}, Fluctuations(len(events.gen), members_n, int(notes["seed"]))),
+        Response(_with_basis(last.step2, arrays["push_basis"]), {s: arrays[f"push_{s}"] for s in sources}),
+        fakes,
+        Conditioning(first_stage, arrays["lam"]) if "lam" in arrays else None,
+        float(events.data_weight.sum()),
+        arrays["yield_factor"],
+    )
+    stats = {k.removeprefix("stats_"): v for k, v in arrays.items() if k.startswith("stats_")}
+    return UnfoldingResult(
+        simulation=simulation,
+        data=data,
+        members=members,
+        iterations=tuple(records),
+        pull_weights=weights.pull,
+        draws=Draws(arrays["z"], notes["chains"], arrays["elbo"], stats),
+        first_stage=first_stage,
+        history=tuple(notes["history"]),
+        configuration=configuration,
+        seconds=notes["seconds"],
+    )
+
+
+def _replay(events: Any, layouts: Any, records: list[Iteration], efficiency: Any) -> tuple[Any, Any, Weights]:
+    """Weights and classifiers of the first and last iteration, from their networks."""
+    before = Weights.unit(len(events.weight))
+    first = last = None
+    for k, record in enumerate(records):
+        after = apply_weights(events, layouts, before, record)
+        if k in (0, len(records) - 1):
+            stages = build_stages(events, layouts, before, after, record, efficiency)
+            first, last = first or stages, stages
+        before = after
+    return first, last, before
+
+
+def _with_basis(stage: Stage, basis: np.ndarray) -> Stage:
+    """The stage with the stored directions: eigenvectors may differ between machines."""
+    return Stage(
+        stage.layout, stage.theta, basis, stage.level, stage.ones, stage.zeros, stage.offset, stage.data_ones
+    )
