@@ -14,17 +14,20 @@ from bayesunfold.omnifold import OmniFold, unfold
 from bayesunfold.result import UnfoldingResult
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.storage import load
+from bayesunfold.studies import CoverageStudy, coverage_study
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BayesianClassifier",
+    "CoverageStudy",
     "Data",
     "Network",
     "OmniFold",
     "Simulation",
     "Spectrum",
     "UnfoldingResult",
+    "coverage_study",
     "datasets",
     "errors",
     "load",

@@ -190,9 +190,9 @@ def train_iteration(
     classes = _step1_classes(events, before.push)
     problem = _problem(events.reco, classes, events.pass_reco, events.data)
     centre = None if first is None else hidden_centre(reco, first.step1)
-    one = fit_map(
-        reco, problem, rng, start=None if previous is None else previous.step1, centre=centre, restarts=restarts
-    )
+    # the second iteration's ratio is near one, not near the first's: it starts at the centre of its prior
+    start = centre if previous is first else None if previous is None else previous.step1
+    one = fit_map(reco, problem, rng, start=start, centre=centre, restarts=restarts)
     pull = _pull(events, reco, one.theta, before.push)
     ratio, rows = _step2_ratio(events, pull, efficiency)
     classes = _ratio_classes(events.weight, ratio, rows)

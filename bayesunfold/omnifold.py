@@ -366,7 +366,7 @@ class OmniFold:
         factor = rng.gamma(count + 0.5, size=self.draws) / count
         members = self._make_members(run, cast("Any", run.samples), factor)
         negative = members.negative_fraction()
-        if negative > 0.01:
+        if negative > 0.1:
             msg = (
                 f"{100 * negative:.1f} % of the members' event weights are negative after conditioning on "
                 "posterior draws; the sample is small for its network. Compare with inference='laplace'."

@@ -330,6 +330,7 @@ class UnfoldingResult:
                 f"iteration {k}: loss {losses}; largest change {entry['change']:.2f} of the band; "
                 f"effective size {entry['effective_size']:.0f}"
             )
+        lines.append(f"event fluctuations moved below -1 by the posterior draws: {100 * self.members.negative_fraction():.1f} %")
         lines.append("seconds: " + ", ".join(f"{n} {v:.1f}" for n, v in self.seconds.items()))
         return "\n".join(lines)
 

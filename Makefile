@@ -1,0 +1,42 @@
+# `make` sets up .venv; every other target sets it up first when it is missing.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test test-slow lint types docs bench bench-zjets notebooks clean
+
+setup: $(STAMP)
+
+# The newest suitable Python, then uv, then a message that says what to install.
+$(STAMP): pyproject.toml
+	@bash scripts/setup.sh $(VENV)
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/bayesunfold demo --out demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+notebooks: $(STAMP)
+	$(BIN)/python scripts/run_notebooks.py notebooks/*.ipynb
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/bench_unfold.py
+
+bench-zjets: $(STAMP)
+	$(BIN)/python benchmarks/bench_zjets.py
+
+clean:
+	rm -rf $(VENV) demo bench-results

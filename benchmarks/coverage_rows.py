@@ -1,0 +1,99 @@
+"""Rows of the coverage table in docs/studies/coverage.md.
+
+``python benchmarks/coverage_rows.py ROW [--toys N] [--inference advi] [--seed 0] [--out DIR]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import bayesunfold as bu
+
+TOY_BINS = np.linspace(-9, 11, 21)
+
+ROWS = {
+    "1": ({"n_data": 1000, "n_simulation": 1000, "smear": 0.2}, TOY_BINS, 200),
+    "2": ({"n_data": 1000, "n_simulation": 10_000, "smear": 0.2}, TOY_BINS, 200),
+    "3": ({"n_data": 10_000, "n_simulation": 100_000, "smear": 1.5}, TOY_BINS, 60),
+    "4": (
+        {"n_data": 2000, "n_simulation": 10_000, "smear": 0.5, "shift": 0.0, "gen": (0.0, 1.0), "truth": (0.3, 0.9)},
+        np.linspace(-2.4, 2.4, 13),
+        200,
+    ),
+    "5": (
+        {
+            "n_data": 4000,
+            "n_simulation": 20_000,
+            "smear": (0.5, 0.4, 0.6),
+            "shift": 0.0,
+            "gen": (0.0, 1.0),
+            "truth": (0.2, 0.9),
+            "dimension": 3,
+            "correlation": 0.5,
+        },
+        np.linspace(-2.2, 2.2, 12),
+        60,
+    ),
+}
+
+
+def make_toy(seed: int, settings: dict) -> bu.datasets.GaussianToy:
+    """One pseudo-experiment with a Poisson data yield."""
+    return bu.datasets.gaussian_toy(**settings, poisson=True, random_seed=10_000 + seed)
+
+
+def unfold(toy: bu.datasets.GaussianToy, seed: int, settings: dict) -> bu.UnfoldingResult:
+    """Default settings, but for what the command line changes."""
+    return bu.OmniFold(random_seed=seed, progressbar=False, **settings).fit(toy.simulation, toy.measurement)
+
+
+def main() -> None:
+    """Run one row and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("--toys", type=int)
+    parser.add_argument("--inference", default="advi")
+    parser.add_argument("--iterations", default="auto", type=lambda s: s if s == "auto" else int(s))
+    parser.add_argument("--scales", help="prior scales, for example 3,2,10")
+    parser.add_argument("--hidden", help="hidden units, for example 16,16")
+    parser.add_argument("--activation", default="tanh")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    args = parser.parse_args()
+    toy, edges, toys = ROWS[args.row]
+    network = {"activation": args.activation}
+    if args.scales:
+        network["prior_scale"] = [float(s) for s in args.scales.split(",")]
+    if args.hidden:
+        network["hidden"] = [int(s) for s in args.hidden.split(",")]
+    settings = {"inference": args.inference, "iterations": args.iterations, "network": bu.Network(**network)}
+    first = make_toy(0, toy)
+    names = first.simulation.gen_names
+    study = bu.coverage_study(
+        partial(make_toy, settings=toy),
+        unfold=partial(unfold, settings=settings),
+        bins=dict.fromkeys(names, edges),
+        expected={name: first.expected(edges, i) for i, name in enumerate(names)},
+        toys=args.toys or toys,
+        random_seed=args.seed,
+        workers=args.workers,
+        progressbar=False,
+    )
+    print(f"row {args.row} {vars(args)}")
+    print(study.table(), flush=True)
+    if "iterations" in study.extra:
+        print("iterations", dict(zip(*map(np.ndarray.tolist, np.unique(study.extra["iterations"], return_counts=True)), strict=True)))
+    args.out.mkdir(exist_ok=True)
+    name = f"row{args.row}-{args.inference}"
+    study.save(args.out / f"{name}.npz")
+    (args.out / f"{name}.json").write_text(json.dumps(study.summary(), indent=1))
+
+
+if __name__ == "__main__":
+    main()
