@@ -1,0 +1,137 @@
+"""Command line: ``bayesunfold demo``, ``info`` and ``coverage``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bayesunfold",
+        description="Bayesian unfolding in particle physics.",
+        epilog="examples:\n  bayesunfold demo --out demo\n  bayesunfold info demo/unfolded.nc\n"
+        "  bayesunfold coverage --toys 20 --save coverage.npz",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="unfold the Gaussian toy, write table, figures and result")
+    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for the files (default: demo)")
+    demo.add_argument("--n-data", type=int, default=1000)
+    demo.add_argument("--n-simulation", type=int, default=1000)
+    demo.add_argument("--inference", choices=("advi", "nuts", "laplace"), default="advi")
+    demo.add_argument("--draws", type=int, default=500)
+    demo.add_argument("--seed", type=int, default=1)
+    info = commands.add_parser("info", help="describe a saved result")
+    info.add_argument("result", type=Path)
+    study = commands.add_parser("coverage", help="pseudo-experiments on the Gaussian toy")
+    study.add_argument("--toys", type=int, default=100)
+    study.add_argument("--n-data", type=int, default=1000)
+    study.add_argument("--n-simulation", type=int, default=1000)
+    study.add_argument("--smear", type=float, default=0.2)
+    study.add_argument("--inference", choices=("advi", "nuts", "laplace"), default="advi")
+    study.add_argument("--seed", type=int, default=0, help="toy i has seed SEED + i")
+    study.add_argument("--workers", type=int, help="local processes; one a core by default, 0 for none")
+    study.add_argument("--scheduler", help="address of a Dask scheduler, for a batch cluster")
+    study.add_argument("--checkpoint", type=Path, help="append finished toys here and resume from it")
+    study.add_argument("--save", type=Path, help="write the study to this .npz file")
+    study.add_argument("--plot", type=Path, help="write the figure to this file")
+    return parser
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from bayesunfold.demo import run_demo
+
+    print(
+        run_demo(
+            args.out,
+            n_data=args.n_data,
+            n_simulation=args.n_simulation,
+            random_seed=args.seed,
+            inference=args.inference,
+            draws=args.draws,
+        )
+    )
+
+
+def _info(args: argparse.Namespace) -> None:
+    from bayesunfold.storage import load
+
+    print(load(args.result).summary())
+
+
+def _toy(seed: int, settings: dict[str, Any]) -> Any:
+    from bayesunfold.datasets import gaussian_toy
+
+    return gaussian_toy(**settings, poisson=True, random_seed=10_000 + seed)
+
+
+def _unfold(toy: Any, seed: int, inference: Any) -> Any:
+    from bayesunfold.omnifold import OmniFold
+
+    return OmniFold(inference=inference, random_seed=seed, progressbar=False).fit(toy.simulation, toy.measurement)
+
+
+def _coverage(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from bayesunfold.studies import coverage_study
+
+    settings = {"n_data": args.n_data, "n_simulation": args.n_simulation, "smear": args.smear}
+    edges = np.linspace(-9, 11, 21)
+    client = None
+    if args.scheduler:
+        from distributed import Client
+
+        client = Client(args.scheduler)
+    study = coverage_study(
+        partial(_toy, settings=settings),
+        unfold=partial(_unfold, inference=args.inference),
+        bins=edges,
+        expected=_toy(0, settings).expected(edges),
+        toys=args.toys,
+        random_seed=args.seed,
+        workers=args.workers,
+        client=client,
+        checkpoint=args.checkpoint,
+    )
+    print(study.table())
+    if args.save:
+        print(f"written: {study.save(args.save)}")
+    if args.plot:
+        study.plot().savefig(args.plot)
+        print(f"written: {args.plot}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors of the library end with exit code 2 and no traceback."""
+    args = _parser().parse_args(arguments)
+    commands = {"demo": _demo, "info": _info, "coverage": _coverage}
+    from bayesunfold.errors import BayesUnfoldError
+
+    try:
+        commands[args.command](args)
+    except (BayesUnfoldError, OSError, ImportError) as err:
+        if args.debug:
+            raise
+        print(f"bayesunfold {args.command}: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"bayesunfold {args.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

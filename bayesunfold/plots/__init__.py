@@ -1,0 +1,16 @@
+"""Figures: one function a figure, results in, ``matplotlib.figure.Figure`` out.
+
+Nothing here touches pyplot's global state; call ``figure.savefig(path)`` or let a notebook show it.
+"""
+
+from __future__ import annotations
+
+from bayesunfold.plots.coverage import plot_coverage
+from bayesunfold.plots.history import plot_history
+from bayesunfold.plots.spectrum import plot_correlation, plot_sources, plot_spectrum
+
+__all__ = ["plot_correlation", "plot_coverage", "plot_history", "plot_sources", "plot_spectrum"]
+
+
+def __dir__() -> list[str]:
+    return __all__

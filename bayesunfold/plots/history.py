@@ -1,0 +1,49 @@
+"""What happened iteration by iteration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bayesunfold.plots.style import CYCLE, figure, style
+
+if TYPE_CHECKING:
+    from bayesunfold.result import UnfoldingResult
+
+__all__ = ["plot_history"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def plot_history(result: UnfoldingResult) -> Figure:
+    """Change of the spectrum in units of its band, and losses, per iteration.
+
+    The left panel shows why ``iterations="auto"`` stopped; the right one the fall of each
+    classifier's objective from its first value.
+    """
+    from bayesunfold.omnifold import AUTO_CHANGE
+
+    history = result.history
+    k = np.arange(1, len(history) + 1)
+    with style():
+        fig = figure(8.0, 3.4)
+        left, right = fig.subplots(1, 2)
+        left.semilogy(k, [entry["change"] for entry in history], "o-", color="#3f90da")
+        left.axhline(AUTO_CHANGE, color="#bd1f01", ls="--", label='limit of iterations="auto"')
+        left.set_ylabel("largest change / band")
+        left.legend()
+        for color, name in zip(CYCLE, history[0]["losses"], strict=False):
+            loss = np.array([entry["losses"][name] for entry in history])
+            right.plot(k, loss - loss[0], "o-", color=color, label=name)
+        right.set_ylabel("objective - its first value")
+        right.legend()
+        for ax in (left, right):
+            ax.set_xlabel("iteration")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.minorticks_off()
+    return fig

@@ -1,0 +1,144 @@
+"""Spectra with bands, correlations, and the sources of uncertainty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold.errors import InputError
+from bayesunfold.plots.style import COLORS, CYCLE, band, figure, steps, style
+
+if TYPE_CHECKING:
+    from bayesunfold.spectrum import Spectrum
+
+__all__ = ["plot_correlation", "plot_sources", "plot_spectrum"]
+
+Array = NDArray[np.floating]
+AXIS_TITLES = {"yield": "events / bin", "shape": "fraction of events / bin", "density": "events / unit"}
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _one_axis(spectrum: Spectrum) -> Array:
+    if len(spectrum.edges) != 1:
+        msg = f"this figure draws one observable; the spectrum has {len(spectrum.edges)}. Plot slices of it."
+        raise InputError(msg)
+    return spectrum.edges[0]
+
+
+def _contents(values: ArrayLike | None, n: int, what: str) -> Array | None:
+    if values is None:
+        return None
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (n,):
+        msg = f"{what} has shape {array.shape}; give its {n} bin contents."
+        raise InputError(msg)
+    return array
+
+
+def plot_spectrum(
+    spectrum: Spectrum,
+    truth: ArrayLike | None = None,
+    generator: ArrayLike | None = None,
+    data: ArrayLike | None = None,
+    label: str | None = None,
+) -> Figure:
+    """Unfolded spectrum with 68 and 95 % bands, and a panel of ratios to it.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        One observable.
+    truth, generator, data : array, shape (bins,), optional
+        Contents to draw beside it, in the same normalisation.
+    label : str, optional
+        Title of the horizontal axis.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Where the estimated bias of the spectrum is known, the ratio panel shows it too.
+    """
+    edges = _one_axis(spectrum)
+    lines = {
+        name: _contents(values, spectrum.n_bins, name)
+        for name, values in (("truth", truth), ("generator", generator), ("data", data))
+    }
+    with style():
+        fig = figure()
+        top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+        safe = np.where(spectrum.nominal != 0, spectrum.nominal, np.nan)
+        for level, alpha in ((0.95, 0.25), (0.68, 0.55)):
+            lower, upper = spectrum.interval(level)
+            options = {"color": COLORS["unfolded"], "alpha": alpha, "lw": 0}
+            band(top, edges, lower, upper, label=f"{100 * level:.0f} % band", **options)
+            band(bottom, edges, lower / safe, upper / safe, **options)
+        steps(top, edges, spectrum.nominal, color=COLORS["unfolded"], lw=1.6, label=f"unfolded ({spectrum.method})")
+        bottom.axhline(1.0, color=COLORS["unfolded"], lw=1.2)
+        dashes = {"truth": "-", "generator": "--", "data": ":"}
+        for name, values in lines.items():
+            if values is None:
+                continue
+            steps(top, edges, values, color=COLORS[name], lw=1.4, ls=dashes[name], label=name)
+            steps(bottom, edges, values / safe, color=COLORS[name], lw=1.4, ls=dashes[name])
+        if spectrum.bias is not None:
+            centres = 0.5 * (edges[1:] + edges[:-1])
+            bottom.plot(centres, 1 - spectrum.bias / safe, "v", ms=4, color=COLORS["prior"], label="bias removed")
+            bottom.legend(loc="upper left", fontsize="small")
+        lower, upper = spectrum.interval(0.95)
+        reach = np.nanmax(np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)], initial=0.05)
+        bottom.set_ylim(1 - min(1.0, 1.3 * reach), 1 + min(1.5, 1.3 * reach))
+        bottom.set_ylabel("ratio to\nunfolded")
+        bottom.set_xlabel(label or spectrum.names[0])
+        bottom.set_xlim(edges[0], edges[-1])
+        top.set_ylabel(AXIS_TITLES[spectrum.normalization])
+        top.set_ylim(bottom=0.0)
+        top.legend()
+        fig.align_ylabels()
+    return fig
+
+
+def _populated(spectrum: Spectrum) -> NDArray[np.bool_]:
+    """Bins with a content that sets the scale of the ratio panel."""
+    return spectrum.nominal > 0.01 * spectrum.nominal.max()
+
+
+def plot_correlation(spectrum: Spectrum) -> Figure:
+    """Correlation matrix of the bins."""
+    with style():
+        fig = figure(5.6, 4.8)
+        ax = fig.subplots()
+        mesh = ax.pcolormesh(spectrum.correlation(), cmap="RdBu_r", vmin=-1, vmax=1)
+        ax.set_aspect("equal")
+        ax.set_xlabel(f"bin of {' x '.join(spectrum.names)}")
+        ax.set_ylabel("bin")
+        fig.colorbar(mesh, ax=ax, label="correlation")
+    return fig
+
+
+def plot_sources(spectrum: Spectrum, label: str | None = None) -> Figure:
+    """Relative uncertainty per bin by source, stacked in squares, and in total."""
+    edges = _one_axis(spectrum)
+    split = spectrum.by_source()
+    total = split.pop("total")
+    safe = np.where(spectrum.nominal > 0, spectrum.nominal, np.nan)
+    with style():
+        fig = figure(6.4, 4.2)
+        ax = fig.subplots()
+        below = np.zeros(spectrum.n_bins)
+        for color, (name, std) in zip(CYCLE * 4, split.items(), strict=False):
+            above = np.hypot(below, std)
+            band(ax, edges, 100 * below / safe, 100 * above / safe, color=color, alpha=0.8, label=name)
+            below = above
+        steps(ax, edges, 100 * total / safe, color="black", lw=1.4, label="total")
+        ax.set_xlim(edges[0], edges[-1])
+        ax.set_ylim(bottom=0.0)
+        ax.set_xlabel(label or spectrum.names[0])
+        ax.set_ylabel("uncertainty [%], stacked in squares")
+        ax.legend()
+    return fig

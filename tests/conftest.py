@@ -1,0 +1,63 @@
+"""Fixtures that guard global state, and small problems that many tests share."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import bayesunfold as bu
+
+
+def require(module: str):
+    """Import an optional module; a missing one skips, or fails where CI demands everything."""
+    if os.environ.get("BAYESUNFOLD_REQUIRE_ALL"):
+        return __import__(module)
+    return pytest.importorskip(module)
+
+
+@pytest.fixture(autouse=True)
+def _global_state_is_left_alone():
+    """Fail any test in which the library changed NumPy's, matplotlib's or logging's global state."""
+    state, rc = np.random.get_state()[1].copy(), dict(mpl.rcParams)  # noqa: NPY002
+    level = logging.getLogger("pymc").level
+    yield
+    assert np.array_equal(state, np.random.get_state()[1]), "NumPy's global generator was used"  # noqa: NPY002
+    assert dict(mpl.rcParams) == rc, "matplotlib.rcParams were changed"
+    assert logging.getLogger("pymc").level in (level, logging.NOTSET, logging.INFO), "PyMC's logger was changed"
+
+
+@pytest.fixture(scope="session")
+def toy():
+    return bu.datasets.gaussian_toy(600, 800, random_seed=3)
+
+
+@pytest.fixture(scope="session")
+def result(toy):
+    unfolder = bu.OmniFold(2, inference="laplace", draws=200, random_seed=5, progressbar=False)
+    return unfolder.fit(toy.simulation, toy.measurement)
+
+
+@pytest.fixture(scope="session")
+def accepted():
+    """Simulation with misses and fakes (NaN where a level is absent), and data made the same way."""
+    rng = np.random.default_rng(11)
+
+    def make(n, mean, width):
+        t = rng.normal(mean, width, n)
+        r = t + rng.normal(0, 0.5, n)
+        seen = rng.random(n) < np.clip(0.3 + 0.7 * (t + 10) / 20, 0, 1)
+        fake = rng.normal(0, 3.0, n // 10)
+        gen = np.concatenate([t, np.full(len(fake), np.nan)])
+        reco = np.concatenate([np.where(seen, r, np.nan), fake])
+        pass_gen = np.concatenate([np.ones(n, bool), np.zeros(len(fake), bool)])
+        pass_reco = np.concatenate([seen, np.ones(len(fake), bool)])
+        return gen, reco, pass_gen, pass_reco
+
+    gen, reco, pass_gen, pass_reco = make(3000, 0.3, 2.5)
+    _, data, _, measured = make(2000, 1.2, 3.0)
+    simulation = bu.Simulation(gen, reco, pass_gen=pass_gen, pass_reco=pass_reco)
+    return simulation, bu.Data(data[measured])
