@@ -103,7 +103,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array, shape (n, d)
-            Finite features; they are standardised inside, from class 0.
+            Finite features; they are standardised inside, both classes counting the same.
         y : array, shape (n,)
             Two different labels.
         sample_weight : array, shape (n,), optional
@@ -143,7 +143,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _fit(self, X: Array, code: NDArray[np.integer], weight: Array, totals: Array, rng: np.random.Generator) -> None:
-        self.standardizer_ = Standardizer.fit(X, weight)
+        # both classes count the same, so neither their sizes nor their order matter
+        self.standardizer_ = Standardizer.fit(X, weight / totals[code])
         x = self.standardizer_(X)
         layout = (self.network or Network()).layout(X.shape[1])
         sizes = np.array([effective_size(weight[code == c]) for c in (0, 1)])
@@ -181,7 +182,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
 
         Class sizes do not enter; the mean of its exponential over class 0 is one.
         """
-        return forward(self.layout_, self.theta_, self._features(X)) - self._level
+        x = self._features(X)
+        return forward(self.layout_, self.theta_, x) - self._level
 
     def log_ratio_draws(self, X: ArrayLike) -> Array:
         """Posterior draws of the log density ratio, shape (draws, n), each at mean weight one on class 0."""
@@ -200,7 +202,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The more probable label, shape (n,)."""
-        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+        second = self.decision_function(X) > 0
+        return self.classes_[second.astype(int)]
 
 
 def _log_mean_exp(values: Array, weight: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._validate import effective_size
-from bayesunfold.errors import InputError
+from bayesunfold.errors import ConvergenceError, InputError
 from bayesunfold.inference.map import MapFit, Problem, fit_map
 from bayesunfold.mlp import Layout, forward, tangent
 from bayesunfold.prepare import Prepared
@@ -25,6 +25,9 @@ __all__ = ["Iteration", "Stages", "Weights", "apply_weights", "build_stages", "t
 
 Array = NDArray[np.floating]
 Efficiency = Literal["learned", "prior"]
+
+MAX_LOG_RATIO = 50.0
+"""A weight ratio of 5e21 is no weight: larger log ratios are an error."""
 
 BASIS_ROWS = 4_000
 """Events that the leading directions are found from."""
@@ -144,11 +147,22 @@ def _problem(x: Array, classes: _Classes, rows: NDArray[np.bool_], data: Array |
     )
 
 
+def _ratio(log_ratio: Array, what: str) -> Array:
+    """``exp`` of a learned log ratio; a ratio that overflows is an error, not an infinite weight."""
+    if len(log_ratio) and not log_ratio.max() < MAX_LOG_RATIO:
+        msg = (
+            f"{what} learned a log ratio of {log_ratio.max():.3g}; the samples do not overlap there, or negative "
+            "generator weights outweigh the others. Cut to the common range, or merge events of opposite sign."
+        )
+        raise ConvergenceError(msg)
+    return np.exp(log_ratio)
+
+
 def _pull(events: Prepared, layout: Layout, theta: Array, push: Array) -> Array:
     """``omega = nu exp f1``, at mean one (generator-weighted) over events that pass both levels."""
     pull = np.full(len(push), np.nan)
     rows = events.both
-    pull[rows] = push[rows] * np.exp(forward(layout, theta, events.reco[rows]))
+    pull[rows] = push[rows] * _ratio(forward(layout, theta, events.reco[rows]), "step 1")
     v = events.weight[rows]
     return pull * (v.sum() / (v @ pull[rows]))
 
@@ -205,7 +219,7 @@ def train_iteration(
     )
     fits: dict[str, MapFit] = {"step1": one, "step2": two}
     if events.fakes.any():
-        push = np.exp(forward(gen, two.theta, events.gen))
+        push = _ratio(forward(gen, two.theta, events.gen), "step 2")
         classes = _ratio_classes(events.weight, push, events.both)
         start = None if previous is None else previous.fakes
         fits["fakes"] = fit_map(
@@ -225,11 +239,11 @@ def apply_weights(events: Prepared, layouts: tuple[Layout, Layout], before: Weig
     reco, gen = layouts
     pull = _pull(events, reco, it.step1, before.push)
     push = np.zeros(len(pull))
-    push[events.pass_gen] = np.exp(forward(gen, it.step2, events.gen[events.pass_gen]))
+    push[events.pass_gen] = _ratio(forward(gen, it.step2, events.gen[events.pass_gen]), "step 2")
     if it.fakes is not None:
         both = events.both
         mean = np.average(push[both], weights=events.weight[both])
-        ratio = np.exp(forward(reco, it.fakes, events.reco))
+        ratio = _ratio(forward(reco, it.fakes, events.reco), "the classifier of fakes")
         norm = np.average(ratio[both], weights=events.weight[both])
         push[events.fakes] = mean / norm * ratio[events.fakes]
     return Weights(push, pull)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold.errors import InputError
+from bayesunfold.errors import ConvergenceError
 from bayesunfold.loop import Weights
 from bayesunfold.prepare import Prepared
 from bayesunfold.propagation import Conditioning, Response, Sample
@@ -84,7 +84,8 @@ class Members:
         fakes = events.fakes[rows]
         if self.fakes_response is not None and fakes.any():
             change[fakes] = self.fakes_response.log_ratio_change(reco[fakes], source)
-        raw = np.exp(change, out=change)
+        with np.errstate(over="ignore"):  # an infinite weight is reported by norm()
+            raw = np.exp(change, out=change)
         if source in (None, "simulation"):
             g = self.simulation.fluctuations.block(index)
             if self.conditioning is not None:
@@ -100,12 +101,14 @@ class Members:
             for index, rows in self.simulation.blocks():
                 passing = self.events.pass_reco[rows]
                 total += self._raw(index, rows, source)[passing].sum(axis=0, dtype=np.float64)
-            if np.any(total <= 0):
+            bad = int(np.sum(~((total > 0) & np.isfinite(total))))
+            if bad:
                 msg = (
-                    f"{int((total <= 0).sum())} of {self.n_members} members have a non-positive total weight; "
-                    "negative generator weights are too many for this sample size."
+                    f"{bad} of {self.n_members} members have an infinite or non-positive total weight; samples do not "
+                    "overlap, or negative generator weights are too many for this sample size. Cut to the common range, "
+                    "or merge events of opposite sign."
                 )
-                raise InputError(msg)
+                raise ConvergenceError(msg)
             fluctuation = self.yield_factor if source in (None, "data") else 1.0
             self._norms[source] = self.data_yield * fluctuation / total
         return self._norms[source]

@@ -1,0 +1,107 @@
+"""The classifier as a scikit-learn estimator, and its ratios against known ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import bayesunfold as bu
+
+TINY = bu.BayesianClassifier(network=bu.Network(hidden=(6,)), inference="laplace", draws=10, random_state=1)
+
+
+@parametrize_with_checks([TINY], legacy=False)
+def test_scikit_learn_api(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([TINY], legacy=True)
+def test_scikit_learn_all_checks(estimator, check):
+    check(estimator)
+
+
+def _samples(n, seed):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 1, n), rng.normal(0.4, 1.1, n)
+
+
+def _exact(x):
+    return -0.5 * ((x - 0.4) / 1.1) ** 2 - np.log(1.1) + 0.5 * x**2
+
+
+def _fit(p0, p1, **settings):
+    X = np.concatenate([p0, p1])[:, None]
+    y = np.r_[np.zeros(len(p0)), np.ones(len(p1))]
+    return bu.BayesianClassifier(**({"inference": "laplace", "random_state": 2, "draws": 200} | settings)).fit(X, y)
+
+
+def test_ratio_of_two_gaussians():
+    p0, p1 = _samples(20_000, 1)
+    clf = _fit(p0, p1)
+    x = np.linspace(-2, 2.5, 10)
+    draws = clf.log_ratio_draws(x[:, None])
+    # each point within 4.5 of its own standard deviations: false alarm below 1e-4 for ten points
+    assert np.all(np.abs(clf.log_ratio(x[:, None]) - _exact(x)) < 4.5 * draws.std(axis=0))
+    assert np.exp(clf.log_ratio(p0[:, None])).mean() == pytest.approx(1.0, abs=1e-6)
+    np.testing.assert_allclose(np.exp(clf.log_ratio_draws(p0[:, None])).mean(axis=1), 1.0, atol=1e-5)
+
+
+def test_class_sizes_enter_probabilities_and_not_the_ratio():
+    p0, p1 = _samples(3000, 2)
+    clf = _fit(p0, p1[:1000])
+    assert clf.prior_log_odds_ == pytest.approx(np.log(1 / 3))
+    x = np.array([[0.2]])
+    odds = clf.predict_proba(x)[0, 1] / clf.predict_proba(x)[0, 0]
+    assert np.log(odds) == pytest.approx(float(clf.log_ratio(x)[0]) + np.log(1 / 3), rel=1e-9)
+
+
+def test_swapping_labels_flips_the_ratio():
+    p0, p1 = _samples(2000, 3)
+    x = np.linspace(-2, 2, 9)[:, None]
+    forward, backward = _fit(p0, p1), _fit(p1, p0)
+    width = forward.log_ratio_draws(x).std(axis=0)
+    assert np.all(np.abs(forward.log_ratio(x) + backward.log_ratio(x)) < 1.0 * width)
+
+
+def test_scaling_weights_changes_nothing():
+    p0, p1 = _samples(500, 4)
+    X = np.concatenate([p0, p1])[:, None]
+    y = np.r_[np.zeros(500), np.ones(500)]
+    one = clone(TINY).fit(X, y, sample_weight=np.ones(1000))
+    ten = clone(TINY).fit(X, y, sample_weight=np.where(y == 1, 10.0, 0.1))
+    np.testing.assert_allclose(one.log_ratio(X), ten.log_ratio(X), atol=1e-5)
+
+
+def test_negative_weights_give_a_finite_ratio_near_the_right_one():
+    """A fifth of class 0 with weight -1, drawn from the same distribution: the ratio stays."""
+    p0, p1 = _samples(8000, 5)
+    rng = np.random.default_rng(5)
+    X = np.concatenate([p0, p1])[:, None]
+    y = np.r_[np.zeros(8000), np.ones(8000)]
+    w = np.where((y == 0) & (rng.random(16_000) < 0.2), -1.0, 1.0)
+    clf = bu.BayesianClassifier(inference="laplace", random_state=1).fit(X, y, sample_weight=w)
+    x = np.linspace(-1.5, 1.5, 7)
+    assert np.all(np.abs(clf.log_ratio(x[:, None]) - _exact(x)) < 5 * clf.log_ratio_draws(x[:, None]).std(axis=0))
+    with pytest.raises(ValueError, match="both sums must be positive"):
+        clf.fit(X, y, sample_weight=-np.ones(16_000))
+
+
+@pytest.mark.parametrize("inference", ["advi", "nuts"])
+def test_advi_and_nuts_agree_with_the_gaussian_posterior(inference):
+    """Widths of the log ratio within 15 % at 400 draws (5 sigma of a standard deviation is 18 %)."""
+    p0, p1 = _samples(1500, 6)
+    x = np.linspace(-1.5, 1.5, 5)[:, None]
+    gaussian = _fit(p0, p1, draws=400).log_ratio_draws(x)
+    sampled = _fit(p0, p1, inference=inference, draws=400).log_ratio_draws(x)
+    np.testing.assert_allclose(sampled.std(axis=0) / gaussian.std(axis=0), 1.0, atol=0.18)
+    shift = (sampled.mean(axis=0) - gaussian.mean(axis=0)) / gaussian.std(axis=0)
+    assert np.all(np.abs(shift) < 5 * np.sqrt(2 / 400) + 0.1)
+
+
+@pytest.mark.parametrize(("y", "words"), [([0, 0, 0, 0], "one class"), ([0, 1, 2, 0], "binary")])
+def test_bad_labels(y, words):
+    with pytest.raises(ValueError, match=words):
+        clone(TINY).fit(np.arange(4.0)[:, None], y)

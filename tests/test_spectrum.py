@@ -1,0 +1,102 @@
+"""Spectra against numbers known in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bayesunfold.errors import InputError
+from bayesunfold.spectrum import Spectrum
+
+EDGES = (np.array([0.0, 1.0, 2.0, 4.0]),)
+
+
+def _gaussian(n=20_000, seed=1):
+    cov = np.array([[4.0, 1.0, 0.0], [1.0, 2.0, -0.5], [0.0, -0.5, 1.0]])
+    mean = np.array([10.0, 20.0, 30.0])
+    rng = np.random.default_rng(seed)
+    return Spectrum(EDGES, rng.multivariate_normal(mean, cov, n), mean), mean, cov
+
+
+def test_moments_and_intervals_of_gaussian_draws():
+    s, mean, cov = _gaussian()
+    n = len(s.values)
+    # 5 standard errors everywhere: false alarm below 1e-5 for all together
+    assert np.all(np.abs(s.mean() - mean) < 5 * np.sqrt(np.diag(cov) / n))
+    assert np.all(np.abs(s.std() ** 2 / np.diag(cov) - 1) < 5 * np.sqrt(2 / n))
+    error = np.sqrt((cov**2 + np.outer(np.diag(cov), np.diag(cov))) / n)
+    assert np.all(np.abs(s.covariance() - cov) < 5 * error)
+    low, high = s.interval(0.68)
+    half = stats.norm.ppf(0.84) * np.sqrt(np.diag(cov))
+    quantile_error = np.sqrt(0.84 * 0.16 / n) / stats.norm.pdf(stats.norm.ppf(0.84)) * np.sqrt(np.diag(cov))
+    assert np.all(np.abs(high - mean - half) < 5 * quantile_error)
+    assert np.all(np.abs(mean - low - half) < 5 * quantile_error)
+    np.testing.assert_allclose(np.diag(s.correlation()), 1.0)
+
+
+def test_chi2_is_the_quadratic_form_and_counts_its_rank():
+    s, mean, cov = _gaussian(100_000)
+    model = mean + np.array([1.0, -2.0, 0.5])
+    expected = (mean - model) @ np.linalg.solve(cov, mean - model)
+    got = s.chi2(model)
+    assert got.dof == 3
+    # relative error of an inverse covariance from S draws is about sqrt(2/S); 5 sigma
+    assert got.value == pytest.approx(expected, rel=5 * np.sqrt(2 / 100_000))
+    assert got.p_value == pytest.approx(stats.chi2.sf(got.value, 3))
+    constrained = np.column_stack([s.values[:, :2], 60.0 - s.values[:, :2].sum(axis=1)])
+    assert Spectrum(EDGES, constrained, np.array([10.0, 20.0, 30.0])).chi2([11, 19, 30]).dof == 2
+
+
+def test_chi2_of_few_draws_is_unbiased():
+    """Mean over 2000 spectra of 40 draws each: the Hartlap factor makes it dof; 5 standard errors."""
+    rng = np.random.default_rng(3)
+    values = []
+    for _ in range(2000):
+        draws = rng.standard_normal((40, 3))
+        values.append(Spectrum(EDGES, draws, rng.standard_normal(3)).chi2(np.zeros(3)).value)
+    assert abs(np.mean(values) - 3.0) < 5 * np.std(values) / np.sqrt(2000)
+
+
+def test_chi2_adds_the_models_covariance():
+    s, mean, cov = _gaussian(100_000)
+    model = mean + 1.0
+    expected = np.ones(3) @ np.linalg.solve(cov + np.eye(3), np.ones(3))
+    assert s.chi2(model, np.eye(3)).value == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 68])
+def test_bad_level(level):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        _gaussian(100)[0].interval(level)
+
+
+def test_bad_models_and_shapes():
+    s, _, _ = _gaussian(100)
+    with pytest.raises(InputError, match="2 bins and the spectrum 3"):
+        s.chi2([1, 2])
+    with pytest.raises(InputError, match="3 bins"):
+        Spectrum(EDGES, np.zeros((5, 2)), np.zeros(3))
+    with pytest.raises(InputError, match="4 draws cannot"):
+        Spectrum(EDGES, np.random.default_rng(1).normal(size=(4, 3)), np.zeros(3)).chi2(np.ones(3))
+    with pytest.raises(InputError, match="no uncertainty"):
+        Spectrum(EDGES, np.zeros((50, 3)), np.zeros(3)).chi2(np.ones(3))
+    with pytest.raises(InputError, match="sources"):
+        s.by_source()
+
+
+def test_hist_round_trip():
+    s, mean, _ = _gaussian(500)
+    h = s.to_hist()
+    np.testing.assert_allclose(h.values(), mean)
+    np.testing.assert_allclose(h.variances(), s.std() ** 2)
+    np.testing.assert_allclose(h.axes[0].edges, EDGES[0])
+
+
+def test_draws_have_names():
+    s, _, _ = _gaussian(50)
+    assert s.draws.dims == ("draw", "bin")
+    two = Spectrum((EDGES[0], np.array([0.0, 1.0])), np.ones((5, 3)), np.ones(3), names=("a", "b"))
+    assert two.draws.dims == ("draw", "bin_0", "bin_1")
+    assert "2" not in two.table().splitlines()[0]
+    assert two.to_hist().ndim == 2
