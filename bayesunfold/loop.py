@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bayesunfold._validate import effective_size
 from bayesunfold.errors import ConvergenceError, InputError
-from bayesunfold.inference.map import MapFit, Problem, fit_map
+from bayesunfold.inference.map import WIDE, MapFit, Problem, fit_map
 from bayesunfold.mlp import Layout, forward, tangent
 from bayesunfold.prepare import Prepared
 from bayesunfold.propagation import Stage, leading_directions
@@ -279,5 +279,6 @@ def _stage(
     if len(chosen) > BASIS_ROWS:
         chosen = np.linspace(0, len(chosen) - 1, BASIS_ROWS).astype(int)
     part = problem.subset(chosen)
-    basis = leading_directions(tangent(layout, theta, part.x), part.curvature_weights(layout, theta))
+    share = 0.999 if layout.n_parameters <= WIDE else 0.99
+    basis = leading_directions(tangent(layout, theta, part.x), part.curvature_weights(layout, theta), share)
     return Stage(layout, theta, basis, level, classes.ones, classes.zeros, classes.offset, classes.data_ones)

@@ -7,7 +7,7 @@ something asks for them. Member ``s`` of event ``i`` weighs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,7 +135,9 @@ class Members:
             raw[~self.events.pass_reco[rows]] = 0.0
             yield rows, raw * norm.astype(raw.dtype)
 
-    def accumulate(self, groups: NDArray[np.integer], n_groups: int, source: str | None = None, *, reco: bool = False) -> Array:
+    def accumulate(
+        self, groups: NDArray[np.integer], n_groups: int, source: str | None = None, *, reco: bool = False
+    ) -> Array:
         """Sum of weights per group of events in every member, shape (members, n_groups).
 
         Parameters
@@ -147,8 +149,24 @@ class Members:
         """
         out = np.zeros((n_groups, self.n_members))
         for rows, weights in self.refolded_blocks() if reco else self.blocks(source):
-            np.add(out, _group_sums(groups[rows], weights, n_groups), out=out)
+            out += _group_sums(groups[rows], weights, n_groups)
         return out.T
+
+    def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> list[Array]:
+        """Standard deviation over members of each group's share of the total, one array a grouping.
+
+        One pass over the events for all groupings; the yield's fluctuation does not enter.
+        """
+        sums = [np.zeros((n_groups, self.n_members)) for _ in groupings]
+        for index, rows in self.simulation.blocks():
+            raw = self._raw(index, rows, None)
+            for total, groups in zip(sums, groupings, strict=True):
+                total += _group_sums(groups[rows], raw, n_groups)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            widths = [(total / total.sum(axis=0)).std(axis=1) for total in sums]
+        if not all(np.all(np.isfinite(w)) for w in widths):
+            self.norm()  # says what is wrong with the totals
+        return widths
 
     def negative_fraction(self) -> float:
         """Share of event fluctuations that conditioning made negative."""

@@ -180,7 +180,7 @@ def loss_and_gradient(
         values = _activations(layout, layers, x[block])
         logit = values[-1][:, 0].astype(np.float64) + offset
         one, zero = ones[block], zeros[block]
-        loss += float(one @ log1pexp(-logit) + zero @ log1pexp(logit))
+        loss += float((one + zero) @ log1pexp(logit) - one @ logit)  # log(1 + exp(-z)) = log(1 + exp(z)) - z
         q = expit(logit)
         delta = (zero * q - one * (1.0 - q)).astype(x.dtype)[:, None]
         for layer in range(len(layers) - 1, -1, -1):

@@ -47,7 +47,7 @@ class Network:
     Parameters
     ----------
     hidden : sequence of int, optional
-        Units of each hidden layer. By default two layers, 16 units for one feature and 48 for
+        Units of each hidden layer. By default two layers, 16 units for one feature and 24 for
         five or more.
     activation : {"tanh", "relu", "softplus"}
         Non-linearity. Kinked ReLU tangents make the linear response coarser; see the coverage study.
@@ -116,8 +116,8 @@ class Network:
 
 
 def default_hidden(n_features: int) -> tuple[int, int]:
-    """Two hidden layers whose width grows with the number of features, 16 to 48 units."""
-    width = int(min(48, 16 + 8 * (n_features - 1)))
+    """Two hidden layers whose width grows with the number of features, 16 to 24 units."""
+    width = int(min(24, 16 + 2 * (n_features - 1)))
     return width, width
 
 

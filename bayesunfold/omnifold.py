@@ -323,19 +323,15 @@ class OmniFold:
         start = time.perf_counter()
         events, now = run.events, run.weights[-1]
         members = self._make_members(run, samples, np.ones(self.draws))
-        change, band = 0.0, []
         gen = events.pass_gen
         v = np.where(gen, events.weight, 0.0)
         old = run.weights[-2].push if len(run.weights) > 1 else np.ones(len(v))
-        for j in range(events.gen.shape[1]):
-            groups = _quantile_groups(events.gen[:, j], gen)
-            spectra = [np.bincount(groups[gen], (v * push)[gen], REFERENCE_BINS) for push in (old, now.push)]
-            before, after = (s / s.sum() for s in spectra)
-            drawn = members.accumulate(groups, REFERENCE_BINS)
-            width = (drawn / drawn.sum(axis=1, keepdims=True)).std(axis=0)
+        groupings = [_quantile_groups(events.gen[:, j], gen) for j in range(events.gen.shape[1])]
+        change = 0.0
+        for groups, width in zip(groupings, members.relative_widths(groupings, REFERENCE_BINS), strict=True):
+            before, after = (_shares(groups, v * push, gen) for push in (old, now.push))
             used = width > 0
             change = max(change, float(np.max(np.abs(after - before)[used] / width[used], initial=0.0)))
-            band.append(after)
         entry = {
             "losses": run.records[-1].losses,
             "decrements": run.records[-1].decrements,
@@ -389,6 +385,12 @@ def _quantile_groups(values: Array, rows: NDArray[np.bool_]) -> NDArray[np.integ
     edges = np.quantile(values[rows], np.linspace(0, 1, REFERENCE_BINS + 1)[1:-1])
     groups = np.searchsorted(edges, values, side="right")
     return np.where(rows, groups, -1)
+
+
+def _shares(groups: NDArray[np.integer], weight: Array, rows: NDArray[np.bool_]) -> Array:
+    """Share of the total weight in each reference bin."""
+    sums = np.bincount(groups[rows], weight[rows], REFERENCE_BINS)
+    return sums / sums.sum()
 
 
 def _check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:

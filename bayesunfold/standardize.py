@@ -4,7 +4,9 @@ Each feature is shifted by its median and divided by its standard deviation. A f
 long tails, |skewness| above ``SKEWNESS``, goes through a Yeo-Johnson power transform in between
 (Biometrika 87 (2000) 954, doi:10.1093/biomet/87.4.954), which for positive steeply falling spectra acts like a
 logarithm. The transform is monotone and defined everywhere, so data outside the simulation's
-range are neither clipped nor lost.
+range are neither clipped nor lost. Several features are then decorrelated by the symmetric square root of
+their inverse covariance (ZCA, Kessy, Lewin, Strimmer, arXiv:1512.00809), which keeps each output close to its own feature
+and gives directions in which features nearly determine each other the same scale as all others.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ SKEWNESS = 1.0
 """A feature more skewed than this gets a power transform (an exponential has skewness 2)."""
 
 FIT_ROWS = 20_000
+EIGENVALUE_FLOOR = 1e-4
 
 
 def __dir__() -> list[str]:
@@ -39,15 +42,17 @@ class Standardizer:
         First affine map, in the features' own units.
     power : array, shape (d,)
         Yeo-Johnson parameter; 1 is the identity.
-    mean, width : array, shape (d,)
-        Second affine map, after the power transform.
+    mean : array, shape (d,)
+        Mean after the power transform.
+    mixing : array, shape (d, d)
+        Symmetric matrix that makes the covariance the identity.
     """
 
     centre: Array
     scale: Array
     power: Array
     mean: Array
-    width: Array
+    mixing: Array
 
     @classmethod
     def fit(cls, values: Array, weight: Array) -> Standardizer:
@@ -74,17 +79,21 @@ class Standardizer:
             power[j] = yeojohnson_normmax(z[:, j])
         transformed = _power(z, power)
         mean = weight @ transformed
-        width = _positive(np.sqrt(weight @ (transformed - mean) ** 2))
-        return cls(centre, scale, power, mean, width)
+        residual = transformed - mean
+        values_, vectors = np.linalg.eigh((residual * weight[:, None]).T @ residual)
+        # a feature that is a linear function of others has eigenvalue zero: it is left at the floor's scale
+        values_ = np.maximum(values_, EIGENVALUE_FLOOR * max(values_.max(), 1e-300))
+        values_ = np.where(values_.max() > 1e-200, values_, 1.0)
+        return cls(centre, scale, power, mean, (vectors / np.sqrt(values_)) @ vectors.T)
 
     def __call__(self, values: Array) -> Array:
         """Standardised features, float32, same shape; NaN stays NaN."""
         z = _power((values - self.centre) / self.scale, self.power)
-        return ((z - self.mean) / self.width).astype(np.float32)
+        return ((z - self.mean) @ self.mixing).astype(np.float32)
 
     def state(self) -> dict[str, Array]:
         """Arrays from which ``Standardizer(**state)`` gives the same map."""
-        return {name: getattr(self, name) for name in ("centre", "scale", "power", "mean", "width")}
+        return {name: getattr(self, name) for name in ("centre", "scale", "power", "mean", "mixing")}
 
 
 def _power(z: Array, power: Array) -> Array:

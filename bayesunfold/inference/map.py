@@ -8,7 +8,7 @@ propagation of uncertainties (``propagation.py``) assumes a stationary point. A 
 the Newton decrement, the length of the remaining step in units of the posterior's own width, is
 below ``tolerance``.
 
-Cost: a Gauss-Newton step is ``2 min(n, 4000 or 8 P) P^2`` operations, 10 ms for 2000 events and 321
+Cost: a Gauss-Newton step is ``2 min(n, 4000 or 4 P) P^2`` operations, 10 ms for 2000 events and 321
 weights. For more weights than rows the same step is solved in the space of the rows.
 """
 
@@ -22,21 +22,31 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
 from bayesunfold.errors import ConvergenceError
-from bayesunfold.mlp import Layout, blocks, forward, loss_and_gradient, tangent
+from bayesunfold.mlp import Layout, forward, loss_and_gradient, tangent
 
 __all__ = ["Problem", "MapFit", "fit_map", "initial_weights"]
 
 Array = NDArray[np.floating]
 
 CURVATURE_ROWS = 4_000
-"""Rows that the curvature of a small network is estimated from, or eight a weight if that is more; the
+"""Rows that the curvature of a small network is estimated from, or four a weight if that is more; the
 gradient always uses all of them."""
 
 START_ROWS = 10_000
 """Rows that random starts are compared on."""
 
-ADAM_ABOVE = 1_000
-"""Networks with more weights than this start with minibatch Adam."""
+CURVATURE_ROWS_PER_WEIGHT = 4
+WIDE = 600
+"""Networks with more weights than this keep a curvature for ``KEEP_CURVATURE`` steps."""
+KEEP_CURVATURE = 4
+
+ADAM_BATCH = 4_096
+ADAM_EPOCHS, ADAM_RATE = 60.0, 0.05
+WARM_EPOCHS, WARM_RATE = 10.0, 0.01
+"""Wide networks start with Adam; a warm start takes fewer passes and smaller steps."""
+
+WIDE_STEPS, WIDE_TOLERANCE = 20, 0.5
+"""Gauss-Newton steps of wide networks; their remaining step spreads over a hundred directions or more."""
 
 
 def __dir__() -> list[str]:
@@ -120,6 +130,8 @@ class _Curvature:
     def __init__(self, layout: Layout, theta: Array, problem: Problem) -> None:
         weights = problem.curvature_weights(layout, theta)
         jacobian = tangent(layout, theta, problem.x)
+        self.age = 0
+        self._factor: tuple[float, tuple[Array, bool]] | None = None
         self.dual = len(jacobian) < jacobian.shape[1] and bool(np.all(weights >= 0))
         if self.dual:
             self.rows = jacobian * np.sqrt(weights)[:, None].astype(jacobian.dtype)
@@ -130,11 +142,22 @@ class _Curvature:
     def solve(self, gradient: Array, damping: float) -> Array:
         """``(J' W J + (1 + damping) I)^-1 gradient``; raises ``LinAlgError`` if indefinite."""
         shift = 1.0 + damping
-        damped = self.matrix + shift * np.eye(len(self.matrix))
+        if self._factor is None or self._factor[0] != damping:
+            damped = self.matrix.copy()
+            damped.flat[:: len(damped) + 1] += shift
+            self._factor = damping, cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+        factor = self._factor[1]
         if not self.dual:
-            return cho_solve(cho_factor(damped, lower=True), gradient)
-        inner = cho_solve(cho_factor(damped, lower=True), self.rows @ gradient)
-        return (gradient - self.rows.T @ inner) / shift
+            return cho_solve(factor, gradient)
+        return (gradient - self.rows.T @ cho_solve(factor, self.rows @ gradient)) / shift
+
+
+def _curvature_of(layout: Layout, theta: Array, problem: Problem, rng: np.random.Generator) -> _Curvature:
+    """Curvature from all events, or from a random part of many."""
+    rows = max(CURVATURE_ROWS, CURVATURE_ROWS_PER_WEIGHT * layout.n_parameters)
+    if len(problem.x) > rows:
+        problem = problem.subset(np.sort(rng.choice(len(problem.x), rows, replace=False)))
+    return _Curvature(layout, theta, problem)
 
 
 def _gauss_newton(
@@ -146,19 +169,18 @@ def _gauss_newton(
     max_steps: int,
     tolerance: float,
 ) -> MapFit:
-    """Levenberg-Marquardt steps until the Newton decrement is below ``tolerance``."""
+    """Levenberg-Marquardt steps until the Newton decrement is below ``tolerance``.
+
+    Wide networks, whose curvature costs much more than a gradient, keep it for several steps.
+    """
     value, gradient = _objective(layout, theta, problem, centre)
     trace = [value]
     damping, growth, decrement, steps, quiet = 0.0, 2.0, np.inf, 0, 0
+    keep = KEEP_CURVATURE if layout.n_parameters > WIDE else 1
     curvature: _Curvature | None = None
-    most_rows = max(CURVATURE_ROWS, 8 * layout.n_parameters)
     for steps in range(1, max_steps + 1):
         if curvature is None:
-            rows = problem
-            if len(problem.x) > most_rows:
-                chosen = rng.choice(len(problem.x), most_rows, replace=False)
-                rows = problem.subset(np.sort(chosen))
-            curvature = _Curvature(layout, theta, rows)
+            curvature = _curvature_of(layout, theta, problem, rng)
         try:
             step = -curvature.solve(gradient, damping)
         except np.linalg.LinAlgError:
@@ -180,15 +202,19 @@ def _gauss_newton(
             trace.append(value)
             # a change of the objective by 0.5 is one posterior standard deviation
             quiet = quiet + 1 if trace[-2] - value < 0.5 * tolerance**2 else 0
-            done = quiet >= 2 or (decrement < tolerance and damping < 1.0)
-            damping = 0.0 if damping < 1e-2 else damping * max(1.0 / 3.0, 1.0 - (2.0 * gain - 1.0) ** 3)
-            growth = 2.0
-            curvature = None
-            if done:
+            if quiet >= 2 or (decrement < tolerance and damping < 1.0):
                 return MapFit(theta, value, decrement, steps, converged=True, trace=tuple(trace))
+            curvature.age += 1
+            if curvature.age >= keep or gain < 0.25:
+                damping = 0.0 if damping < 1e-2 else damping * max(1.0 / 3.0, 1.0 - (2.0 * gain - 1.0) ** 3)
+                curvature = None
+            growth = 2.0
         else:
             if decrement < tolerance and damping < 1.0:
                 return MapFit(theta, value, decrement, steps, converged=True, trace=tuple(trace))
+            if curvature.age:  # out of date: try a fresh one before damping more
+                curvature = None
+                continue
             damping = max(damping * growth, 0.1)
             growth *= 2.0
             if damping > 1e10:
@@ -197,26 +223,31 @@ def _gauss_newton(
 
 
 def _adam(
-    layout: Layout, theta: Array, problem: Problem, centre: Array, rng: np.random.Generator, epochs: float
+    layout: Layout,
+    theta: Array,
+    problem: Problem,
+    centre: Array,
+    rng: np.random.Generator,
+    epochs: float,
+    rate: float,
 ) -> Array:
     """Minibatch Adam with a cosine decay; the prior is spread evenly over the batches."""
     n = len(problem.x)
-    batch = int(min(n, max(512, n // 200)))
-    n_steps = max(200, int(epochs * n / batch))
+    batch = min(n, ADAM_BATCH)
+    n_steps = max(100, int(epochs * n / batch))
     first, second = np.zeros_like(theta), np.zeros_like(theta)
     order = rng.permutation(n)
     position = 0
     for step in range(1, n_steps + 1):
         if position + batch > n:
             order, position = rng.permutation(n), 0
-        rows = order[position : position + batch]
+        part = problem.subset(order[position : position + batch])
         position += batch
-        part = problem.subset(rows)
         _, gradient = _objective(layout, theta, part, centre)
         first += 0.1 * (gradient - first)
         second += 0.01 * (gradient**2 - second)
-        rate = 0.05 * 0.5 * (1.0 + np.cos(np.pi * step / n_steps)) + 1e-4
-        theta = theta - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+        now = rate * (0.5 * (1.0 + np.cos(np.pi * step / n_steps)) + 1e-3)
+        theta = theta - now * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
     return theta
 
 
@@ -230,7 +261,6 @@ def fit_map(
     restarts: int = 1,
     max_steps: int = 60,
     tolerance: float = 0.1,
-    epochs: float = 8.0,
 ) -> MapFit:
     """Find the most probable weights.
 
@@ -252,8 +282,6 @@ def fit_map(
         Gauss-Newton steps on all events.
     tolerance : float
         Remaining Newton step, in posterior standard deviations, at which to stop.
-    epochs : float
-        Passes over the events by Adam, where it is used at all.
 
     Returns
     -------
@@ -265,31 +293,28 @@ def fit_map(
         If negative weights make the curvature indefinite whatever the damping.
     """
     centre = np.zeros(layout.n_parameters) if centre is None else centre
-    wide = layout.n_parameters > ADAM_ABOVE
+    wide = layout.n_parameters > WIDE
     if start is None:
-        starts = [initial_weights(layout, rng) for _ in range(restarts)]
-        n_part = min(len(problem.x), START_ROWS)
-        part = problem
-        if n_part < len(problem.x):
-            part = problem.subset(np.sort(rng.choice(len(problem.x), n_part, replace=False)))
-        fits = []
-        for theta in starts:
-            if wide:
-                theta = _adam(layout, theta, part if restarts > 1 else problem, centre, rng, epochs)
-                fits.append((_objective(layout, theta, part, centre)[0], theta))
-            else:
-                fit = _gauss_newton(layout, theta, part, centre, rng, 40, 0.3)
-                fits.append((fit.objective, fit.theta))
-        start = min(fits, key=lambda pair: pair[0])[1]
+        start = _best_start(layout, problem, centre, rng, restarts, wide)
     elif wide:
-        start = _adam(layout, start, problem, centre, rng, epochs / 4)
+        start = _adam(layout, start, problem, centre, rng, WARM_EPOCHS, WARM_RATE)
+    if wide:
+        max_steps, tolerance = min(max_steps, WIDE_STEPS), max(tolerance, WIDE_TOLERANCE)
     return _gauss_newton(layout, start, problem, centre, rng, max_steps, tolerance)
 
 
-def total_loss(layout: Layout, theta: Array, problem: Problem) -> float:
-    """Weighted Bernoulli loss at ``theta``, without the prior."""
-    loss = 0.0
-    for block in blocks(len(problem.x), 65536):
-        part = Problem(problem.x[block], problem.ones[block], problem.zeros[block], problem.offset)
-        loss += loss_and_gradient(layout, theta, part.x, part.ones, part.zeros, part.offset)[0]
-    return loss
+def _best_start(
+    layout: Layout, problem: Problem, centre: Array, rng: np.random.Generator, restarts: int, wide: bool
+) -> Array:
+    """The random start that leads to the lowest objective, on a part of many events for small networks."""
+    starts = [initial_weights(layout, rng) for _ in range(restarts)]
+    if wide:
+        thetas = [_adam(layout, theta, problem, centre, rng, ADAM_EPOCHS, ADAM_RATE) for theta in starts]
+        objectives = [_objective(layout, theta, problem, centre)[0] for theta in thetas]
+    else:
+        part = problem
+        if len(problem.x) > START_ROWS:
+            part = problem.subset(np.sort(rng.choice(len(problem.x), START_ROWS, replace=False)))
+        fits = [_gauss_newton(layout, theta, part, centre, rng, 40, 0.3) for theta in starts]
+        thetas, objectives = [fit.theta for fit in fits], [fit.objective for fit in fits]
+    return thetas[int(np.argmin(objectives))]
