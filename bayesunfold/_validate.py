@@ -156,10 +156,10 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
 
 def check_positive(value: Any, name: str) -> float:
     """A positive finite number."""
-    if isinstance(value, bool) or not np.isscalar(value) or not np.isreal(value) or not 0 < value < np.inf:  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
         msg = f"{name} is {value!r}; it must be a positive number."
         raise InputError(msg)
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def effective_size(weight: Array) -> float:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def write_checkpoint(path: Path, key: str, records: Sequence[Iteration]) -> None
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez(file, key=np.array(key), **pack_iterations(records))
+            packed: dict[str, Any] = pack_iterations(records)
+            np.savez(file, key=np.array(key), **packed)
 
     atomic_write(path, write)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,7 +121,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         if self.inference not in ("advi", "nuts", "laplace"):
             msg = f"inference is {self.inference!r}; it must be 'advi', 'nuts' or 'laplace'."
             raise InputError(msg)
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = cast("tuple[Array, Array]", validate_data(self, X, y, dtype=np.float64))
         check_classification_targets(y)
         if type_of_target(y) != "binary" or len(np.unique(y)) != 2:
             found = len(np.unique(y))

@@ -222,9 +222,7 @@ def train_iteration(
         push = _ratio(forward(gen, two.theta, events.gen), "step 2")
         classes = _ratio_classes(events.weight, push, events.both)
         start = None if previous is None else previous.fakes
-        fits["fakes"] = fit_map(
-            reco, _problem(events.reco, classes, events.both), rng, start=start, restarts=restarts
-        )
+        fits["fakes"] = fit_map(reco, _problem(events.reco, classes, events.both), rng, start=start, restarts=restarts)
     return Iteration(
         one.theta,
         two.theta,
@@ -250,7 +248,12 @@ def apply_weights(events: Prepared, layouts: tuple[Layout, Layout], before: Weig
 
 
 def build_stages(
-    events: Prepared, layouts: tuple[Layout, Layout], before: Weights, after: Weights, it: Iteration, efficiency: Efficiency
+    events: Prepared,
+    layouts: tuple[Layout, Layout],
+    before: Weights,
+    after: Weights,
+    it: Iteration,
+    efficiency: Efficiency,
 ) -> Stages:
     """The iteration's classifiers as the propagation wants them."""
     reco, gen = layouts

@@ -104,9 +104,9 @@ class Members:
             bad = int(np.sum(~((total > 0) & np.isfinite(total))))
             if bad:
                 msg = (
-                    f"{bad} of {self.n_members} members have an infinite or non-positive total weight; samples do not "
-                    "overlap, or negative generator weights are too many for this sample size. Cut to the common range, "
-                    "or merge events of opposite sign."
+                    f"{bad} of {self.n_members} members have an infinite or non-positive total weight; the samples do "
+                    "not overlap, or negative generator weights are too many for this sample size. Cut to the "
+                    "common range, or merge events of opposite sign."
                 )
                 raise ConvergenceError(msg)
             fluctuation = self.yield_factor if source in (None, "data") else 1.0
@@ -152,7 +152,7 @@ class Members:
             out += _group_sums(groups[rows], weights, n_groups)
         return out.T
 
-    def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> list[Array]:
+    def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> Sequence[Array]:
         """Standard deviation over members of each group's share of the total, one array a grouping.
 
         One pass over the events for all groupings; the yield's fluctuation does not enter.

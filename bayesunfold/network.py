@@ -83,7 +83,7 @@ class Network:
             msg = f"activation is {self.activation!r}; it must be one of {', '.join(ACTIVATIONS)}."
             raise InputError(msg)
         if self.prior_scale is not None and not np.isscalar(self.prior_scale):
-            scales = tuple(check_positive(s, "a prior_scale") for s in self.prior_scale)  # type: ignore[union-attr]
+            scales = tuple(check_positive(s, "a prior_scale") for s in self.prior_scale)
             object.__setattr__(self, "prior_scale", scales)
             if self.hidden is not None and len(scales) != len(self.hidden) + 1:
                 msg = f"prior_scale has {len(scales)} entries for {len(self.hidden) + 1} layers; give one a layer."
@@ -97,9 +97,9 @@ class Network:
         if self.prior_scale is None:
             scales = (FIRST_SCALE,) + (HIDDEN_SCALE,) * (len(hidden) - 1) + (OUTPUT_SCALE,)
         elif np.isscalar(self.prior_scale):
-            scales = (float(self.prior_scale),) * (len(hidden) + 1)  # type: ignore[arg-type]
+            scales = (float(self.prior_scale),) * (len(hidden) + 1)
         else:
-            scales = tuple(self.prior_scale)  # type: ignore[arg-type]
+            scales = tuple(self.prior_scale)
             if len(scales) != len(hidden) + 1:
                 msg = f"prior_scale has {len(scales)} entries for {len(hidden) + 1} layers; give one a layer."
                 raise InputError(msg)
@@ -111,7 +111,7 @@ class Network:
         return {
             "hidden": None if self.hidden is None else list(self.hidden),
             "activation": self.activation,
-            "prior_scale": scale if scale is None or np.isscalar(scale) else list(scale),  # type: ignore[arg-type]
+            "prior_scale": scale if scale is None or np.isscalar(scale) else list(scale),
         }
 
 
@@ -133,11 +133,9 @@ def _weighted_bernoulli(name: str, logit: object, weight: object, observed: obje
         return pm.Bernoulli.dist(logit_p=logit, size=size)
 
     def logp(value: object, logit: object, weight: object) -> object:
-        return weight * pm.logp(pm.Bernoulli.dist(logit_p=logit), value)  # type: ignore[operator]
+        return weight * pm.logp(pm.Bernoulli.dist(logit_p=logit), value)
 
-    pm.CustomDist(
-        name, logit, weight, dist=draw, logp=logp, observed=observed, dims=dims, dtype="int64", ndim_supp=0
-    )
+    pm.CustomDist(name, logit, weight, dist=draw, logp=logp, observed=observed, dims=dims, dtype="int64", ndim_supp=0)
 
 
 def full_model(layout: Layout, x: Array, label: Array, weight: Array, offset: float) -> pm.Model:

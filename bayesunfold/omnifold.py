@@ -373,7 +373,15 @@ class OmniFold:
     def _key(self, events: Prepared, seed: int) -> str:
         """Fingerprint of events and arguments, so that a checkpoint is never used for another run."""
         digest = hashlib.sha256()
-        for array in (events.gen, events.reco, events.data, events.weight, events.data_weight, events.pass_gen, events.pass_reco):
+        for array in (
+            events.gen,
+            events.reco,
+            events.data,
+            events.weight,
+            events.data_weight,
+            events.pass_gen,
+            events.pass_reco,
+        ):
             digest.update(np.ascontiguousarray(array).tobytes())
         settings = self.configuration() | {"random_seed": seed, "draws": None, "inference": None, "iterations": None}
         digest.update(json.dumps(settings, sort_keys=True).encode())

@@ -240,15 +240,14 @@ class Conditioning:
 def data_pull(stage: Stage, x: Array, rows: slice) -> tuple[Array, Array]:
     """``u (1 - q)`` and ``u q (1 - q)`` of data events in step 1."""
     if stage.data_ones is None:  # pragma: no cover - guarded by callers
-        raise ValueError("this stage has no data")
+        msg = "this stage has no data"
+        raise ValueError(msg)
     q = expit(forward(stage.layout, stage.theta, x) + stage.offset)
     u = stage.data_ones[rows]
     return u * (1 - q), u * q * (1 - q)
 
 
-def leading_directions(
-    jacobian: Array, curvature: Array, share: float = 0.999, limit: int = 400
-) -> Array:
+def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, limit: int = 400) -> Array:
     """Directions of weight space that the events inform, as orthonormal columns.
 
     Directions are eigenvectors of ``J' diag(h) J``; the fewest are kept that hold ``share`` of

@@ -82,8 +82,9 @@ class UnfoldingResult:
     def __repr__(self) -> str:
         c = self.configuration
         return (
-            f"UnfoldingResult({len(self)} simulated and {len(self.data)} data events, {len(self.iterations)} iterations, "
-            f"{self.members.n_members} {c.get('inference')} members, yield {self.nominal.sum():.6g}, "
+            f"UnfoldingResult({len(self)} simulated and {len(self.data)} data events, "
+            f"{len(self.iterations)} iterations, {self.members.n_members} {c.get('inference')} members, "
+            f"yield {self.nominal.sum():.6g}, "
             f"effective size {effective_size(self.nominal):.0f})"
         )
 
@@ -330,7 +331,9 @@ class UnfoldingResult:
                 f"iteration {k}: loss {losses}; largest change {entry['change']:.2f} of the band; "
                 f"effective size {entry['effective_size']:.0f}"
             )
-        lines.append(f"event fluctuations moved below -1 by the posterior draws: {100 * self.members.negative_fraction():.1f} %")
+        lines.append(
+            f"event fluctuations moved below -1 by the posterior draws: {100 * self.members.negative_fraction():.1f} %"
+        )
         lines.append("seconds: " + ", ".join(f"{n} {v:.1f}" for n, v in self.seconds.items()))
         return "\n".join(lines)
 

@@ -5,8 +5,8 @@ long tails, |skewness| above ``SKEWNESS``, goes through a Yeo-Johnson power tran
 (Biometrika 87 (2000) 954, doi:10.1093/biomet/87.4.954), which for positive steeply falling spectra acts like a
 logarithm. The transform is monotone and defined everywhere, so data outside the simulation's
 range are neither clipped nor lost. Several features are then decorrelated by the symmetric square root of
-their inverse covariance (ZCA, Kessy, Lewin, Strimmer, arXiv:1512.00809), which keeps each output close to its own feature
-and gives directions in which features nearly determine each other the same scale as all others.
+their inverse covariance (ZCA, Kessy, Lewin, Strimmer, arXiv:1512.00809), which keeps each output close to its own
+feature and gives directions in which features nearly determine each other the same scale as all others.
 """
 
 from __future__ import annotations

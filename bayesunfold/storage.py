@@ -238,6 +238,4 @@ def _replay(events: Any, layouts: Any, records: list[Iteration], efficiency: Any
 
 def _with_basis(stage: Stage, basis: np.ndarray) -> Stage:
     """The stage with the stored directions: eigenvectors may differ between machines."""
-    return Stage(
-        stage.layout, stage.theta, basis, stage.level, stage.ones, stage.zeros, stage.offset, stage.data_ones
-    )
+    return Stage(stage.layout, stage.theta, basis, stage.level, stage.ones, stage.zeros, stage.offset, stage.data_ones)

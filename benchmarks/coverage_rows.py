@@ -88,7 +88,10 @@ def main() -> None:
     print(f"row {args.row} {vars(args)}")
     print(study.table(), flush=True)
     if "iterations" in study.extra:
-        print("iterations", dict(zip(*map(np.ndarray.tolist, np.unique(study.extra["iterations"], return_counts=True)), strict=True)))
+        print(
+            "iterations",
+            dict(zip(*map(np.ndarray.tolist, np.unique(study.extra["iterations"], return_counts=True)), strict=True)),
+        )
     args.out.mkdir(exist_ok=True)
     name = f"row{args.row}-{args.inference}"
     study.save(args.out / f"{name}.npz")

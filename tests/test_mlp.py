@@ -109,7 +109,9 @@ def test_objective_and_gradient_are_those_of_the_pymc_model():
         k = int(var.name.split("_")[1])
         _, _, _, _, w_scale, b_scale = list(layout.pieces())[k - 1]
         scale = w_scale if var.name.startswith("weight") else b_scale
-        np.testing.assert_allclose(-scale * theirs[start : start + n], gradient[start : start + n], rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(
+            -scale * theirs[start : start + n], gradient[start : start + n], rtol=1e-8, atol=1e-8
+        )
         start += n
     assert start == layout.n_parameters
 
@@ -124,9 +126,7 @@ def test_map_of_a_linear_model_is_the_logistic_regression_of_scikit_learn():
     label = (rng.random(n) < 1 / (1 + np.exp(-x @ [1.0, -0.5, 0.2]))).astype(int)
     weight = rng.random(n) + 0.5
     layout = Layout((3, 1), "tanh", (2.0,))
-    fit = fit_map(
-        layout, Problem(x, weight * label, weight * (1 - label), 0.0), rng, start=np.zeros(4), tolerance=1e-6
-    )
+    fit = fit_map(layout, Problem(x, weight * label, weight * (1 - label), 0.0), rng, start=np.zeros(4), tolerance=1e-6)
     # the bias has the prior N(0, 2^2) too, so it enters scikit-learn as a column of ones; W has sd 2/sqrt(3)
     scale = np.array([2 / np.sqrt(3)] * 3 + [2.0])
     design = np.column_stack([x, np.ones(n)]) * scale

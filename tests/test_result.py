@@ -155,7 +155,9 @@ def test_wrong_files_are_named(result, tmp_path):
 
 def test_arviz_works_on_it(result):
     tree = result.to_datatree({"gen": EDGES})
-    assert {"posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data", "fit"} <= set(tree.children)
+    assert {"posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data", "fit"} <= set(
+        tree.children
+    )
     summary = az.summary(tree, var_names=["unfolded_gen"], ci_prob=0.68, ci_kind="eti")
     assert len(summary) == 5
     for plot in (az.plot_trace_dist, az.plot_forest):

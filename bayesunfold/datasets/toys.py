@@ -135,6 +135,4 @@ def gaussian_toy(
     true_events = truth[0] + truth[1] * rng.standard_normal((n_events, d)) @ chol.T
     reco = gen_events + shift + sigma * rng.standard_normal(gen_events.shape)
     data = true_events + shift + sigma * rng.standard_normal(true_events.shape)
-    return GaussianToy(
-        gen_events, reco, data, true_events, float(n_data), np.full(d, truth[0]), np.full(d, truth[1])
-    )
+    return GaussianToy(gen_events, reco, data, true_events, float(n_data), np.full(d, truth[0]), np.full(d, truth[1]))

@@ -1,0 +1,1 @@
+"""How a posterior of the network weights is found."""

@@ -247,9 +247,7 @@ def sample_nuts(posterior: LinearizedPosterior, draws: int, rng: np.random.Gener
     return Draws(z.reshape(-1, p)[:draws], chains=CHAINS if draws % CHAINS == 0 else 1, sample_stats=stats)
 
 
-def sample_posterior(
-    method: Inference, posterior: LinearizedPosterior, draws: int, rng: np.random.Generator
-) -> Draws:
+def sample_posterior(method: Inference, posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:
     """Draws by the method asked for; ``"laplace"`` is the Gaussian itself."""
     if method == "advi":
         return sample_advi(posterior, draws, rng)

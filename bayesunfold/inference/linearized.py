@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ def whitened_directions(stage: Stage, axes: Array, precision: Array) -> Array:
 
 
 def linearize(
-    stage: Stage, x: Array, label: Array, weight: Array, axes: Array, precision: Array
+    stage: Stage, x: Array, label: NDArray[Any], weight: Array, axes: Array, precision: Array
 ) -> LinearizedPosterior:
     """The linearised posterior of a classifier on labelled events.
 

@@ -193,7 +193,7 @@ def _gauss_newton(
                 raise ConvergenceError(msg) from None
             continue
         # g' A^-1 g: with no damping, the squared length of the step in posterior widths
-        decrement = float(np.sqrt(max(-(gradient @ step), 0.0)))
+        decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
         new_value, new_gradient = _objective(layout, theta + step, problem, centre)
         predicted = -0.5 * float(gradient @ step) + 0.5 * damping * float(step @ step)
         gain = (value - new_value) / max(predicted, 1e-300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -49,7 +50,7 @@ def __dir__() -> list[str]:
 @contextmanager
 def style() -> Iterator[None]:
     """Ticks inside and on all sides, as the field draws them; restored afterwards."""
-    with mpl.rc_context(RC):
+    with mpl.rc_context(cast("Any", RC)):
         yield
 
 
@@ -58,11 +59,11 @@ def figure(width: float = 6.4, height: float = 5.2) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def steps(ax: Axes, edges: Array, values: Array, **style_options: object) -> None:
+def steps(ax: Axes, edges: Array, values: Array, **style_options: Any) -> None:
     """A histogram's outline without vertical ends."""
     ax.stairs(values, edges, baseline=None, **style_options)
 
 
-def band(ax: Axes, edges: Array, lower: Array, upper: Array, **style_options: object) -> None:
+def band(ax: Axes, edges: Array, lower: Array, upper: Array, **style_options: Any) -> None:
     """A filled band that follows the bins."""
     ax.stairs(upper, edges, baseline=lower, fill=True, **style_options)

@@ -1,4 +1,4 @@
-"""Do the bands contain the truth as often as they say?
+"""Whether bands contain the truth as often as they say.
 
 Every toy has fresh data and a fresh simulation; its bands are scored against the *expected* truth, which
 does not fluctuate. Scoring toys against their own truth sample, or with the spread of the
@@ -7,9 +7,13 @@ toys instead of their bands, would be no coverage test.
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +21,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 from bayesunfold._progress import Progress
 from bayesunfold._validate import check_bins, check_count
@@ -198,17 +203,20 @@ class CoverageStudy:
 
     def _labels(self) -> Iterator[str]:
         for name, edges in self.edges.items():
-            for low, high in zip(edges[:-1], edges[1:], strict=True):
+            for low, high in itertools.pairwise(edges):
                 yield f"{name} [{low:.3g}, {high:.3g})"
 
     def to_datatree(self) -> xr.DataTree:
         """Ranks of the truth in group ``prior_sbc``, for ``az.plot_ecdf_pit``."""
-        data, start = {}, 0
+        data: dict[str, Any] = {}
+        coords: dict[str, Any] = {"chain": [0], "draw": np.arange(self.n_toys)}
+        start = 0
         for name, edges in self.edges.items():
             n = len(edges) - 1
             data[name] = (("chain", "draw", f"bin_{name}"), self.pit[None, :, start : start + n])
+            coords[f"bin_{name}"] = 0.5 * (edges[1:] + edges[:-1])
             start += n
-        return xr.DataTree.from_dict({"prior_sbc": xr.Dataset(data)})
+        return xr.DataTree.from_dict({"prior_sbc": xr.Dataset(data, coords)})
 
     def plot(self) -> Figure:
         """Coverage per bin, bias and width; see ``bayesunfold.plots.plot_coverage``."""
@@ -278,10 +286,6 @@ def _score(
     seed: int,
 ) -> dict[str, Any]:
     """One pseudo-experiment, as JSON-ready numbers."""
-    import time
-
-    from threadpoolctl import threadpool_limits
-
     with threadpool_limits(limits=1):
         start = time.perf_counter()
         answer = unfold(make_toy(seed), seed)
@@ -410,10 +414,8 @@ def coverage_study(
     done = _read_records(path, heading)
     todo = [random_seed + i for i in range(toys) if random_seed + i not in done]
     progress = Progress(toys, "coverage", show=progressbar)
-    import time
-
     start = time.perf_counter()
-    task = (make_toy, unfold, edges, truth, tuple(levels))
+    task = partial(_score, make_toy, unfold, edges, truth, tuple(levels))
     for record in _run(task, todo, client, workers):
         done[record["seed"]] = record
         if path is not None:
@@ -470,13 +472,15 @@ def _read_records(path: Path | None, heading: dict[str, Any]) -> dict[int, dict[
     return records
 
 
-def _run(task: tuple, seeds: list[int], client: Any, workers: int | None) -> Iterator[dict[str, Any]]:
+def _run(
+    task: Callable[[int], dict[str, Any]], seeds: list[int], client: Any, workers: int | None
+) -> Iterator[dict[str, Any]]:
     """Records of the toys, in the order in which they finish."""
     if not seeds:
         return
     if client is None and workers == 0:
         for seed in seeds:
-            yield _score(*task, seed)
+            yield task(seed)
         return
     try:
         from distributed import Client, LocalCluster, as_completed
@@ -485,7 +489,7 @@ def _run(task: tuple, seeds: list[int], client: Any, workers: int | None) -> Ite
         raise ImportError(msg) from err
 
     def submit(running: Any) -> Iterator[dict[str, Any]]:
-        futures = [running.submit(_score, *task, seed, pure=False) for seed in seeds]
+        futures = [running.submit(task, seed, pure=False) for seed in seeds]
         for future in as_completed(futures):
             yield future.result()
             future.release()
@@ -493,11 +497,11 @@ def _run(task: tuple, seeds: list[int], client: Any, workers: int | None) -> Ite
     if client is not None:
         yield from submit(client)
         return
-    import os
-
     n_workers = workers or os.cpu_count() or 1
     with (
-        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
+        LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+        ) as cluster,
         Client(cluster) as local,
     ):
         yield from submit(local)
@@ -523,7 +527,7 @@ def _collect(
         chi2=gather("chi2"),
         dof=gather("dof"),
         seconds=gather("seconds"),
-        seeds=gather("seed"),
+        seeds=np.array([r["seed"] for r in records], dtype=np.int64),
         wall_seconds=wall,
         extra=extra,
     )

@@ -1,0 +1,78 @@
+"""Promises about the package as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import bayesunfold as bu
+from bayesunfold.standardize import Standardizer
+
+
+def test_import_is_light_and_leaves_global_state_alone():
+    code = (
+        "import sys, bayesunfold; print([m for m in ('pymc', 'pytensor', 'nutpie', 'distributed') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_public_names_exist_and_are_documented():
+    for name in bu.__all__:
+        assert getattr(bu, name).__doc__, name
+    assert dir(bu) == bu.__all__
+
+
+def test_mathematics_does_not_import_pymc_or_matplotlib():
+    code = (
+        "import sys, bayesunfold.propagation, bayesunfold.mlp; "
+        "print([m for m in ('pymc', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_zjets_counts_are_the_published_ones():
+    events = bu.datasets.zjets()
+    assert len(events.simulation) == 80_917
+    assert len(events.nature["gen_pt"]) == 61_081
+    simulation = events.simulation
+    assert simulation.both.sum() / simulation.pass_gen.sum() == pytest.approx(0.894, abs=5e-4)
+    assert simulation.fakes.sum() / simulation.pass_reco.sum() == pytest.approx(0.053, abs=5e-4)
+    with pytest.raises(bu.errors.InputError, match="unknown features"):
+        bu.datasets.zjets(("pt", "colour"))
+
+
+def test_toy_has_the_moments_it_says():
+    toy = bu.datasets.gaussian_toy(200_000, 200_000, random_seed=1, dimension=2, correlation=0.5)
+    # 5 standard errors
+    assert np.all(np.abs(toy.gen.mean(axis=0) - 0.3) < 5 * 2.5 / np.sqrt(2e5))
+    assert np.all(np.abs((toy.reco - toy.gen).mean(axis=0) + 2.5) < 5 * 0.2 / np.sqrt(2e5))
+    assert abs(np.corrcoef(toy.truth.T)[0, 1] - 0.5) < 5 * 0.75 / np.sqrt(2e5)
+    assert toy.expected([-1e3, 1.2])[0] == pytest.approx(100_000)
+
+
+def test_standardizer_tames_tails_and_is_monotone():
+    rng = np.random.default_rng(1)
+    tail = rng.exponential(size=20_000)[:, None]
+    scale = Standardizer.fit(tail, np.ones(len(tail)))
+    z = scale(tail)[:, 0].astype(float)
+    assert abs((z**3).mean()) < 0.5 < 2 - 0.2  # an exponential has skewness 2
+    x = np.linspace(-1, 100, 200)[:, None]  # beyond the simulation's range: neither clipped nor lost
+    assert np.all(np.diff(scale(x)[:, 0]) > 0)
+    assert Standardizer.fit(rng.normal(size=(5000, 1)), np.ones(5000)).power[0] == 1.0
+    again = Standardizer(**scale.state())
+    np.testing.assert_array_equal(again(tail), scale(tail))
+
+
+def test_standardizer_decorrelates():
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=10_000)
+    values = np.column_stack([a, a + 0.2 * rng.normal(size=10_000)])
+    z = Standardizer.fit(values, np.ones(10_000))(values).astype(float)
+    np.testing.assert_allclose(np.cov(z.T), np.eye(2), atol=0.02)
+    constant = Standardizer.fit(np.column_stack([a, np.ones(10_000)]), np.ones(10_000))
+    assert np.all(np.isfinite(constant(np.column_stack([a, np.ones(10_000)]))))

@@ -1,0 +1,150 @@
+"""The coverage study on problems where coverage is known, and its bookkeeping."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayesunfold as bu
+from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.spectrum import Spectrum
+from bayesunfold.studies import load_coverage
+from bayesunfold.studies.coverage import clopper_pearson
+
+EDGES = np.array([0.0, 1.0, 2.0, 3.0])
+TRUTH = np.array([100.0, 50.0, 25.0])
+
+
+def _counts(seed):
+    return np.random.default_rng(seed).poisson(TRUTH)
+
+
+def _gaussian_band(counts, seed, inflate=1.0):
+    """Gaussian draws around the counts with the Poisson width: calibrated up to discreteness."""
+    rng = np.random.default_rng(seed + 10**6)
+    width = inflate * np.sqrt(TRUTH)
+    return Spectrum((EDGES,), counts + width * rng.standard_normal((2000, 3)), counts.astype(float))
+
+
+def _study(**options):
+    settings = {"bins": EDGES, "expected": TRUTH, "unfold": _gaussian_band, "toys": 300, "workers": 0}
+    return bu.coverage_study(_counts, **(settings | {"progressbar": False} | options))
+
+
+@pytest.mark.statistical
+def test_calibrated_bands_cover_and_narrow_ones_do_not():
+    """900 intervals; the window of 4 binomial standard deviations has a false-alarm rate of 6e-5."""
+    study = _study()
+    for level in (0.68, 0.95):
+        mean, _ = study.mean_coverage(level)
+        # exact coverage of counts +- z sqrt(truth), summed over the Poisson distribution
+        z = stats.norm.ppf(0.5 + level / 2)
+        exact = np.mean(
+            [
+                stats.poisson.cdf(np.floor(t + z * np.sqrt(t)), t)
+                - stats.poisson.cdf(np.ceil(t - z * np.sqrt(t)) - 1, t)
+                for t in TRUTH
+            ]
+        )
+        assert abs(mean - exact) < 4 * np.sqrt(exact * (1 - exact) / 900) + 0.02  # 0.02: edges at integer counts
+    assert study.width_ratio() == pytest.approx(np.ones(3), abs=4 / np.sqrt(2 * 299))
+    assert np.all(np.abs(study.bias()) < 4 / np.sqrt(300))
+    narrow = _study(unfold=partial(_gaussian_band, inflate=0.5))
+    assert narrow.mean_coverage(0.68)[0] < 0.5
+    assert narrow.joint_coverage(0.68) < 0.3
+
+
+def test_clopper_pearson_published_value():
+    """The rule of three: 0 of n at 95 % one-sided is about 3/n; exact 1 - 0.025**(1/n) two-sided."""
+    low, high = clopper_pearson(0, 20, 0.95)
+    assert low == 0
+    assert high == pytest.approx(1 - 0.025 ** (1 / 20))
+    low, high = clopper_pearson(20, 20, 0.95)
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 20)), 1.0)
+
+
+def test_workers_do_not_change_the_table():
+    serial, parallel = _study(toys=6), _study(toys=6, workers=2)
+    np.testing.assert_array_equal(serial.lower, parallel.lower)
+    np.testing.assert_array_equal(serial.chi2, parallel.chi2)
+
+
+def test_killed_study_resumes(tmp_path):
+    path = tmp_path / "study.jsonl"
+    calls = []
+
+    def dying(seed):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(seed)
+        return _counts(seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        bu.coverage_study(
+            dying,
+            bins=EDGES,
+            expected=TRUTH,
+            unfold=_gaussian_band,
+            toys=5,
+            workers=0,
+            checkpoint=path,
+            progressbar=False,
+        )
+    with path.open("a") as file:
+        file.write('{"seed": 3, "nomi')  # killed in the middle of a line
+    resumed = _study(toys=5, checkpoint=path)
+    np.testing.assert_array_equal(resumed.lower, _study(toys=5).lower)
+    with pytest.raises(InputError, match="other bins"):
+        _study(toys=5, checkpoint=path, expected=TRUTH + 1)
+
+
+def test_saved_study_reads_back(tmp_path):
+    study = _study(toys=4)
+    again = load_coverage(study.save(tmp_path / "study.npz"))
+    assert again.summary() == pytest.approx(study.summary())
+    assert again.table() == study.table()
+    study.plot().savefig(tmp_path / "figure.png")
+    np.savez(tmp_path / "other.npz", x=1)
+    with pytest.raises(FileFormatError, match="misses"):
+        load_coverage(tmp_path / "other.npz")
+
+
+def test_ranks_are_drawn_by_arviz():
+    import arviz as az
+
+    tree = _study(toys=50).to_datatree()
+    assert tree["prior_sbc"]["gen"].dims == ("chain", "draw", "bin_gen")
+    assert az.plot_ecdf_pit(tree, backend="none") is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"expected": TRUTH[:2]}, "shape"),
+        ({"expected": -TRUTH}, "not negative"),
+        ({"expected": {"pt": TRUTH}}, "misses 'gen'"),
+        ({"levels": (68,)}, "between 0 and 1"),
+        ({"toys": 1}, "at least 2"),
+    ],
+)
+def test_bad_requests(options, words):
+    with pytest.raises(InputError, match=words):
+        _study(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.statistical
+def test_default_bands_cover():
+    """Row 1 of the coverage table with 60 toys: means within 3.5 standard errors of their windows."""
+    edges = np.linspace(-9, 11, 21)
+
+    def toy(seed):
+        return bu.datasets.gaussian_toy(poisson=True, random_seed=500 + seed)
+
+    study = bu.coverage_study(toy, bins=edges, expected=toy(0).expected(edges), toys=60, workers=0, progressbar=False)
+    for level, low, high in ((0.68, 0.66, 0.70), (0.95, 0.93, 0.97)):
+        mean, error = study.mean_coverage(level)
+        assert low - 3.5 * error < mean < high + 3.5 * error
