@@ -6,7 +6,7 @@ flags and settings. ``docs/statistics.md`` says what the bands mean.
 
 from __future__ import annotations
 
-from bayesunfold import datasets, errors
+from bayesunfold import datasets, errors, plots
 from bayesunfold.classifier import BayesianClassifier
 from bayesunfold.events import Data, Simulation
 from bayesunfold.network import Network
@@ -31,6 +31,7 @@ __all__ = [
     "datasets",
     "errors",
     "load",
+    "plots",
     "unfold",
 ]
 
