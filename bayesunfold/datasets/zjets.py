@@ -105,7 +105,7 @@ def zjets(features: tuple[str, ...] = ZJETS_FEATURES) -> ZJets:
     >>> import bayesunfold as bu
     >>> events = bu.datasets.zjets()
     >>> len(events.simulation), len(events.data)
-    (80917, 55055)
+    (80917, 54993)
     """
     sim = _read("sim.parquet")
     unknown = [f for f in features if f"gen_{f}" not in sim or f"reco_{f}" not in sim]

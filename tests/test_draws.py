@@ -1,0 +1,66 @@
+"""Posterior draws of the linearised network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bayesunfold.inference.draws import LinearizedPosterior, sample_advi
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    """12 000 events in 5 directions, at the exact maximum of likelihood times prior, whitened."""
+    rng = np.random.default_rng(1)
+    n, p = 12_000, 5
+    phi = rng.normal(size=(n, p)) / np.sqrt(n) * 2.2
+    label = rng.integers(0, 2, n)
+    theta = np.zeros(p)
+    for _ in range(50):
+        q = 1 / (1 + np.exp(-phi @ theta))
+        hessian = phi.T @ (phi * (q * (1 - q))[:, None]) + np.eye(p)
+        theta = theta + np.linalg.solve(hessian, phi.T @ (label - q) - theta)
+    values, vectors = np.linalg.eigh(hessian)
+    directions = vectors / np.sqrt(values)
+    mean = -np.sqrt(values) * (vectors.T @ theta)
+    return LinearizedPosterior(phi @ directions, phi @ theta, label, np.ones(n), 0.0, mean, np.sqrt(values))
+
+
+def _log_likelihood(p, z):
+    logit = p.log_ratio + p.tangent @ z + p.offset
+    value = p.weight @ (p.label * logit - np.logaddexp(0, logit))
+    if p.slope is not None:
+        value += p.slope @ z - 0.5 * z @ p.curvature @ z
+    return value
+
+
+def test_thinned_likelihood_agrees_within_the_posterior(posterior):
+    """Exact to second order; third order and Monte Carlo remain: below 0.1 at 2 sigma in all directions."""
+    rng = np.random.default_rng(2)
+    part = posterior.thinned(2000, rng)
+    assert len(part.label) == 2000
+    zero = np.zeros(5)
+    for _ in range(20):
+        z = 2 * rng.choice([-1.0, 1.0], 5)
+        full = _log_likelihood(posterior, z) - _log_likelihood(posterior, zero)
+        assert _log_likelihood(part, z) - _log_likelihood(part, zero) == pytest.approx(full, abs=0.1)
+    assert posterior.thinned(20_000, rng) is posterior
+
+
+def test_model_has_the_likelihood_it_says(posterior):
+    import pytensor
+
+    part = posterior.thinned(500, np.random.default_rng(3)).padded()
+    model = part.model()
+    with pytensor.config.change_flags(mode="FAST_COMPILE", linker="py"):
+        logp = model.compile_logp(vars=[*model.observed_RVs, *model.potentials], sum=True)
+    z = np.random.default_rng(4).normal(size=16)
+    assert logp({"z": z}) == pytest.approx(_log_likelihood(part, z), rel=1e-9)
+
+
+def test_advi_of_many_events_is_the_gaussian(posterior):
+    """Mean 0 and width 1 in whitened axes; 2000 draws, 5 standard errors plus 0.1 for the fit itself."""
+    draws = sample_advi(posterior, 2000, np.random.default_rng(5))
+    assert np.all(np.abs(draws.z.mean(axis=0)) < 5 / np.sqrt(2000) + 0.1)
+    assert np.all(np.abs(draws.z.std(axis=0) - 1) < 5 / np.sqrt(4000) + 0.1)
+    assert len(draws.elbo) == 400

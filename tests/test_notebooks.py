@@ -1,0 +1,20 @@
+"""The first notebook runs from top to bottom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import require
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+# starting a kernel opens sockets and event loops whose clean-up jupyter leaves to the garbage collector
+@pytest.mark.filterwarnings("default")
+def test_gaussian_toy_notebook():
+    nbformat, nbclient = require("nbformat"), require("nbclient")
+    notebook = nbformat.read(NOTEBOOKS / "01_gaussian_toy.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    figures = [o for c in notebook.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(figures) >= 4
