@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from bayesunfold._validate import effective_size
 from bayesunfold.errors import InputError
 from bayesunfold.inference.draws import sample_posterior
+from bayesunfold.inference.full import sample_full_network
 from bayesunfold.inference.linearized import linearize, whitened_directions
 from bayesunfold.inference.map import Problem, fit_map
 from bayesunfold.mlp import forward, tangent
@@ -44,6 +45,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         Posterior of the linearised network.
     draws : int
         Posterior draws.
+    linearize : bool
+        False draws all weights of the full network (ADVI and NUTS only), which was measured unreliable.
     restarts : int
         Random starts of the training; the best objective is kept.
     random_state : int, RandomState or None
@@ -82,12 +85,14 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         network: Network | None = None,
         inference: Literal["advi", "nuts", "laplace"] = "advi",
         draws: int = 500,
+        linearize: bool = True,
         restarts: int = 1,
         random_state: Any = None,
     ) -> None:
         self.network = network
         self.inference = inference
         self.draws = draws
+        self.linearize = linearize
         self.restarts = restarts
         self.random_state = random_state
 
@@ -160,7 +165,10 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         stage = Stage(layout, fit.theta, basis, "reco", ones, zeros, offset)
         axes, precision = posterior_axes(stage, None, Sample({"reco": x}, Fluctuations(len(x), 0, 0)))
         posterior = linearize(stage, x, code, scaled, axes, precision)
-        self.posterior_draws_ = sample_posterior(self.inference, posterior, self.draws, rng)
+        if self.linearize or self.inference == "laplace":
+            self.posterior_draws_ = sample_posterior(self.inference, posterior, self.draws, rng)
+        else:
+            self.posterior_draws_ = sample_full_network(self.inference, layout, x, posterior, self.draws, rng)
         self.directions_ = whitened_directions(stage, axes, precision)
         self.layout_, self.theta_ = layout, fit.theta
         self.converged_, self.n_iter_ = fit.converged, fit.steps

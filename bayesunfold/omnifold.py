@@ -21,7 +21,8 @@ from bayesunfold.checkpoint import read_checkpoint, write_checkpoint
 from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError, WeightWarning
 from bayesunfold.events import Data, Simulation, as_data
 from bayesunfold.inference.draws import Draws, sample_posterior
-from bayesunfold.inference.linearized import linearize_step1
+from bayesunfold.inference.full import sample_full_network
+from bayesunfold.inference.linearized import linearize_step1, step1_events
 from bayesunfold.loop import Iteration, Stages, Weights, apply_weights, build_stages, train_iteration
 from bayesunfold.members import Members
 from bayesunfold.network import Network
@@ -90,6 +91,8 @@ class OmniFold:
     efficiency : {"learned", "prior"}
         Weight of simulated events that fail detector level: ``"learned"`` gives them what
         step 2 learned from similar events that pass, ``"prior"`` trains on them at their generator weight.
+    linearize : bool
+        False draws all weights of the full network (ADVI and NUTS only), which was measured unreliable.
     restarts : int
         Random starts of the first iteration's networks; the best objective is kept.
     random_seed : int, optional
@@ -125,6 +128,7 @@ class OmniFold:
         draws: int = 500,
         *,
         efficiency: Literal["learned", "prior"] = "learned",
+        linearize: bool = True,
         restarts: int = 1,
         random_seed: int | None = None,
         progressbar: bool = True,
@@ -141,6 +145,10 @@ class OmniFold:
         self.inference = inference
         self.draws = check_count(draws, "draws", 2)
         self.efficiency = efficiency
+        if not linearize and inference == "laplace":
+            msg = "linearize=False needs inference='advi' or 'nuts'; the Laplace approximation is linearised by nature."
+            raise InputError(msg)
+        self.linearize = bool(linearize)
         self.restarts = check_count(restarts, "restarts")
         if random_seed is not None:
             check_count(random_seed, "random_seed", 0)
@@ -155,6 +163,7 @@ class OmniFold:
             "inference": self.inference,
             "draws": self.draws,
             "efficiency": self.efficiency,
+            "linearize": self.linearize,
             "restarts": self.restarts,
             "random_seed": self.random_seed,
         }
@@ -313,7 +322,12 @@ class OmniFold:
         start = time.perf_counter()
         rng = np.random.Generator(np.random.Philox(key=[seed, 10_002]))
         posterior, axes = linearize_step1(run.events, stage)
-        run.draws = sample_posterior(cast("Any", self.inference), posterior, self.draws, rng)
+        if self.linearize:
+            run.draws = sample_posterior(cast("Any", self.inference), posterior, self.draws, rng)
+        else:
+            x = step1_events(run.events, stage)[0]
+            method = cast("Any", self.inference)
+            run.draws = sample_full_network(method, stage.layout, x, posterior, self.draws, rng)
         if self.inference != "laplace":
             run.conditioning = condition_on(stage, data, simulation, xi, axes, run.draws.z)
         run.seconds["posterior"] += time.perf_counter() - start
@@ -383,7 +397,13 @@ class OmniFold:
             events.pass_reco,
         ):
             digest.update(np.ascontiguousarray(array).tobytes())
-        settings = self.configuration() | {"random_seed": seed, "draws": None, "inference": None, "iterations": None}
+        settings = self.configuration() | {
+            "random_seed": seed,
+            "draws": None,
+            "inference": None,
+            "iterations": None,
+            "linearize": None,
+        }
         digest.update(json.dumps(settings, sort_keys=True).encode())
         return digest.hexdigest()
 

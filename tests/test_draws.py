@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import bayesunfold as bu
 from bayesunfold.inference.draws import LinearizedPosterior, sample_advi
 
 
@@ -64,3 +65,33 @@ def test_advi_of_many_events_is_the_gaussian(posterior):
     assert np.all(np.abs(draws.z.mean(axis=0)) < 5 / np.sqrt(2000) + 0.1)
     assert np.all(np.abs(draws.z.std(axis=0) - 1) < 5 / np.sqrt(4000) + 0.1)
     assert len(draws.elbo) == 400
+
+
+def test_projection_of_a_linear_change_is_its_displacement(posterior):
+    """A draw whose function is in the tangent space comes back as itself."""
+    from bayesunfold.inference.full import _project
+
+    z = np.random.default_rng(6).normal(size=(4, 5))
+    np.testing.assert_allclose(_project(posterior, z @ posterior.tangent.T), z, atol=1e-4)
+
+
+@pytest.mark.parametrize("inference", ["advi", pytest.param("nuts", marks=pytest.mark.slow)])
+def test_full_network_warns_and_works(inference):
+    """The unreliable draws are there, finite, and say what they are."""
+    rng = np.random.default_rng(7)
+    x = np.concatenate([rng.normal(0, 1, 200), rng.normal(0.5, 1, 200)])[:, None]
+    y = np.r_[np.zeros(200), np.ones(200)]
+    clf = bu.BayesianClassifier(
+        network=bu.Network((4,)), inference=inference, linearize=False, draws=40, random_state=1
+    )
+    with pytest.warns(bu.errors.UnreliableDrawsWarning, match="comparison only"):
+        clf.fit(x, y)
+    draws = clf.log_ratio_draws(x[:7])
+    assert draws.shape == (40, 7)
+    assert np.all(np.isfinite(draws))
+    assert np.all(draws.std(axis=0) > 0)
+
+
+def test_full_network_has_no_laplace():
+    with pytest.raises(bu.errors.InputError, match="advi"):
+        bu.OmniFold(inference="laplace", linearize=False)
