@@ -1,7 +1,7 @@
 """Posterior draws of the full network, without linearising it: for comparison, not for publication.
 
-Gaussian variational draws of a full network were measured two to five times too wide and biased in the tails. NUTS of the
-full network is right for small networks, and slow. Raw weights have symmetric modes, so a draw enters the
+Gaussian variational draws of a full network were measured two to five times too wide and biased in the tails. NUTS of
+the full network is right for small networks, and slow. Raw weights have symmetric modes, so a draw enters the
 unfolding through the function it describes: its log ratio at the events, projected on the tangent features of the
 point estimate.
 """
