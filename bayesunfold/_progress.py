@@ -37,7 +37,7 @@ class Progress:
             return
         elapsed = time.monotonic() - self.start
         left = "" if done <= 0 else f", {elapsed * (self.total - done) / done:.0f} s left"
-        line = f"{self.label}: {done:.0f}/{self.total} {text}[{elapsed:.1f} s{left}]"
+        line = f"{self.label}: {int(done)}/{self.total} {text}[{elapsed:.1f} s{left}]"
         if self.terminal:
             sys.stderr.write("\r" + line.ljust(self._width))
             self._width = len(line)

@@ -8,6 +8,7 @@ event that has no particle level. Each iteration starts from the networks of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -187,6 +188,7 @@ def train_iteration(
     efficiency: Efficiency,
     rng: np.random.Generator,
     restarts: int,
+    report: Callable[[str, float], None] = lambda _step, _loss: None,
 ) -> Iteration:
     """Fit the classifiers of one iteration.
 
@@ -198,6 +200,8 @@ def train_iteration(
         Weights after the previous iteration.
     previous, first : Iteration or None
         Warm start, and the iteration whose hidden layers centre the priors.
+    report : callable
+        Told the name and objective of every fit as it finishes.
     """
     reco, gen = layouts
     restarts = restarts if previous is None else 1
@@ -207,6 +211,7 @@ def train_iteration(
     # the second iteration's ratio is near one, not near the first's: it starts at the centre of its prior
     start = centre if previous is first else None if previous is None else previous.step1
     one = fit_map(reco, problem, rng, start=start, centre=centre, restarts=restarts)
+    report("step 1", one.objective)
     pull = _pull(events, reco, one.theta, before.push)
     ratio, rows = _step2_ratio(events, pull, efficiency)
     classes = _ratio_classes(events.weight, ratio, rows)
@@ -217,6 +222,7 @@ def train_iteration(
         start=None if previous is None else previous.step2,
         restarts=restarts,
     )
+    report("step 2", two.objective)
     fits: dict[str, MapFit] = {"step1": one, "step2": two}
     if events.fakes.any():
         push = _ratio(forward(gen, two.theta, events.gen), "step 2")

@@ -257,6 +257,9 @@ class OmniFold:
                     cast("Any", self.efficiency),
                     rng,
                     self.restarts,
+                    lambda step, loss, k=k: progress.update(  # type: ignore[misc]
+                        k + (0.4 if step == "step 1" else 0.8), f"({step} of iteration {k + 1}, loss {loss:.2f}) "
+                    ),
                 )
             run.records.append(record)
             run.weights.append(apply_weights(events, run.layouts, before, record))
@@ -265,7 +268,7 @@ class OmniFold:
                 write_checkpoint(checkpoint, key, run.records)
             self._propagate(run, before, samples, seed)
             entry = self._record_history(run, samples)
-            progress.update(len(run.records), f"loss {record.losses['step1']:.2f} ")
+            progress.update(len(run.records), f"(largest change {entry['change']:.2f} of the band) ")
             if self.iterations == "auto" and k >= 1 and entry["change"] < AUTO_CHANGE:
                 break
         if self.iterations == "auto" and run.history[-1]["change"] >= AUTO_CHANGE:

@@ -74,6 +74,8 @@ def main() -> None:
         network["hidden"] = [int(s) for s in args.hidden.split(",")]
     settings = {"inference": args.inference, "iterations": args.iterations, "network": bu.Network(**network)}
     first = make_toy(0, toy)
+    args.out.mkdir(parents=True, exist_ok=True)
+    name = f"row{args.row}-{args.inference}"
     names = first.simulation.gen_names
     study = bu.coverage_study(
         partial(make_toy, settings=toy),
@@ -84,6 +86,7 @@ def main() -> None:
         random_seed=args.seed,
         workers=args.workers,
         progressbar=False,
+        checkpoint=args.out / f"{name}.jsonl",
     )
     print(f"row {args.row} {vars(args)}")
     print(study.table(), flush=True)
@@ -92,8 +95,6 @@ def main() -> None:
             "iterations",
             dict(zip(*map(np.ndarray.tolist, np.unique(study.extra["iterations"], return_counts=True)), strict=True)),
         )
-    args.out.mkdir(exist_ok=True)
-    name = f"row{args.row}-{args.inference}"
     study.save(args.out / f"{name}.npz")
     (args.out / f"{name}.json").write_text(json.dumps(study.summary(), indent=1))
 
