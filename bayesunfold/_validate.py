@@ -60,6 +60,10 @@ def check_names(names: Sequence[str], n_features: int, what: str) -> tuple[str, 
     if len(names) != n_features:
         msg = f"{what} has {n_features} features but {len(names)} names {names}; give one name a column."
         raise InputError(msg)
+    slashed = [n for n in names if "/" in n]
+    if slashed:
+        msg = f"names of {what} hold a slash: {slashed}; saved files cannot have one. Rename them, for instance pt_GeV."
+        raise InputError(msg)
     if len(set(names)) != len(names):
         msg = f"names of {what} repeat: {names}; give every column its own name."
         raise InputError(msg)

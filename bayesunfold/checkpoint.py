@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,17 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
+        temporary.chmod(0o666 & ~_umask())  # temporary files are private, results are not
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def pack_iterations(records: Sequence[Iteration]) -> dict[str, np.ndarray]:
@@ -57,13 +66,13 @@ def unpack_iterations(packed: dict[str, np.ndarray]) -> list[Iteration]:
     ]
 
 
-def write_checkpoint(path: Path, key: str, records: Sequence[Iteration]) -> None:
-    """Save the finished iterations under the fingerprint ``key``."""
+def write_checkpoint(path: Path, key: str, records: Sequence[Iteration], seed: int) -> None:
+    """Save the finished iterations and the seed under the fingerprint ``key``."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             packed: dict[str, Any] = pack_iterations(records)
-            np.savez(file, key=np.array(key), **packed)
+            np.savez(file, key=np.array(key), seed=np.array(seed), **packed)
 
     atomic_write(path, write)
 
@@ -78,13 +87,28 @@ def read_checkpoint(path: Path, key: str) -> list[Iteration]:
     """
     if not path.exists():
         return []
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            packed = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError) as err:
-        msg = f"{path} is not a checkpoint of bayesunfold ({err}); remove it or name another."
-        raise FileFormatError(msg) from err
+    packed = _load(path)
     if str(packed.pop("key", "")) != key:
         msg = f"{path} is a checkpoint of other events or other settings; remove it or name another."
         raise FileFormatError(msg)
     return unpack_iterations(packed)
+
+
+def checkpoint_seed(path: Path) -> int | None:
+    """Seed of the run that wrote a checkpoint; None if there is no file."""
+    return int(_load(path)["seed"]) if path.exists() else None
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a checkpoint file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            packed = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as err:
+        msg = f"{path} is not a checkpoint of bayesunfold ({err}); remove it or name another."
+        raise FileFormatError(msg) from err
+    missing = {"key", "seed", "step1", "step2", "notes"} - set(packed)
+    if missing:
+        msg = f"{path} is not a checkpoint of bayesunfold (it misses {sorted(missing)}); remove it or name another."
+        raise FileFormatError(msg)
+    return packed

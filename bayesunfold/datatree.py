@@ -110,7 +110,8 @@ def _spectra(result: UnfoldingResult, edges: Mapping[str, Array], chains: int) -
     for name, edge in edges.items():
         spectrum = result.spectrum(name, edge)
         dim = f"bin_{name}"
-        centres = np.round(0.5 * (edge[1:] + edge[:-1]), 6)
+        digits = max(0, 4 - int(np.floor(np.log10(np.diff(edge).min()))))
+        centres = np.round(0.5 * (edge[1:] + edge[:-1]), digits)  # readable labels, a ten-thousandth of a bin apart
         posterior[f"unfolded_{name}"] = xr.DataArray(
             _chained(spectrum.values, chains), dims=("chain", "draw", dim), coords={dim: centres}
         )

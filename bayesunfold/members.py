@@ -44,6 +44,8 @@ class Members:
         The same for the classifier that weighs fakes.
     conditioning : Conditioning or None
         What moves the fluctuations onto posterior draws.
+    negative_data : float
+        Share of the data events' fluctuations that this moved below -1.
     data_yield : float
         Sum of the data weights.
     yield_factor : array, shape (members,)
@@ -58,6 +60,7 @@ class Members:
     conditioning: Conditioning | None
     data_yield: float
     yield_factor: Array
+    negative_data: float = 0.0
     _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
 
     @property
@@ -169,15 +172,15 @@ class Members:
         return widths
 
     def negative_fraction(self) -> float:
-        """Share of event fluctuations that conditioning made negative."""
+        """Share of the simulated events' fluctuations that conditioning moved below -1."""
         if self.conditioning is None:
             return 0.0
         negative = 0
         for index, rows in self.simulation.blocks():
             g = self.simulation.fluctuations.block(index)
             shifted = g + self.conditioning.simulation_shift(self.events.reco[rows], rows)
-            negative += int((shifted < -1.0).sum())
-        return negative / (len(self.simulation) * self.n_members)
+            negative += int((shifted < -1.0)[self.events.pass_reco[rows]].sum())
+        return negative / (int(self.events.pass_reco.sum()) * self.n_members)
 
 
 def _group_sums(groups: NDArray[np.integer], weights: Array, n_groups: int) -> Array:

@@ -89,7 +89,7 @@ class Network:
                 msg = f"prior_scale has {len(scales)} entries for {len(self.hidden) + 1} layers; give one a layer."
                 raise InputError(msg)
         elif self.prior_scale is not None:
-            check_positive(self.prior_scale, "prior_scale")
+            object.__setattr__(self, "prior_scale", check_positive(self.prior_scale, "prior_scale"))
 
     def layout(self, n_features: int) -> Layout:
         """Sizes and scales for a number of input features."""

@@ -63,13 +63,22 @@ class Prepared:
         return self.pass_gen & ~self.pass_reco
 
 
-def prepare(simulation: Simulation, data: Data) -> Prepared:
-    """Standardise both levels with maps chosen from the simulation alone."""
+def prepare(
+    simulation: Simulation,
+    data: Data,
+    scale_gen: Standardizer | None = None,
+    scale_reco: Standardizer | None = None,
+) -> Prepared:
+    """Standardise both levels with maps chosen from the simulation alone, or with those of a saved result."""
     data = data.matched_to(simulation)
     both = simulation.both
     weight = simulation.weight * both.sum() / simulation.weight[both].sum()
-    scale_gen = Standardizer.fit(simulation.gen[simulation.pass_gen], simulation.weight[simulation.pass_gen])
-    scale_reco = Standardizer.fit(simulation.reco[simulation.pass_reco], simulation.weight[simulation.pass_reco])
+    scale_gen = scale_gen or Standardizer.fit(
+        simulation.gen[simulation.pass_gen], simulation.weight[simulation.pass_gen]
+    )
+    scale_reco = scale_reco or Standardizer.fit(
+        simulation.reco[simulation.pass_reco], simulation.weight[simulation.pass_reco]
+    )
     return Prepared(
         gen=_rows(scale_gen, simulation.gen, simulation.pass_gen),
         reco=_rows(scale_reco, simulation.reco, simulation.pass_reco),

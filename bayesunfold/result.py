@@ -332,7 +332,9 @@ class UnfoldingResult:
                 f"effective size {entry['effective_size']:.0f}"
             )
         lines.append(
-            f"event fluctuations moved below -1 by the posterior draws: {100 * self.members.negative_fraction():.1f} %"
+            "event fluctuations moved below -1 by the posterior draws: "
+            f"{100 * self.members.negative_fraction():.2f} % (simulation), "
+            f"{100 * self.members.negative_data:.2f} % (data)"
         )
         lines.append("seconds: " + ", ".join(f"{n} {v:.1f}" for n, v in self.seconds.items()))
         return "\n".join(lines)

@@ -25,11 +25,13 @@ from bayesunfold.network import Network
 from bayesunfold.prepare import prepare
 from bayesunfold.propagation import Conditioning, Fluctuations, Response, Sample, Stage
 from bayesunfold.result import UnfoldingResult
+from bayesunfold.standardize import Standardizer
 
 __all__ = ["FORMAT_VERSION", "load", "save"]
 
 FORMAT = "bayesunfold-result"
 FORMAT_VERSION = 1
+STANDARDIZER_STATE = ("centre", "scale", "power", "mean", "mixing")
 
 
 def __dir__() -> list[str]:
@@ -59,6 +61,7 @@ def save(result: UnfoldingResult, path: Path) -> Path:
         tree.to_zarr(temporary, mode="w", consolidated=False)
         if path.exists():
             shutil.rmtree(path)
+        temporary.chmod(0o755)
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -131,6 +134,8 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
         "z": result.draws.z,
         "elbo": result.draws.elbo,
     }
+    for level, scale in (("gen", m.events.scale_gen), ("reco", m.events.scale_reco)):
+        arrays |= {f"scale_{level}_{k}": v for k, v in scale.state().items()}
     arrays |= {f"iteration_{k}": v for k, v in pack_iterations(result.iterations).items() if k != "notes"}
     for source, d in m.push_response.displacement.items():
         arrays[f"push_{source}"] = d
@@ -153,6 +158,7 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
         "sources": list(m.push_response.displacement),
         "seed": str(m.simulation.fluctuations.seed),
         "chains": result.draws.chains,
+        "negative_data": m.negative_data,
     }
     dataset = xr.Dataset({name: _array(values, name) for name, values in arrays.items()})
     dataset.attrs["notes"] = json.dumps(notes)
@@ -181,7 +187,11 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
     simulation.gen_named, simulation.reco_named = notes["named"]
     data = Data(arrays["data"], weight=arrays["data_weight"])
     data.names = simulation.reco_names
-    events = prepare(simulation, data)
+    scales = {
+        f"scale_{level}": Standardizer(**{k: arrays[f"scale_{level}_{k}"] for k in STANDARDIZER_STATE})
+        for level in ("gen", "reco")
+    }
+    events = prepare(simulation, data, **scales)
     configuration = notes["configuration"]
     network = Network(**configuration["network"])
     layouts = (network.layout(events.reco.shape[1]), network.layout(events.gen.shape[1]))
@@ -207,6 +217,7 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
         Conditioning(first_stage, arrays["lam"]) if "lam" in arrays else None,
         float(events.data_weight.sum()),
         arrays["yield_factor"],
+        notes["negative_data"],
     )
     stats = {k.removeprefix("stats_"): v for k, v in arrays.items() if k.startswith("stats_")}
     return UnfoldingResult(

@@ -107,6 +107,8 @@ def test_no_overlap_names_the_feature():
         ({"iterations": True}, "whole number"),
         ({"inference": "vi"}, "'advi', 'nuts', 'laplace'"),
         ({"efficiency": "none"}, "'learned', 'prior'"),
+        ({"efficiency": "prior"}, "not supported yet"),
+        ({"inference": "nuts", "draws": 250}, "multiple of 4"),
         ({"draws": 1}, "at least 2"),
         ({"network": 3}, "bayesunfold.Network"),
         ({"random_seed": -1}, "at least 0"),

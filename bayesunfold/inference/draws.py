@@ -2,8 +2,8 @@
 
 What to use when
 ----------------
-All three look at the same log-concave posterior, whitened to about N(0, 1), and agree
-(``docs/studies/coverage.md``). ``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits its
+All three look at the same log-concave posterior, whitened to about N(0, 1), and agree on the width of a density
+ratio (``tests/test_classifier.py``). ``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits its
 means and widths; ``"nuts"`` makes no approximation beyond the linearisation, gives R-hat and effective sample
 sizes, and pays tens of seconds for compilation once a process.
 

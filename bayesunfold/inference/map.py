@@ -98,7 +98,7 @@ class MapFit:
     steps : int
         Gauss-Newton steps on all events.
     converged : bool
-        Whether ``decrement`` is below the tolerance asked for.
+        Whether ``decrement`` is below three times the tolerance asked for.
     trace : tuple of float
         Objective after each accepted step.
     """
@@ -178,7 +178,8 @@ def _gauss_newton(
     damping, growth, decrement, steps, quiet = 0.0, 2.0, np.inf, 0, 0
     keep = KEEP_CURVATURE if layout.n_parameters > WIDE else 1
     curvature: _Curvature | None = None
-    for steps in range(1, max_steps + 1):
+    while steps < max_steps:
+        steps += 1
         if curvature is None:
             curvature = _curvature_of(layout, theta, problem, rng)
         try:
@@ -203,7 +204,7 @@ def _gauss_newton(
             # a change of the objective by 0.5 is one posterior standard deviation
             quiet = quiet + 1 if trace[-2] - value < 0.5 * tolerance**2 else 0
             if quiet >= 2 or (decrement < tolerance and damping < 1.0):
-                return MapFit(theta, value, decrement, steps, converged=True, trace=tuple(trace))
+                break
             curvature.age += 1
             if curvature.age >= keep or gain < 0.25:
                 damping = 0.0 if damping < 1e-2 else damping * max(1.0 / 3.0, 1.0 - (2.0 * gain - 1.0) ** 3)
@@ -211,7 +212,7 @@ def _gauss_newton(
             growth = 2.0
         else:
             if decrement < tolerance and damping < 1.0:
-                return MapFit(theta, value, decrement, steps, converged=True, trace=tuple(trace))
+                break
             if curvature.age:  # out of date: try a fresh one before damping more
                 curvature = None
                 continue
@@ -219,7 +220,20 @@ def _gauss_newton(
             growth *= 2.0
             if damping > 1e10:
                 break
-    return MapFit(theta, value, decrement, steps, decrement < tolerance, tuple(trace))
+    remaining = _remaining_step(layout, theta, problem, gradient, rng)
+    return MapFit(theta, value, remaining, steps, remaining < 3 * tolerance, tuple(trace))
+
+
+def _remaining_step(layout: Layout, theta: Array, problem: Problem, gradient: Array, rng: np.random.Generator) -> float:
+    """Length of the undamped Newton step in posterior standard deviations; infinite if there is none.
+
+    The decrement of a damped step would be small for the damping's sake.
+    """
+    try:
+        step = _curvature_of(layout, theta, problem, rng).solve(gradient, 0.0)
+    except np.linalg.LinAlgError:
+        return np.inf
+    return float(np.sqrt(max(float(gradient @ step), 0.0)))
 
 
 def _adam(
