@@ -183,7 +183,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
 
     def _features(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        return self.standardizer_(validate_data(self, X, dtype=np.float64, reset=False))
+        # double precision: an event alone gets the same answer as in a batch
+        return self.standardizer_(validate_data(self, X, dtype=np.float64, reset=False)).astype(np.float64)
 
     def log_ratio(self, X: ArrayLike) -> Array:
         """Log density ratio of the second class over the first, point estimate, shape (n,).

@@ -17,8 +17,16 @@ def test_scikit_learn_api(estimator, check):
     check(estimator)
 
 
+NOT_OURS = {
+    "check_sample_weight_equivalence_on_dense_data": (
+        "classes enter at their Kish effective size: an event of weight 2 is not the information of two events"
+    ),
+}
+
+
 @pytest.mark.slow
-@parametrize_with_checks([TINY], legacy=True)
+@pytest.mark.usefixtures("_numpy_state_restored")
+@parametrize_with_checks([TINY], legacy=True, expected_failed_checks=lambda _: NOT_OURS)
 def test_scikit_learn_all_checks(estimator, check):
     check(estimator)
 
