@@ -158,8 +158,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         offset = float(np.log(sizes[1] / sizes[0]))
         problem = Problem(x, ones, zeros, offset)
         fit = fit_map(layout, problem, rng, restarts=self.restarts)
-        chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), BASIS_ROWS)).astype(int))
-        chosen = rng.permutation(len(x))[: len(chosen)] if len(x) > BASIS_ROWS else chosen
+        chosen = rng.permutation(len(x))[:BASIS_ROWS] if len(x) > BASIS_ROWS else np.arange(len(x))
         part = problem.subset(chosen)
         basis = leading_directions(tangent(layout, fit.theta, part.x), part.curvature_weights(layout, fit.theta))
         stage = Stage(layout, fit.theta, basis, "reco", ones, zeros, offset)

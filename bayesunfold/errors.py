@@ -9,13 +9,11 @@ from __future__ import annotations
 __all__ = [
     "BayesUnfoldError",
     "BayesUnfoldWarning",
-    "BiasWarning",
     "ConvergenceError",
     "ConvergenceWarning",
     "FileFormatError",
     "InputError",
     "InputTypeError",
-    "NotFittedError",
     "OverlapWarning",
     "UnreliableDrawsWarning",
     "WeightWarning",
@@ -42,10 +40,6 @@ class ConvergenceError(BayesUnfoldError, RuntimeError):
     """A fit that cannot go on, for instance an indefinite curvature from negative weights."""
 
 
-class NotFittedError(BayesUnfoldError, AttributeError):
-    """Something was asked of an object before ``fit``."""
-
-
 class FileFormatError(BayesUnfoldError, ValueError):
     """A file that is not one of ours, is damaged, or comes from a newer version."""
 
@@ -64,10 +58,6 @@ class OverlapWarning(BayesUnfoldWarning):
 
 class WeightWarning(BayesUnfoldWarning):
     """Event weights lost much of the sample's information, or members went negative."""
-
-
-class BiasWarning(BayesUnfoldWarning):
-    """The estimated regularisation bias is not small against the band."""
 
 
 class UnreliableDrawsWarning(BayesUnfoldWarning):

@@ -16,7 +16,7 @@ Only NumPy and SciPy are used. Events are visited in blocks: memory is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -74,11 +74,6 @@ class Fluctuations:
         if self._cache is not None:
             self._cache[index] = g
         return g
-
-    def forget(self) -> None:
-        """Free the cached blocks; they are made again when needed."""
-        if self._cache is not None:
-            self._cache = {}
 
 
 @dataclass(frozen=True)
@@ -197,9 +192,7 @@ class _Sums:
     data: Array
     simulation: Array
     links: list[Array]
-    shift_data: Array | None = None
-    shift_simulation: Array | None = None
-    score: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    score: Array
 
 
 @dataclass(frozen=True)
