@@ -7,6 +7,16 @@ flags and settings. ``docs/statistics.md`` says what the bands mean.
 from __future__ import annotations
 
 from bayesunfold import datasets, errors, plots
+from bayesunfold.binned import (
+    FBU,
+    IBU,
+    BinnedBackground,
+    MatrixInversion,
+    ResponseMatrix,
+    SVDUnfolding,
+    Tikhonov,
+    compare,
+)
 from bayesunfold.classifier import BayesianClassifier
 from bayesunfold.events import Data, Simulation
 from bayesunfold.network import Network
@@ -19,14 +29,22 @@ from bayesunfold.studies import CoverageStudy, coverage_study
 __version__ = "0.1.0"
 
 __all__ = [
+    "FBU",
+    "IBU",
     "BayesianClassifier",
+    "BinnedBackground",
     "CoverageStudy",
     "Data",
+    "MatrixInversion",
     "Network",
     "OmniFold",
+    "ResponseMatrix",
+    "SVDUnfolding",
     "Simulation",
     "Spectrum",
+    "Tikhonov",
     "UnfoldingResult",
+    "compare",
     "coverage_study",
     "datasets",
     "errors",

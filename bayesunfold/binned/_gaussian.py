@@ -1,0 +1,74 @@
+"""A spectrum from a point estimate and covariances, for methods that have no posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold.binned.response import ResponseMatrix
+from bayesunfold.spectrum import Spectrum
+
+__all__ = ["gaussian_draws", "gaussian_spectrum", "statistics_covariance"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def gaussian_draws(covariance: Array, draws: int, seed: int) -> Array:
+    """Draws of N(0, covariance), shape (draws, bins); a singular covariance gives draws in its range."""
+    values, vectors = np.linalg.eigh(covariance)
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((draws, len(values)))
+    return (z * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def gaussian_spectrum(
+    response: ResponseMatrix,
+    nominal: Array,
+    covariances: Mapping[str, Array],
+    method: str,
+    draws: int,
+    random_seed: int,
+    seconds: float,
+) -> Spectrum:
+    """Gaussian draws around the point estimate.
+
+    The exact covariance travels with the spectrum, so chi-squares do not suffer from the finite number of draws.
+    """
+    total = np.sum(list(covariances.values()), axis=0) if covariances else np.zeros((len(nominal), len(nominal)))
+    return Spectrum(
+        edges=response.gen_edges,
+        values=nominal + gaussian_draws(total, draws, random_seed),
+        nominal=nominal,
+        names=response.gen_names,
+        method=method,
+        exact_covariance=total,
+        exact_sources={name: np.sqrt(np.maximum(np.diag(cov), 0.0)) for name, cov in covariances.items()},
+        seconds=seconds,
+    )
+
+
+def statistics_covariance(response: ResponseMatrix, derivative: Callable[[int], Array]) -> Array:
+    """Covariance of an unfolded spectrum from the simulation's statistics, column by column of the response.
+
+    Parameters
+    ----------
+    response : ResponseMatrix
+    derivative : callable
+        Of a particle-level bin ``c``: derivative of the spectrum with respect to column ``c``, shape (gen, reco).
+
+    Notes
+    -----
+    Columns come from different events, so they fluctuate independently: ``sum_c D_c V_c D_c'``. Memory is that of a
+    few (gen, reco) matrices, time ``2 gen^2 reco^2`` operations.
+    """
+    total = np.zeros((response.n_gen, response.n_gen))
+    for c in range(response.n_gen):
+        d = derivative(c)
+        total += d @ response.column_covariance(c) @ d.T
+    return total

@@ -1,0 +1,159 @@
+"""Several unfolded spectra of one observable side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold.errors import InputError
+from bayesunfold.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Comparison", "compare", "triangular_discriminator"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def triangular_discriminator(p: ArrayLike, q: ArrayLike) -> float:
+    """``1e3 x 1/2 sum (p - q)^2 / (p + q)`` of two spectra, each normalised to one.
+
+    The measure by which unfolding methods are compared (Topsoe, IEEE Trans. Inf. Theory 46 (2000) 1602,
+    doi:10.1109/18.850703; arXiv:1911.09107, eq. 8). Bins empty in both do not count.
+
+    Examples
+    --------
+    >>> triangular_discriminator([1, 1], [2, 2])
+    0.0
+    >>> round(triangular_discriminator([1, 0], [0, 1]))
+    1000
+    """
+    a, b = np.asarray(p, dtype=np.float64).ravel(), np.asarray(q, dtype=np.float64).ravel()
+    a, b = a / a.sum(), b / b.sum()
+    total = a + b
+    return float(500.0 * np.sum(np.divide((a - b) ** 2, total, out=np.zeros_like(total), where=total != 0)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods in the same bins.
+
+    Attributes
+    ----------
+    spectra : dict of str to Spectrum
+    truth : array, shape (bins,), or None
+    truth_covariance : array, shape (bins, bins), or None
+    """
+
+    spectra: dict[str, Spectrum]
+    truth: Array | None = None
+    truth_covariance: Array | None = None
+
+    def rows(self) -> list[dict[str, float | str]]:
+        """A row a method: yield, mean relative uncertainty, agreement with the truth, time."""
+        out: list[dict[str, float | str]] = []
+        for name, s in self.spectra.items():
+            filled = s.nominal > 0
+            row: dict[str, float | str] = {
+                "method": name,
+                "total": float(s.nominal.sum()),
+                "rel. std": float(np.median(s.std()[filled] / s.nominal[filled])),
+            }
+            if self.truth is not None:
+                chi2 = s.chi2(self.truth, self.truth_covariance)
+                low, high = s.interval(0.68)
+                row |= {
+                    "chi2": chi2.value,
+                    "dof": chi2.dof,
+                    "p-value": chi2.p_value,
+                    "in 68 %": float(np.mean((low <= self.truth) & (self.truth <= high))),
+                    "discriminator": triangular_discriminator(np.maximum(s.nominal, 0.0), self.truth),
+                }
+            row["seconds"] = float("nan") if s.seconds is None else s.seconds
+            out.append(row)
+        return out
+
+    def table(self) -> str:
+        """The rows as text."""
+        rows = self.rows()
+        heads = list(rows[0])
+        cells = [heads] + [[v if isinstance(v, str) else f"{v:.4g}" for v in row.values()] for row in rows]
+        widths = [max(len(r[c]) for r in cells) for c in range(len(heads))]
+        return "\n".join("  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)) for r in cells)
+
+    def plot(self, label: str | None = None) -> Figure:
+        """Spectra on one figure with ratios and pulls to the truth (to the first method without one)."""
+        from bayesunfold.plots.binned import plot_comparison
+
+        return plot_comparison(self, label)
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.spectra)})\n{self.table()}"
+
+
+def compare(
+    spectra: Mapping[str, Spectrum] | Sequence[Spectrum],
+    truth: ArrayLike | None = None,
+    truth_covariance: ArrayLike | None = None,
+) -> Comparison:
+    """Put unfolded spectra of the same bins beside one another.
+
+    Parameters
+    ----------
+    spectra : mapping of name to Spectrum, or sequence of Spectrum
+        A sequence is named by each spectrum's method.
+    truth : array, shape (bins,), optional
+        In the same normalisation.
+    truth_covariance : array, shape (bins, bins), optional
+        Of a truth that fluctuates itself; added in the chi-square.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InputError
+        No spectra, different bins or normalisations, a truth of the wrong length.
+    """
+    named = dict(spectra) if isinstance(spectra, Mapping) else _by_method(spectra)
+    if not named:
+        msg = "there is nothing to compare; pass at least one spectrum."
+        raise InputError(msg)
+    first = next(iter(named.values()))
+    for name, s in named.items():
+        if len(s.edges) != len(first.edges) or any(
+            len(a) != len(b) or not np.allclose(a, b) for a, b in zip(s.edges, first.edges, strict=True)
+        ):
+            msg = f"{name!r} has other bins than {next(iter(named))!r}; unfold all methods in the same bins."
+            raise InputError(msg)
+        if s.normalization != first.normalization:
+            msg = f"{name!r} is a {s.normalization} and {next(iter(named))!r} a {first.normalization}; use one of them."
+            raise InputError(msg)
+    target = None
+    if truth is not None:
+        target = np.asarray(truth, dtype=np.float64).ravel()
+        if target.shape != (first.n_bins,):
+            msg = f"truth has {target.size} bins and the spectra {first.n_bins}; they must agree."
+            raise InputError(msg)
+    covariance = None if truth_covariance is None else np.asarray(truth_covariance, dtype=np.float64)
+    return Comparison(named, target, covariance)
+
+
+def _by_method(spectra: Sequence[Spectrum]) -> dict[str, Spectrum]:
+    named: dict[str, Spectrum] = {}
+    for s in spectra:
+        name, k = s.method, 2
+        while name in named:
+            name, k = f"{s.method} ({k})", k + 1
+        named[name] = s
+    return named

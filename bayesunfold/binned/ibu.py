@@ -1,0 +1,253 @@
+"""Iterative Bayesian unfolding (D'Agostini), with uncertainties propagated through all iterations.
+
+References
+----------
+G. D'Agostini, Nucl. Instrum. Meth. A 362 (1995) 487, doi:10.1016/0168-9002(95)00274-X;
+G. D'Agostini, arXiv:1010.0632; T. Adye, arXiv:1105.1160, section 5.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._validate import check_count, check_positive
+from bayesunfold.binned._counts import as_counts
+from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
+from bayesunfold.binned.response import ResponseMatrix
+from bayesunfold.errors import InputError
+from bayesunfold.spectrum import Spectrum
+
+__all__ = ["IBU", "IBUStep"]
+
+Array = NDArray[np.floating]
+
+MAX_ITERATIONS = 100
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class IBUStep:
+    """One iteration.
+
+    Attributes
+    ----------
+    unfolded : array, shape (gen,)
+    mixing : array, shape (gen, reco)
+        ``P(cause | effect) / efficiency``, which multiplied with the data gives ``unfolded``.
+    data_derivative : array, shape (gen, reco)
+        Derivative of ``unfolded`` with respect to the data, through all iterations so far.
+    """
+
+    unfolded: Array
+    mixing: Array
+    data_derivative: Array
+
+
+class IBU:
+    """Iterative Bayesian unfolding.
+
+    Parameters
+    ----------
+    iterations : int or "auto"
+        Number of iterations; ``"auto"`` stops where the last one moved the spectrum by less than ``stop``, at most 100.
+    prior : array, shape (gen,), or "flat", optional
+        First guess; the simulated spectrum if omitted.
+    stop : float
+        Root mean square change of a bin in units of its statistical error, at which ``"auto"`` stops.
+    errors : bool
+        False skips covariances: the spectrum's draws then equal the point estimate.
+    draws : int
+        Gaussian draws of the spectrum.
+    random_seed : int
+        Of the draws.
+
+    Notes
+    -----
+    Iterations start from the prior and move towards the maximum-likelihood spectrum; few iterations keep the
+    prior where the detector resolves little, and the bands do not contain that bias. The covariance holds the data's
+    statistics and the response's simulation statistics, each with derivatives through all iterations. Memory is that
+    of ``2 + iterations`` (gen, reco) matrices: 100 MB for 1000 bins and 10 iterations. Fakes are subtracted as a share
+    of each detector-level bin.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+    >>> bu.IBU(iterations=200).fit(R, [100, 150]).nominal.round(3)
+    array([ 83.333, 166.667])
+    """
+
+    def __init__(
+        self,
+        iterations: int | Literal["auto"] = 4,
+        prior: ArrayLike | Literal["flat"] | None = None,
+        *,
+        stop: float = 0.1,
+        errors: bool = True,
+        draws: int = 2000,
+        random_seed: int = 0,
+    ) -> None:
+        self.iterations = iterations if iterations == "auto" else check_count(iterations, "iterations")
+        self.prior = prior
+        self.stop = check_positive(stop, "stop")
+        self.errors = bool(errors)
+        self.draws = check_count(draws, "draws", 2)
+        self.random_seed = check_count(random_seed, "random_seed", 0)
+
+    def fit(self, response: ResponseMatrix, data: Any) -> Spectrum:
+        """Unfold counts.
+
+        Parameters
+        ----------
+        response : ResponseMatrix
+        data : array, shape (reco,), or histogram
+            Poisson counts, or a histogram with its own variances.
+
+        Returns
+        -------
+        Spectrum
+
+        Raises
+        ------
+        InputError
+            Negative or NaN counts, numbers of bins that disagree, a prior that is not positive.
+        """
+        start = time.perf_counter()
+        values, variances = as_counts(data, response.n_reco)
+        steps = self.steps(response, values, variances)
+        covariances: dict[str, Array] = {}
+        if self.errors:
+            derivative = steps[-1].data_derivative * (1 - response.fakes)
+            covariances["data"] = (derivative * variances) @ derivative.T
+            if response.has_statistics:
+                covariances["simulation"] = self._simulation_covariance(response, response.signal(values), steps)
+        return gaussian_spectrum(
+            response,
+            steps[-1].unfolded,
+            covariances,
+            "IBU",
+            self.draws if self.errors else 2,
+            self.random_seed,
+            time.perf_counter() - start,
+        )
+
+    def steps(self, response: ResponseMatrix, data: ArrayLike, variances: ArrayLike | None = None) -> list[IBUStep]:
+        """Every iteration with its derivatives; arguments as for :meth:`fit`."""
+        values, poisson = as_counts(data, response.n_reco)
+        signal = response.signal(values)
+        sigma2 = poisson if variances is None else np.asarray(variances, dtype=np.float64)
+        previous = self._first(response)
+        steps: list[IBUStep] = []
+        limit = MAX_ITERATIONS if self.iterations == "auto" else int(self.iterations)
+        for _ in range(limit):
+            mixing = _mixing(response, previous)
+            unfolded = mixing @ signal
+            derivative = mixing
+            if steps:
+                # d n / d D = M + T d n_previous / d D, with T of _transfer
+                derivative = (
+                    mixing + _transfer(response, mixing, signal, unfolded, previous) @ steps[-1].data_derivative
+                )
+            steps.append(IBUStep(unfolded, mixing, derivative))
+            if self.iterations == "auto" and _settled(unfolded, previous, derivative, sigma2, self.stop):
+                break
+            previous = unfolded
+        return steps
+
+    def unfold_many(self, response: ResponseMatrix, data: ArrayLike) -> Array:
+        """Point estimates of many data sets at once, for toys.
+
+        Parameters
+        ----------
+        data : array, shape (toys, reco)
+
+        Returns
+        -------
+        array, shape (toys, gen)
+        """
+        counts = np.asarray(data, dtype=np.float64)
+        if counts.ndim != 2 or counts.shape[1] != response.n_reco:
+            msg = f"data has shape {counts.shape}; it must be (toys, {response.n_reco})."
+            raise InputError(msg)
+        if self.iterations == "auto":
+            msg = "unfold_many needs a fixed number of iterations, so that all toys are treated alike."
+            raise InputError(msg)
+        signal = response.signal(counts)
+        spectra = np.broadcast_to(self._first(response), (len(counts), response.n_gen))
+        for _ in range(int(self.iterations)):
+            folded = spectra @ response.probabilities.T
+            ratio = np.divide(signal, folded, out=np.zeros_like(signal), where=folded > 0)
+            spectra = spectra * (ratio @ response.probabilities) / response.efficiency
+        return spectra
+
+    def _first(self, response: ResponseMatrix) -> Array:
+        if self.prior is None:
+            return response.prior
+        if isinstance(self.prior, str):
+            if self.prior != "flat":
+                msg = f"prior is {self.prior!r}; pass bin contents, 'flat', or nothing for the simulated spectrum."
+                raise InputError(msg)
+            return np.ones(response.n_gen)
+        prior = np.asarray(self.prior, dtype=np.float64)
+        if prior.shape != (response.n_gen,) or not np.all(np.isfinite(prior)) or np.any(prior < 0) or prior.sum() <= 0:
+            msg = f"the prior has shape {prior.shape}; it needs {response.n_gen} contents, none negative, not all zero."
+            raise InputError(msg)
+        return prior
+
+    def _simulation_covariance(self, response: ResponseMatrix, signal: Array, steps: list[IBUStep]) -> Array:
+        """``sum_k T_K ... T_{k+1} E_k``, where ``E_k`` is iteration k's own derivative to the response.
+
+        ``E[i, j, c] = delta_ic (n_prev_i r_j - n_i) / eff_i - M_ij r_j n_prev_c`` with ``r = data / folded`` (Adye,
+        arXiv:1105.1160, eqs. 16-18).
+        """
+        terms = []
+        carried = np.eye(response.n_gen)
+        for k in range(len(steps) - 1, -1, -1):
+            step = steps[k]
+            previous = steps[k - 1].unfolded if k else self._first(response)
+            folded = response.probabilities @ previous
+            ratio = np.divide(signal, folded, out=np.zeros_like(signal), where=folded > 0)
+            terms.append((carried, carried @ (step.mixing * ratio), previous, ratio, step.unfolded))
+            carried = carried @ _transfer(response, step.mixing, signal, step.unfolded, previous)
+
+        def derivative(c: int) -> Array:
+            out = np.zeros((response.n_gen, response.n_reco))
+            for matrix, mixed, previous, ratio, unfolded in terms:
+                own = (previous[c] * ratio - unfolded[c]) / response.efficiency[c]
+                out += np.outer(matrix[:, c], own) - mixed * previous[c]
+            return out
+
+        return statistics_covariance(response, derivative)
+
+
+def _mixing(response: ResponseMatrix, previous: Array) -> Array:
+    """``P(cause | effect) / efficiency``, shape (gen, reco): D'Agostini 1995, eqs. 5 and 7."""
+    folded = response.probabilities @ previous
+    with np.errstate(divide="ignore"):
+        inverse = np.where(folded > 0, 1.0 / folded, 0.0)
+    return (response.probabilities * inverse[:, None]).T * (previous / response.efficiency)[:, None]
+
+
+def _transfer(response: ResponseMatrix, mixing: Array, signal: Array, unfolded: Array, previous: Array) -> Array:
+    """Derivative of an iteration's spectrum with respect to the one before, shape (gen, gen)."""
+    safe = np.where(previous > 0, previous, 1.0)
+    growth = np.where(previous > 0, unfolded / safe, 0.0)
+    folded = response.probabilities @ previous
+    ratio = np.divide(signal, folded, out=np.zeros_like(signal), where=folded > 0)
+    return np.diag(growth) - (mixing * ratio) @ response.probabilities
+
+
+def _settled(now: Array, before: Array, derivative: Array, variances: Array, stop: float) -> bool:
+    """Whether the spectrum, at the same total, moved by less than ``stop`` statistical errors, root mean square."""
+    before = before * (now.sum() / before.sum())
+    sigma2 = (derivative**2) @ variances
+    used = sigma2 > 0
+    return not used.any() or bool(np.mean((now - before)[used] ** 2 / sigma2[used]) < stop**2)

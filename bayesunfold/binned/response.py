@@ -1,0 +1,426 @@
+"""The response matrix: how often an event of a particle-level bin ends in a detector-level bin.
+
+``p_detector = R p_particle``: element ``R[j, i]`` is the probability that an event of particle-level bin ``i`` is
+reconstructed in detector-level bin ``j``. A column sums to the efficiency of its bin.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._validate import as_features
+from bayesunfold.binned._counts import as_histogram, check_contents
+from bayesunfold.binning import as_axes, bin_index
+from bayesunfold.errors import InputError, WeightWarning
+from bayesunfold.events import Simulation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["ResponseMatrix"]
+
+Array = NDArray[np.floating]
+Edges = tuple[Array, ...]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class ResponseMatrix:
+    """Probabilities from particle-level bins to detector-level bins, with their simulation statistics.
+
+    Parameters
+    ----------
+    probabilities : array, shape (reco, gen)
+        Probability of each detector-level bin given the particle-level bin; columns sum to the efficiency.
+    truth : array, shape (gen,), optional
+        Simulated particle-level counts, of which all passed or failed the detector. They are the default prior, and
+        set the simulation's statistical uncertainty; without them the prior is flat and the response exact.
+    fakes : array, shape (reco,), optional
+        Share of each detector-level bin that comes from outside the particle-level bins.
+    efficiency : array, shape (gen,), optional
+        By which unfolded bins are divided, where it is not the columns' sum: some tools fold with columns that sum to
+        one and keep the efficiency apart.
+    gen_edges, reco_edges : tuple of arrays, optional
+        Bin edges of each axis; bins of several axes are flattened in C order. Bin numbers if omitted.
+    gen_names : tuple of str
+        Observable of each particle-level axis.
+    sums, squares : array, shape (reco, gen), optional
+        Sum of weights and of squared weights behind each element; Poisson counts ``probabilities x truth`` if omitted.
+    truth_squares : array, shape (gen,), optional
+        Sum of squared weights of ``truth``.
+
+    Raises
+    ------
+    InputError
+        Negative or NaN probabilities, columns that sum to more than one, columns or rows of zeros, shapes that
+        disagree; always with the bins' numbers.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.1], [0.1, 0.7]], truth=[1000, 2000])
+    >>> R
+    ResponseMatrix(2 reco x 2 gen bins, efficiency 0.8 to 0.9, condition number 1.35)
+    >>> R.fold([100, 200])
+    array([100., 150.])
+    """
+
+    def __init__(
+        self,
+        probabilities: ArrayLike,
+        truth: ArrayLike | None = None,
+        *,
+        fakes: ArrayLike | None = None,
+        efficiency: ArrayLike | None = None,
+        gen_edges: Sequence[ArrayLike] | None = None,
+        reco_edges: Sequence[ArrayLike] | None = None,
+        gen_names: tuple[str, ...] = ("observable",),
+        sums: Array | None = None,
+        squares: Array | None = None,
+        truth_squares: Array | None = None,
+    ) -> None:
+        self.probabilities = np.array(probabilities, dtype=np.float64)
+        if self.probabilities.ndim != 2 or 0 in self.probabilities.shape:
+            msg = f"the response has shape {self.probabilities.shape}; it must be (reco bins, gen bins)."
+            raise InputError(msg)
+        n_reco, n_gen = self.probabilities.shape
+        self.truth = None if truth is None else _contents(truth, n_gen, "truth of the response")
+        self.fakes = np.zeros(n_reco) if fakes is None else _contents(fakes, n_reco, "fakes of the response")
+        self._check_probabilities()
+        columns = self.probabilities.sum(axis=0)
+        self.efficiency = columns if efficiency is None else _contents(efficiency, n_gen, "efficiency")
+        low = np.flatnonzero(self.efficiency <= 0)
+        if len(low):
+            msg = f"the efficiency is zero in particle-level bins {low.tolist()}; nothing is measured there. Drop them."
+            raise InputError(msg)
+        self.gen_edges = _edges(gen_edges, n_gen, "gen_edges")
+        self.reco_edges = _edges(reco_edges, n_reco, "reco_edges")
+        self.gen_names = gen_names
+        counts = None if self.truth is None else self.probabilities * self.truth
+        self._sums = counts if sums is None else sums
+        self._squares = counts if squares is None else squares
+        self._truth_squares = self.truth if truth_squares is None else truth_squares
+
+    def _check_probabilities(self) -> None:
+        p = self.probabilities
+        check_contents(p.ravel(), "the response (flat index reco x gen)")
+        columns = p.sum(axis=0)
+        high = np.flatnonzero(columns > 1 + 1e-9)
+        if len(high):
+            msg = (
+                f"columns {high.tolist()} of the response sum to more than one ({columns.max():g}); a column holds the "
+                "probabilities of one particle-level bin. Divide counts by the particle-level totals, or use from_hist."
+            )
+            raise InputError(msg)
+        empty = np.flatnonzero(columns == 0)
+        if len(empty):
+            msg = f"columns {empty.tolist()} of the response are empty: no event of those bins is seen. Merge the bins."
+            raise InputError(msg)
+        rows = np.flatnonzero(p.sum(axis=1) == 0)
+        if len(rows):
+            msg = f"rows {rows.tolist()} of the response are empty: no event reaches those bins. Merge or drop them."
+            raise InputError(msg)
+        if np.any(self.fakes >= 1):
+            msg = f"fakes reach 1 in detector-level bins {np.flatnonzero(self.fakes >= 1).tolist()}; drop those bins."
+            raise InputError(msg)
+
+    @classmethod
+    def from_events(
+        cls,
+        simulation: Simulation,
+        gen_bins: ArrayLike | Sequence[ArrayLike],
+        reco_bins: ArrayLike | Sequence[ArrayLike] | None = None,
+        gen: Any = None,
+        reco: Any = None,
+    ) -> ResponseMatrix:
+        """Fill the response with simulated events.
+
+        Parameters
+        ----------
+        simulation : Simulation
+        gen_bins, reco_bins : array of edges, or a sequence of them
+            ``reco_bins`` equals ``gen_bins`` if omitted.
+        gen, reco : str, array of shape (n,), or a tuple of these, optional
+            Observables; the single feature of the level if omitted. A tuple makes bins in several dimensions.
+
+        Notes
+        -----
+        Events in a gen bin that miss all reco bins count as inefficiency, events in a reco bin that come from no gen
+        bin (fakes, under- and overflow) as fakes.
+        """
+        reco_bins = gen_bins if reco_bins is None else reco_bins
+        gen_names, gen_values = _observables(simulation, gen, "gen")
+        _, reco_values = _observables(simulation, reco if reco is not None or gen is None else gen, "reco")
+        gen_edges, reco_edges = as_axes(gen_values, gen_bins), as_axes(reco_values, reco_bins)
+        g = bin_index(gen_values, gen_edges, simulation.pass_gen)
+        r = bin_index(reco_values, reco_edges, simulation.pass_reco)
+        n_gen, n_reco = _size(gen_edges), _size(reco_edges)
+        weight = simulation.weight
+        both = (g >= 0) & (r >= 0)
+        flat = r[both] * n_gen + g[both]
+        sums = np.bincount(flat, weight[both], n_gen * n_reco).reshape(n_reco, n_gen)
+        squares = np.bincount(flat, weight[both] ** 2, n_gen * n_reco).reshape(n_reco, n_gen)
+        truth = np.bincount(g[g >= 0], weight[g >= 0], n_gen)
+        truth_squares = np.bincount(g[g >= 0], weight[g >= 0] ** 2, n_gen)
+        outside = (r >= 0) & (g < 0)
+        fakes = np.bincount(r[outside], weight[outside], n_reco)
+        return cls._from_sums(sums, squares, truth, truth_squares, fakes, gen_edges, reco_edges, gen_names)
+
+    @classmethod
+    def from_hist(
+        cls, migration: Any, truth: Any = None, fakes: Any = None, *, gen_axes: int | None = None
+    ) -> ResponseMatrix:
+        """From a migration histogram.
+
+        Parameters
+        ----------
+        migration : hist object, ROOT histogram, or (contents, edges, edges, ...)
+            Events by detector-level axes first, particle-level axes last, flattened in C order for several axes. Its
+            detector-level under- and overflow count as inefficiency, its particle-level ones as fakes.
+        truth : histogram, optional
+            All particle-level events. If omitted, all that ``migration`` holds, flow included: events that are
+            reconstructed nowhere are then missing.
+        fakes : histogram or array, optional
+            Detector-level events of no particle-level bin, added to those in the flow bins.
+        gen_axes : int, optional
+            Number of particle-level axes; half of all if omitted.
+        """
+        read = as_histogram(migration, "the migration histogram")
+        axes = read.values.ndim
+        n_axes = axes // 2 if gen_axes is None else gen_axes
+        if axes < 2 or (gen_axes is None and axes % 2) or not 0 < n_axes < axes:
+            msg = f"the migration histogram has {axes} axes; it needs detector-level and particle-level ones."
+            raise InputError(msg)
+        split = axes - n_axes
+        reco_edges, gen_edges = read.edges[:split], read.edges[split:]
+        shape = (_size(reco_edges), _size(gen_edges))
+        sums, squares = read.values.reshape(shape), read.variances.reshape(shape)
+        gen_axis, reco_axis = tuple(range(split)), tuple(range(split, axes))
+        inner_gen = (slice(None),) * split + (slice(1, -1),) * n_axes
+        inner_reco = (slice(1, -1),) * split
+        everything = read.flow[inner_gen].sum(axis=gen_axis).ravel()
+        extra = (read.flow[inner_reco].sum(axis=reco_axis) - read.values.sum(axis=reco_axis)).ravel()
+        if truth is not None:
+            given = as_histogram(truth, "the truth histogram")
+            if given.values.size != shape[1]:
+                msg = f"the truth histogram has {given.values.size} bins, the migration {shape[1]} particle-level ones."
+                raise InputError(msg)
+            everything, truth_squares = given.values.ravel(), given.variances.ravel()
+        else:
+            truth_squares = everything * np.divide(
+                squares.sum(axis=0), sums.sum(axis=0), out=np.ones(shape[1]), where=sums.sum(axis=0) > 0
+            )
+        if fakes is not None:
+            values = as_histogram(fakes, "fakes").values if hasattr(fakes, "axes") else np.asarray(fakes, dtype=float)
+            extra = extra + _contents(values, shape[0], "fakes")
+        return cls._from_sums(sums, squares, everything, truth_squares, extra, gen_edges, reco_edges, ("observable",))
+
+    @classmethod
+    def _from_sums(
+        cls,
+        sums: Array,
+        squares: Array,
+        truth: Array,
+        truth_squares: Array,
+        fakes: Array,
+        gen_edges: Edges,
+        reco_edges: Edges,
+        names: tuple[str, ...],
+    ) -> ResponseMatrix:
+        empty = np.flatnonzero(truth <= 0)
+        if len(empty):
+            msg = f"the simulation has no weight in particle-level bins {empty.tolist()}; merge or drop those bins."
+            raise InputError(msg)
+        negative = np.argwhere(sums < 0)
+        if len(negative):
+            msg = (
+                f"{len(negative)} (reco, gen) bins have a negative weight sum, the first at {negative[0].tolist()}; "
+                "merge bins until negative weights cancel."
+            )
+            raise InputError(msg)
+        reco_total = sums.sum(axis=1) + fakes
+        silent = np.flatnonzero(reco_total <= 0)
+        if len(silent):
+            msg = f"no simulated event reaches detector-level bins {silent.tolist()}; merge or drop those bins."
+            raise InputError(msg)
+        return cls(
+            sums / truth,
+            truth,
+            fakes=fakes / reco_total,
+            gen_edges=gen_edges,
+            reco_edges=reco_edges,
+            gen_names=names,
+            sums=sums,
+            squares=squares,
+            truth_squares=truth_squares,
+        )
+
+    @property
+    def n_reco(self) -> int:
+        """Number of detector-level bins."""
+        return self.probabilities.shape[0]
+
+    @property
+    def n_gen(self) -> int:
+        """Number of particle-level bins."""
+        return self.probabilities.shape[1]
+
+    @property
+    def prior(self) -> Array:
+        """Simulated particle-level spectrum, or ones: the default prior, shape (gen,)."""
+        return np.ones(self.n_gen) if self.truth is None else self.truth
+
+    @cached_property
+    def condition_number(self) -> float:
+        """Ratio of the largest to the smallest singular value."""
+        return float(np.linalg.cond(self.probabilities))
+
+    @property
+    def purity(self) -> Array:
+        """Share of each detector-level bin that comes from the particle-level bin of the same number, shape (reco,).
+
+        Fakes count as impure. Needs as many bins at both levels.
+        """
+        seen = self.probabilities * self.prior
+        return self._diagonal(seen) / seen.sum(axis=1) * (1 - self.fakes)
+
+    @property
+    def stability(self) -> Array:
+        """Share of each particle-level bin's reconstructed events that stay in their bin, shape (gen,)."""
+        return self._diagonal(self.probabilities) / self.probabilities.sum(axis=0)
+
+    def _diagonal(self, matrix: Array) -> Array:
+        if self.n_reco != self.n_gen:
+            msg = f"the response has {self.n_reco} x {self.n_gen} bins; purity and stability need the same bins."
+            raise InputError(msg)
+        return np.diag(matrix)
+
+    def fold(self, truth: ArrayLike, *, fakes: bool = False) -> Array:
+        """Expected detector-level counts of a particle-level spectrum.
+
+        Parameters
+        ----------
+        truth : array, shape (gen,) or (..., gen)
+        fakes : bool
+            Add fakes, in proportion to each bin's expectation.
+        """
+        spectrum = np.asarray(truth, dtype=np.float64)
+        if spectrum.shape[-1:] != (self.n_gen,):
+            msg = f"the spectrum has shape {spectrum.shape}; its last axis must hold {self.n_gen} particle-level bins."
+            raise InputError(msg)
+        folded = spectrum @ self.probabilities.T
+        return folded / (1 - self.fakes) if fakes else folded
+
+    def signal(self, counts: Array) -> Array:
+        """Counts without fakes: multiplied by one minus the fakes' share of each bin."""
+        return counts * (1 - self.fakes)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the simulation's statistics are known."""
+        return self._sums is not None
+
+    def column_covariance(self, gen_bin: int) -> Array:
+        """Covariance of one column from simulation statistics, shape (reco, reco).
+
+        Multinomial for unit weights, ``(diag(p) - p p') / N``; for weighted events the general form of a ratio of
+        weight sums. Zero for a response without ``truth``.
+        """
+        if self._squares is None or self.truth is None or self._truth_squares is None:
+            return np.zeros((self.n_reco, self.n_reco))
+        p, total = self.probabilities[:, gen_bin], self.truth[gen_bin]
+        s2 = self._squares[:, gen_bin]
+        cross = np.outer(p, s2)
+        out = np.diag(s2) - cross - cross.T + np.outer(p, p) * self._truth_squares[gen_bin]
+        return out / total**2
+
+    def effective_counts(self) -> tuple[Array, Array]:
+        """Each column as if from unweighted events: counts per element (reco, gen), and of events not seen (gen,).
+
+        Weighted columns keep their probabilities and their Kish effective size.
+        """
+        if self.truth is None or self._truth_squares is None:
+            msg = "the response has no simulated counts behind it; give truth=, or build it from events."
+            raise InputError(msg)
+        size = self.truth**2 / self._truth_squares
+        counts = self.probabilities * size
+        return counts, np.maximum(size - counts.sum(axis=0), 0.0)
+
+    def warn_if_ill_conditioned(self, limit: float = 1e8) -> None:
+        """Warn before an unregularised inversion that would only amplify noise."""
+        if self.condition_number > limit:
+            msg = (
+                f"the response has condition number {self.condition_number:.3g} (limit {limit:.0e}); inverting it "
+                "amplifies fluctuations beyond use. Use wider bins, IBU, Tikhonov or FBU."
+            )
+            warnings.warn(msg, WeightWarning, stacklevel=3)
+
+    def plot(self) -> Figure:
+        """Migration matrix in per cent, with efficiency, purity and stability beside it."""
+        from bayesunfold.plots.binned import plot_response
+
+        return plot_response(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"ResponseMatrix({self.n_reco} reco x {self.n_gen} gen bins, efficiency {self.efficiency.min():.3g} to "
+            f"{self.efficiency.max():.3g}, condition number {self.condition_number:.3g})"
+        )
+
+
+def _size(edges: Sequence[Array]) -> int:
+    return int(np.prod([len(e) - 1 for e in edges]))
+
+
+def _contents(values: ArrayLike, n: int, what: str) -> Array:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if array.shape != (n,):
+        msg = f"{what} has {array.size} entries; the response needs {n}."
+        raise InputError(msg)
+    check_contents(array, what)
+    return array
+
+
+def _edges(edges: Sequence[ArrayLike] | None, n: int, what: str) -> Edges:
+    if edges is None:
+        return (np.arange(n + 1, dtype=np.float64),)
+    if len(edges) and np.ndim(edges[0]) == 0:
+        edges = (edges,)  # type: ignore[assignment]
+    out = tuple(np.asarray(e, dtype=np.float64) for e in edges)
+    if _size(out) != n:
+        msg = f"{what} make {_size(out)} bins; the response has {n}."
+        raise InputError(msg)
+    return out
+
+
+def _observables(simulation: Simulation, wanted: Any, level: str) -> tuple[tuple[str, ...], list[Array]]:
+    names = simulation.gen_names if level == "gen" else simulation.reco_names
+    matrix = simulation.gen if level == "gen" else simulation.reco
+    if wanted is None:
+        if len(names) > 1:
+            msg = f"the {level} level has features {', '.join(names)}; say which with {level}=."
+            raise InputError(msg)
+        return names, [matrix[:, 0]]
+    found: list[Array] = []
+    labels: list[str] = []
+    for item in wanted if isinstance(wanted, tuple) else (wanted,):
+        if isinstance(item, str):
+            column = simulation.gen_column(item) if level == "gen" else simulation.reco_column(item)
+            found.append(column)
+            labels.append(item)
+            continue
+        array, given = as_features(item, f"values of {level}")
+        if array.shape != (len(simulation), 1):
+            msg = f"values of {level} have shape {array.shape}; give one value for each of {len(simulation)} events."
+            raise InputError(msg)
+        found.append(array[:, 0])
+        labels.append("observable" if given is None else given[0])
+    return tuple(labels), found

@@ -1,0 +1,87 @@
+"""Fully Bayesian unfolding against quadrature, and its model as PyMC sees it."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayesunfold as bu
+
+
+@pytest.fixture(scope="module")
+def two_bins():
+    """Two bins, flat prior, exact response: posterior by quadrature on a grid."""
+    p, data = np.array([[0.8, 0.3], [0.2, 0.7]]), np.array([40, 60])
+    grid = np.linspace(0.02, 160, 1200)
+    a, b = np.meshgrid(grid, grid, indexing="ij")
+    logp = sum(stats.poisson.logpmf(n, p[j, 0] * a + p[j, 1] * b) for j, n in enumerate(data))
+    density = np.exp(logp - logp.max())
+    density /= density.sum()
+    return p, data, grid, density
+
+
+def test_two_bins_against_quadrature(two_bins):
+    """4000 correlated draws, effective size above 1000: means to 5 standard errors, widths to 10 %."""
+    p, data, grid, density = two_bins
+    s = bu.FBU(random_seed=3).fit(bu.ResponseMatrix(p), data)
+    for k in range(2):
+        marginal = density.sum(axis=1 - k)
+        mean = grid @ marginal
+        std = np.sqrt((grid - mean) ** 2 @ marginal)
+        assert s.mean()[k] == pytest.approx(mean, abs=5 * std / np.sqrt(1000))
+        assert s.std()[k] == pytest.approx(std, rel=0.1)
+
+
+def test_finite_response_statistics_widen_the_posterior_as_propagation_says():
+    """Independent columns of few simulated events: variances add, data and response, in the linear regime."""
+    p, data = np.array([[0.8, 0.2], [0.2, 0.8]]), np.array([5000, 5000])
+    R = bu.ResponseMatrix(p, truth=[400.0, 400.0])
+    s = bu.FBU(random_seed=1).fit(R, data)
+    expected = bu.MatrixInversion().fit(R, data)
+    exact = bu.FBU(response_statistics=False, random_seed=1).fit(R, data)
+    assert np.allclose(s.std(), expected.std(), rtol=0.12)
+    assert np.allclose(exact.std(), expected.by_source()["data"], rtol=0.1)
+    assert exact.std().max() < 0.8 * s.std().min()
+
+
+@pytest.mark.slow  # four models to compile
+def test_priors_pull_where_they_say(two_bins):
+    p = np.array([[0.6, 0.3, 0.1], [0.3, 0.4, 0.3], [0.1, 0.3, 0.6]])
+    R, data = bu.ResponseMatrix(p, truth=[100, 100, 100]), np.array([45, 20, 40])
+    flat = bu.FBU(random_seed=1).fit(R, data)
+    tight = bu.FBU("lognormal", 0.02, response_statistics=False, random_seed=1).fit(R, data)
+    smooth = bu.FBU("curvature", 30.0, response_statistics=False, random_seed=1).fit(R, data)
+    assert np.allclose(tight.mean() / tight.mean().mean(), 1, atol=0.05)
+    bend = [abs(np.diff(s.mean(), 2)[0]) / s.mean().mean() for s in (flat, smooth)]
+    assert bend[1] < 0.2 * bend[0]
+    entropy = bu.FBU("entropy", 50.0, response_statistics=False, random_seed=1).fit(R, data)
+    assert np.ptp(entropy.mean()) < 0.3 * np.ptp(flat.mean())
+
+
+def test_background_and_systematic_are_nuisance_parameters():
+    R = bu.ResponseMatrix(np.eye(2))
+    data = np.array([1000, 2000])
+    plain = bu.FBU(random_seed=1).fit(R, data)
+    background = bu.BinnedBackground([200.0, 400.0], relative_uncertainty=0.5)
+    fit = bu.FBU(backgrounds={"top": background}, random_seed=1).sample(R, data)
+    assert fit.spectrum.mean()[0] < plain.mean()[0] - 100
+    assert fit.spectrum.std()[0] > 2 * plain.std()[0]
+    assert {"posterior", "sample_stats", "posterior_predictive", "observed_data"} <= set(fit.tree.children)
+    assert fit.tree["posterior_predictive"]["counts"].mean(("chain", "draw")).values == pytest.approx(data, rel=0.05)
+
+
+@pytest.mark.slow  # one more model to compile
+def test_a_systematic_adds_in_quadrature():
+    R, data = bu.ResponseMatrix(np.eye(2)), np.array([1000, 2000])
+    shifted = bu.FBU(systematics={"scale": np.array([0.1, 0.1])}, random_seed=1).fit(R, data)
+    assert shifted.std()[1] / shifted.mean()[1] == pytest.approx(np.hypot(0.1, 1 / np.sqrt(2000)), rel=0.12)
+
+
+def test_the_model_is_visible_and_can_be_extended():
+    import pymc as pm
+
+    model = bu.FBU().model(bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[50, 60]), [10, 20])
+    assert {"truth_ratio", "response_cells", "truth", "expected", "counts"} <= set(model.named_vars)
+    with model:
+        pm.Deterministic("total", model["truth"].sum())
+    assert "total" in model.named_vars
+    assert np.isfinite(model.compile_logp()(model.initial_point()))
