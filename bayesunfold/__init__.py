@@ -18,19 +18,21 @@ from bayesunfold.binned import (
     compare,
 )
 from bayesunfold.classifier import BayesianClassifier
-from bayesunfold.events import Data, Simulation
+from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.network import Network
 from bayesunfold.omnifold import OmniFold, unfold
 from bayesunfold.result import UnfoldingResult
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.storage import load
 from bayesunfold.studies import CoverageStudy, coverage_study
+from bayesunfold.systematics import Systematic
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FBU",
     "IBU",
+    "Background",
     "BayesianClassifier",
     "BinnedBackground",
     "CoverageStudy",
@@ -42,6 +44,7 @@ __all__ = [
     "SVDUnfolding",
     "Simulation",
     "Spectrum",
+    "Systematic",
     "Tikhonov",
     "UnfoldingResult",
     "compare",

@@ -15,13 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from bayesunfold._validate import effective_size
 from bayesunfold.errors import InputError
+from bayesunfold.fluctuations import Fluctuations, Sample, Samples
 from bayesunfold.inference.draws import sample_posterior
 from bayesunfold.inference.full import sample_full_network
 from bayesunfold.inference.linearized import linearize, whitened_directions
 from bayesunfold.inference.map import Problem, fit_map
 from bayesunfold.mlp import forward, tangent
 from bayesunfold.network import Network
-from bayesunfold.propagation import Fluctuations, Sample, Stage, leading_directions, posterior_axes
+from bayesunfold.propagation import Stage, leading_directions, posterior_axes
 from bayesunfold.standardize import Standardizer
 
 __all__ = ["BayesianClassifier"]
@@ -162,7 +163,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         part = problem.subset(chosen)
         basis = leading_directions(tangent(layout, fit.theta, part.x), part.curvature_weights(layout, fit.theta))
         stage = Stage(layout, fit.theta, basis, "reco", ones, zeros, offset)
-        axes, precision = posterior_axes(stage, None, Sample({"reco": x}, Fluctuations(len(x), 0, 0)))
+        sample = Sample("simulation", {"reco": x}, Fluctuations(len(x), 0, 0))
+        axes, precision = posterior_axes(stage, Samples(sample, sample))
         posterior = linearize(stage, x, code, scaled, axes, precision)
         if self.linearize or self.inference == "laplace":
             self.posterior_draws_ = sample_posterior(self.inference, posterior, self.draws, rng)

@@ -51,9 +51,9 @@ def __dir__() -> list[str]:
 
 def default_bins(values: Array, n: int = DEFAULT_BINS) -> Array:
     """Equal bins between the 0.5 and 99.5 percentiles; fewer for a feature of few values."""
-    low, high = np.percentile(values, [0.5, 99.5])
+    low, high = np.nanpercentile(values, [0.5, 99.5])
     if not high > low:
-        low, high = values.min() - 0.5, values.max() + 0.5
+        low, high = np.nanmin(values) - 0.5, np.nanmax(values) + 0.5
     return np.linspace(low, high, n + 1)
 
 

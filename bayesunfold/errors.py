@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "BayesUnfoldError",
     "BayesUnfoldWarning",
+    "BiasWarning",
     "ConvergenceError",
     "ConvergenceWarning",
     "FileFormatError",
@@ -46,6 +47,10 @@ class FileFormatError(BayesUnfoldError, ValueError):
 
 class BayesUnfoldWarning(UserWarning):
     """Root of all warnings raised on purpose by bayesunfold."""
+
+
+class BiasWarning(BayesUnfoldWarning):
+    """The estimated bias of the answer is large against its band."""
 
 
 class ConvergenceWarning(BayesUnfoldWarning):

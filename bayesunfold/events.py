@@ -17,15 +17,14 @@ from bayesunfold._validate import (
     as_flag,
     as_weight,
     check_finite,
-    check_names,
     effective_size,
 )
 from bayesunfold.errors import InputError
 
-__all__ = ["Data", "Simulation"]
+__all__ = ["Background", "Data", "Simulation", "as_data"]
 
 Array = NDArray[np.floating]
-Undefined = Literal["error"]
+Undefined = Literal["error", "indicator"]
 
 
 def __dir__() -> list[str]:
@@ -33,9 +32,24 @@ def __dir__() -> list[str]:
 
 
 def _check_undefined(undefined: str) -> None:
-    if undefined != "error":
-        msg = f'undefined={undefined!r} is not supported yet; only "error" is. Replace undefined values by a number.'
+    if undefined not in ("error", "indicator"):
+        msg = f"undefined is {undefined!r}; it must be 'error' or 'indicator'."
         raise InputError(msg)
+
+
+def _check_rows(
+    values: Array, rows: NDArray[np.bool_] | None, what: str, names: tuple[str, ...], cure: str, undefined: str
+) -> None:
+    """No NaN or infinity in passing rows; with ``"indicator"`` NaN is allowed, infinity is not."""
+    if undefined == "indicator":
+        check_finite(np.where(np.isnan(values), 0.0, values), rows, what, names, "repair or remove infinite values.")
+        passing = values if rows is None else values[rows]
+        never = np.flatnonzero(np.isnan(passing).all(axis=0))
+        if len(never):
+            msg = f"{what}: {[names[j] for j in never]} exist in no event; leave them out."
+            raise InputError(msg)
+        return
+    check_finite(values, rows, what, names, f'{cure} Pass undefined="indicator" if NaN means "does not exist".')
 
 
 def _default_names(names: tuple[str, ...] | None, prefix: str, n_features: int) -> tuple[str, ...]:
@@ -46,7 +60,9 @@ def _default_names(names: tuple[str, ...] | None, prefix: str, n_features: int) 
 
 def _check_varies(array: Array, rows: NDArray[np.bool_], what: str, names: tuple[str, ...]) -> None:
     passing = array[rows]
-    if len(passing) > 1 and np.all(np.ptp(passing, axis=0) == 0):
+    missing = np.isnan(passing)
+    same = ~missing.any(axis=0) & (np.nanmax(passing, axis=0) == np.nanmin(passing, axis=0))
+    if len(passing) > 1 and np.all(same):
         msg = f"all features of {what} ({', '.join(names)}) are the same in every event; nothing can be learned."
         raise InputError(msg)
 
@@ -67,8 +83,9 @@ class Simulation:
         Whether the event passes the particle-level and the detector-level selection. Events that
         pass only gen are misses, events that pass only reco are fakes. All true if omitted.
         Rows that fail a level may hold NaN there; elsewhere NaN is an error.
-    undefined : {"error"}
-        What NaN in a passing event means.
+    undefined : {"error", "indicator"}
+        What NaN in a passing event means: an error, or that the feature does not exist in the event (no second jet).
+        The networks then see an indicator and a neutral value, at both levels; spectra count such events apart.
 
     Attributes
     ----------
@@ -101,6 +118,7 @@ class Simulation:
         undefined: Undefined = "error",
     ) -> None:
         _check_undefined(undefined)
+        self.undefined = undefined
         self.gen, gen_names = as_features(gen, "gen")
         self.reco, reco_names = as_features(reco, "reco")
         n = len(self.gen)
@@ -128,7 +146,7 @@ class Simulation:
             (self.reco, self.pass_reco, "reco", self.reco_names),
         ):
             cure = f"repair or remove them, or set pass_{level} to False where the {level} level is absent."
-            check_finite(values, flag, level, names, cure)
+            _check_rows(values, flag, level, names, cure, self.undefined)
             _check_varies(values, flag, level, names)
         for rows, what in (
             (self.pass_gen, "events passing gen"),
@@ -190,8 +208,8 @@ class Data:
         The same features as ``reco`` of the simulation, in the same order and units.
     weight : array, shape (m,), optional
         Data weights (prescales, for instance); non-negative. All one if omitted.
-    undefined : {"error"}
-        What NaN means.
+    undefined : {"error", "indicator"}
+        What NaN means, as for :class:`Simulation`.
 
     Raises
     ------
@@ -207,10 +225,11 @@ class Data:
 
     def __init__(self, features: ArrayLike, weight: ArrayLike | None = None, undefined: Undefined = "error") -> None:
         _check_undefined(undefined)
+        self.undefined = undefined
         self.features, names = as_features(features, "data")
         self.named = names is not None
         self.names = _default_names(names, "reco", self.features.shape[1])
-        check_finite(self.features, None, "data", self.names, "repair or remove them.")
+        _check_rows(self.features, None, "data", self.names, "repair or remove them.", undefined)
         _check_varies(self.features, np.ones(len(self.features), bool), "data", self.names)
         self.weight = as_weight(weight, len(self.features), "weight of the data", allow_negative=False)
 
@@ -225,21 +244,12 @@ class Data:
         InputError
             If the number of features, or the names of two frames, differ.
         """
-        if self.features.shape[1] != simulation.reco.shape[1]:
-            msg = (
-                f"data has {self.features.shape[1]} features and reco has {simulation.reco.shape[1]}; "
-                "both must hold the same detector-level features."
-            )
-            raise InputError(msg)
-        wanted = simulation.reco_names
-        if not (self.named and simulation.reco_named) or self.names == wanted:
+        order = _matching_columns(self.features, self.names, self.named, simulation, "data")
+        _check_defined(self.features[:, order], simulation, "data")
+        if order == list(range(len(order))):
             return self
-        if set(self.names) != set(wanted):
-            msg = f"data has columns {self.names} and reco has {wanted}; rename them so that they agree."
-            raise InputError(msg)
-        order = [self.names.index(name) for name in wanted]
-        matched = Data(self.features[:, order], weight=self.weight)
-        matched.names = check_names(wanted, len(wanted), "data")
+        matched = Data(self.features[:, order], weight=self.weight, undefined=self.undefined)
+        matched.names = simulation.reco_names
         return matched
 
     def __repr__(self) -> str:
@@ -247,6 +257,100 @@ class Data:
             f"Data({len(self)} events, features: {', '.join(self.names)}, "
             f"effective size: {effective_size(self.weight):.1f})"
         )
+
+
+class Background:
+    """Simulated background events at detector level.
+
+    Parameters
+    ----------
+    features : array or frame, shape (b,) or (b, d_reco)
+        The same features as ``reco`` of the simulation.
+    weight : array, shape (b,), optional
+        Event weights, in units of expected data events: their sum is the background's expected yield. Negative weights
+        are allowed while the sum is positive. All one if omitted.
+    name : str
+        Its row among the sources of uncertainty.
+    relative_uncertainty : float
+        Of the normalisation: one standard deviation. The background's own simulation statistics come on top.
+    undefined : {"error", "indicator"}
+        What NaN means, as for :class:`Simulation`.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        As for :class:`Data`; a negative uncertainty.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> bu.Background([0.1, 0.4, 0.2], weight=[0.5, 0.5, 0.5], name="top", relative_uncertainty=0.1)
+    Background(top: 3 events, yield 1.5 +- 10 %)
+    """
+
+    def __init__(
+        self,
+        features: ArrayLike,
+        weight: ArrayLike | None = None,
+        name: str = "background",
+        relative_uncertainty: float = 0.0,
+        undefined: Undefined = "error",
+    ) -> None:
+        _check_undefined(undefined)
+        if not name or "/" in name:
+            msg = f"name is {name!r}; give the background a name without a slash."
+            raise InputError(msg)
+        if not 0 <= relative_uncertainty < np.inf:
+            msg = f"relative_uncertainty of {name} is {relative_uncertainty!r}; it must be zero or more, 0.1 is 10 %."
+            raise InputError(msg)
+        self.name, self.undefined = name, undefined
+        self.relative_uncertainty = float(relative_uncertainty)
+        self.features, names = as_features(features, name)
+        self.named = names is not None
+        self.names = _default_names(names, "reco", self.features.shape[1])
+        _check_rows(self.features, None, name, self.names, "repair or remove them.", undefined)
+        self.weight = as_weight(weight, len(self.features), f"weight of {name}")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def columns_for(self, simulation: Simulation) -> Array:
+        """Features in the order of the simulation's detector level."""
+        order = _matching_columns(self.features, self.names, self.named, simulation, self.name)
+        _check_defined(self.features[:, order], simulation, self.name)
+        return self.features[:, order]
+
+    def __repr__(self) -> str:
+        uncertainty = f" +- {100 * self.relative_uncertainty:.3g} %" if self.relative_uncertainty else ""
+        return f"Background({self.name}: {len(self)} events, yield {self.weight.sum():.6g}{uncertainty})"
+
+
+def _matching_columns(
+    features: Array, names: tuple[str, ...], named: bool, simulation: Simulation, what: str
+) -> list[int]:
+    """Columns of detector-level events in the order of the simulation."""
+    if features.shape[1] != simulation.reco.shape[1]:
+        msg = (
+            f"{what} has {features.shape[1]} features and reco has {simulation.reco.shape[1]}; "
+            "both must hold the same detector-level features."
+        )
+        raise InputError(msg)
+    wanted = simulation.reco_names
+    if not (named and simulation.reco_named) or names == wanted:
+        return list(range(len(wanted)))
+    if set(names) != set(wanted):
+        msg = f"{what} has columns {names} and reco has {wanted}; rename them so that they agree."
+        raise InputError(msg)
+    return [names.index(name) for name in wanted]
+
+
+def _check_defined(features: Array, simulation: Simulation, what: str) -> None:
+    """A feature may be undefined only where it is in simulated events too."""
+    missing = np.isnan(features).any(axis=0) & ~np.isnan(simulation.reco[simulation.pass_reco]).any(axis=0)
+    if missing.any():
+        names = [simulation.reco_names[j] for j in np.flatnonzero(missing)]
+        msg = f"{names} do not exist in some events of {what}, but in every simulated one; the samples do not overlap."
+        raise InputError(msg)
 
 
 def as_data(data: Any) -> Data:

@@ -8,7 +8,7 @@ event that has no particle level. Each iteration starts from the networks of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +20,7 @@ from bayesunfold.errors import ConvergenceError, InputError
 from bayesunfold.inference.map import WIDE, MapFit, Problem, fit_map
 from bayesunfold.mlp import Layout, forward, tangent
 from bayesunfold.prepare import Prepared
-from bayesunfold.propagation import Stage, leading_directions
+from bayesunfold.propagation import Level, Stage, leading_directions
 
 __all__ = ["Iteration", "Stages", "Weights", "apply_weights", "build_stages", "train_iteration"]
 
@@ -84,11 +84,15 @@ class Iteration:
 
 @dataclass(frozen=True)
 class Stages:
-    """The classifiers of one iteration, ready for the propagation."""
+    """The classifiers of one iteration, ready for the propagation.
+
+    ``level`` is what members keep of the pull weights' normalisation, for ``efficiency="prior"``.
+    """
 
     step1: Stage
     step2: Stage
     fakes: Stage | None
+    level: Level | None = None
 
 
 @dataclass(frozen=True)
@@ -99,19 +103,31 @@ class _Classes:
     zeros: Array
     offset: float
     data_ones: Array | None = None
+    background_zeros: Mapping[str, Array] = field(default_factory=dict)
 
 
 def _step1_classes(events: Prepared, push: Array) -> _Classes:
-    """Each class at its effective size, so that the likelihood sees information, not yield."""
+    """Each class at its effective size, so that the likelihood sees information, not yield.
+
+    Class 0 is the signal, scaled to what the data hold beyond the backgrounds, and the backgrounds at their yields.
+    """
     w0 = np.where(events.pass_reco, events.weight * push, 0.0)
     u = events.data_weight
     total = w0.sum()
     if total <= 0:
         msg = f"the reweighted simulation has total weight {total:g}; negative weights have taken over."
         raise InputError(msg)
-    w0 = w0 * effective_size(w0) / total
-    u = u * effective_size(u) / u.sum()
-    return _Classes(np.zeros_like(w0), w0, float(np.log(u.sum() / w0.sum())), u)
+    w0 = w0 * (events.signal_yield / total)
+    everything = np.concatenate([w0, *(b.weight for b in events.backgrounds)])
+    scale = effective_size(everything) / everything.sum()
+    u = u * events.data_size / u.sum()
+    return _Classes(
+        np.zeros_like(w0),
+        w0 * scale,
+        float(np.log(u.sum() / (everything.sum() * scale))),
+        u,
+        {b.name: b.weight * scale for b in events.backgrounds},
+    )
 
 
 def _ratio_classes(weight: Array, ratio: Array, rows: NDArray[np.bool_]) -> _Classes:
@@ -136,14 +152,17 @@ def _step2_ratio(events: Prepared, pull: Array, efficiency: Efficiency) -> tuple
     return np.where(events.both, pull, 1.0), events.pass_gen
 
 
-def _problem(x: Array, classes: _Classes, rows: NDArray[np.bool_], data: Array | None = None) -> Problem:
-    if data is None or classes.data_ones is None:
+def _problem(x: Array, classes: _Classes, rows: NDArray[np.bool_], events: Prepared | None = None) -> Problem:
+    """The fit of a classifier to simulated events, and for step 1 (``events`` given) to data and backgrounds."""
+    if events is None or classes.data_ones is None:
         return Problem(x[rows], classes.ones[rows], classes.zeros[rows], classes.offset)
-    n, m = len(data), int(rows.sum())
+    n = len(events.data)
+    backgrounds = [classes.background_zeros[b.name] for b in events.backgrounds]
+    zeros = np.concatenate([classes.zeros[rows], *backgrounds])
     return Problem(
-        np.concatenate([data, x[rows]]),
-        np.concatenate([classes.data_ones, np.zeros(m)]),
-        np.concatenate([np.zeros(n), classes.zeros[rows]]),
+        np.concatenate([events.data, x[rows], *(b.features for b in events.backgrounds)]),
+        np.concatenate([classes.data_ones, np.zeros(len(zeros))]),
+        np.concatenate([np.zeros(n), zeros]),
         classes.offset,
     )
 
@@ -189,6 +208,7 @@ def train_iteration(
     rng: np.random.Generator,
     restarts: int,
     report: Callable[[str, float], None] = lambda _step, _loss: None,
+    start_from: Iteration | None = None,
 ) -> Iteration:
     """Fit the classifiers of one iteration.
 
@@ -202,15 +222,20 @@ def train_iteration(
         Warm start, and the iteration whose hidden layers centre the priors.
     report : callable
         Told the name and objective of every fit as it finishes.
+    start_from : Iteration, optional
+        Networks close to the answer, from which every fit starts.
     """
     reco, gen = layouts
     restarts = restarts if previous is None else 1
     classes = _step1_classes(events, before.push)
-    problem = _problem(events.reco, classes, events.pass_reco, events.data)
+    problem = _problem(events.reco, classes, events.pass_reco, events)
     centre = None if first is None else hidden_centre(reco, first.step1)
     # the second iteration's ratio is near one, not near the first's: it starts at the centre of its prior
     start = centre if previous is first else None if previous is None else previous.step1
-    one = fit_map(reco, problem, rng, start=start, centre=centre, restarts=restarts)
+    near = start_from is not None
+    if start_from is not None:
+        start, previous = start_from.step1, start_from
+    one = fit_map(reco, problem, rng, start=start, centre=centre, restarts=restarts, near=near)
     report("step 1", one.objective)
     pull = _pull(events, reco, one.theta, before.push)
     ratio, rows = _step2_ratio(events, pull, efficiency)
@@ -221,6 +246,7 @@ def train_iteration(
         rng,
         start=None if previous is None else previous.step2,
         restarts=restarts,
+        near=near,
     )
     report("step 2", two.objective)
     fits: dict[str, MapFit] = {"step1": one, "step2": two}
@@ -228,7 +254,8 @@ def train_iteration(
         push = _ratio(forward(gen, two.theta, events.gen), "step 2")
         classes = _ratio_classes(events.weight, push, events.both)
         start = None if previous is None else previous.fakes
-        fits["fakes"] = fit_map(reco, _problem(events.reco, classes, events.both), rng, start=start, restarts=restarts)
+        problem = _problem(events.reco, classes, events.both)
+        fits["fakes"] = fit_map(reco, problem, rng, start=start, restarts=restarts, near=near)
     return Iteration(
         one.theta,
         two.theta,
@@ -264,14 +291,19 @@ def build_stages(
     """The iteration's classifiers as the propagation wants them."""
     reco, gen = layouts
     classes = _step1_classes(events, before.push)
-    step1 = _stage(reco, it.step1, "reco", events.reco, classes, events.pass_reco, events.data)
+    step1 = _stage(reco, it.step1, "reco", events.reco, classes, events.pass_reco, events)
     ratio, rows = _step2_ratio(events, after.pull, efficiency)
     step2 = _stage(gen, it.step2, "gen", events.gen, _ratio_classes(events.weight, ratio, rows), rows)
     fakes = None
     if it.fakes is not None:
         classes = _ratio_classes(events.weight, np.where(events.pass_gen, after.push, 0.0), events.both)
         fakes = _stage(reco, it.fakes, "reco", events.reco, classes, events.both)
-    return Stages(step1, step2, fakes)
+    level = None
+    if efficiency == "prior":
+        generated = np.where(events.both, events.weight, 0.0)
+        pulled = np.where(events.both, events.weight * after.pull, 0.0)
+        level = Level(pulled / pulled.sum(), generated / generated.sum())
+    return Stages(step1, step2, fakes, level)
 
 
 def _stage(
@@ -281,13 +313,23 @@ def _stage(
     x: Array,
     classes: _Classes,
     rows: NDArray[np.bool_],
-    data: Array | None = None,
+    events: Prepared | None = None,
 ) -> Stage:
-    problem = _problem(x, classes, rows, data)
+    problem = _problem(x, classes, rows, events)
     chosen = np.arange(len(problem.x))
     if len(chosen) > BASIS_ROWS:
         chosen = np.linspace(0, len(chosen) - 1, BASIS_ROWS).astype(int)
     part = problem.subset(chosen)
     share = 0.999 if layout.n_parameters <= WIDE else 0.99
     basis = leading_directions(tangent(layout, theta, part.x), part.curvature_weights(layout, theta), share)
-    return Stage(layout, theta, basis, level, classes.ones, classes.zeros, classes.offset, classes.data_ones)
+    return Stage(
+        layout,
+        theta,
+        basis,
+        level,
+        classes.ones,
+        classes.zeros,
+        classes.offset,
+        classes.data_ones,
+        classes.background_zeros,
+    )

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.errors import ConvergenceError
+from bayesunfold.fluctuations import Samples
 from bayesunfold.loop import Weights
 from bayesunfold.prepare import Prepared
-from bayesunfold.propagation import Conditioning, Response, Sample
+from bayesunfold.propagation import Response
 
 __all__ = ["Members"]
 
@@ -36,47 +37,45 @@ class Members:
     events : Prepared
     weights : Weights
         Push weights of the point estimate after the last iteration.
-    simulation : Sample
-        Features and fluctuations of the simulated events.
+    samples : Samples
+        Events with their fluctuations, moved onto posterior draws where there are any, and systematic variations.
     push_response : Response
         Answer of the last step 2 to the fluctuations.
     fakes_response : Response or None
         The same for the classifier that weighs fakes.
-    conditioning : Conditioning or None
-        What moves the fluctuations onto posterior draws.
+    lam : array, shape (p, members), or None
+        What moved the fluctuations onto posterior draws, equation (9).
+    signal_yield : float
+        Sum of the data weights, minus the backgrounds.
     negative_data : float
-        Share of the data events' fluctuations that this moved below -1.
-    data_yield : float
-        Sum of the data weights.
-    yield_factor : array, shape (members,)
-        Fluctuation of the data yield, Gamma(N + 1/2) / N.
+        Share of the data events' fluctuations below -1.
     """
 
     events: Prepared
     weights: Weights
-    simulation: Sample
+    samples: Samples
     push_response: Response
     fakes_response: Response | None
-    conditioning: Conditioning | None
-    data_yield: float
-    yield_factor: Array
+    lam: Array | None
+    signal_yield: float
     negative_data: float = 0.0
     _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
 
     @property
     def n_members(self) -> int:
         """Number of members, the length of the draw dimension."""
-        return self.simulation.fluctuations.members
+        return self.samples.members
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of the sources of uncertainty."""
-        return tuple(self.push_response.displacement)
+        names = ["data", "simulation", "prior", *self.samples.signal, *self.push_response.displacement]
+        return tuple(dict.fromkeys(names))
 
     def nominal(self) -> Array:
         """Point-estimate weights of the simulated events, shape (n,); zero for fakes."""
         v = self.events.weight * self.weights.push
-        norm = self.data_yield / v[self.events.pass_reco].sum()
+        norm = self.signal_yield / v[self.events.pass_reco].sum()
         return np.where(self.events.pass_gen, v * norm, 0.0)
 
     def _raw(self, index: int, rows: slice, source: str | None) -> Array:
@@ -89,19 +88,30 @@ class Members:
             change[fakes] = self.fakes_response.log_ratio_change(reco[fakes], source)
         with np.errstate(over="ignore"):  # an infinite weight is reported by norm()
             raw = np.exp(change, out=change)
-        if source in (None, "simulation"):
-            g = self.simulation.fluctuations.block(index)
-            if self.conditioning is not None:
-                g = g + self.conditioning.simulation_shift(reco, rows)
-            raw *= 1.0 + g
+        relative = self._relative(index, rows, source)
+        if relative is not None:
+            raw *= (1.0 + relative).astype(raw.dtype)
         raw *= (events.weight[rows] * self.weights.push[rows]).astype(raw.dtype)[:, None]
         return raw
 
+    def _relative(self, index: int, rows: slice, source: str | None) -> Array | None:
+        """Relative change of the generator weights, shape (events, members); None if the source has no part in it."""
+        parts = []
+        if source in (None, "simulation"):
+            parts.append(self.samples.simulation.fluctuations.block(index))
+        parts += [v.change(rows) for name, v in self.samples.variations.items() if source in (None, name)]
+        return np.sum(parts, axis=0) if parts else None
+
+    def signal_factor(self, source: str | None = None) -> Array:
+        """Signal yield of each member over that of the point estimate, shape (members,)."""
+        changes = [change for name, change in self.samples.signal.items() if source in (None, name)]
+        return 1.0 + (np.sum(changes, axis=0) if changes else np.zeros(self.n_members))
+
     def norm(self, source: str | None = None) -> Array:
-        """Factor of each member that brings its detector-level total to its data yield."""
+        """Factor of each member that brings its detector-level total to its signal yield."""
         if source not in self._norms:
             total = np.zeros(self.n_members)
-            for index, rows in self.simulation.blocks():
+            for index, rows in self.samples.simulation.blocks():
                 passing = self.events.pass_reco[rows]
                 total += self._raw(index, rows, source)[passing].sum(axis=0, dtype=np.float64)
             bad = int(np.sum(~((total > 0) & np.isfinite(total))))
@@ -112,8 +122,7 @@ class Members:
                     "common range, or merge events of opposite sign."
                 )
                 raise ConvergenceError(msg)
-            fluctuation = self.yield_factor if source in (None, "data") else 1.0
-            self._norms[source] = self.data_yield * fluctuation / total
+            self._norms[source] = self.signal_yield * self.signal_factor(source) / total
         return self._norms[source]
 
     def blocks(self, source: str | None = None) -> Iterator[tuple[slice, Array]]:
@@ -125,7 +134,7 @@ class Members:
             Let only this source of uncertainty fluctuate.
         """
         norm = self.norm(source)
-        for index, rows in self.simulation.blocks():
+        for index, rows in self.samples.simulation.blocks():
             raw = self._raw(index, rows, source)
             raw[~self.events.pass_gen[rows]] = 0.0
             yield rows, raw * norm.astype(raw.dtype)
@@ -133,13 +142,19 @@ class Members:
     def refolded_blocks(self) -> Iterator[tuple[slice, Array]]:
         """As :meth:`blocks`, for events that pass detector level, fakes included."""
         norm = self.norm(None)
-        for index, rows in self.simulation.blocks():
+        for index, rows in self.samples.simulation.blocks():
             raw = self._raw(index, rows, None)
             raw[~self.events.pass_reco[rows]] = 0.0
             yield rows, raw * norm.astype(raw.dtype)
 
     def accumulate(
-        self, groups: NDArray[np.integer], n_groups: int, source: str | None = None, *, reco: bool = False
+        self,
+        groups: NDArray[np.integer],
+        n_groups: int,
+        source: str | None = None,
+        *,
+        reco: bool = False,
+        values: Array | None = None,
     ) -> Array:
         """Sum of weights per group of events in every member, shape (members, n_groups).
 
@@ -149,10 +164,13 @@ class Members:
             Group of each event; negative for events that count nowhere.
         reco : bool
             Detector level (fakes included) instead of particle level.
+        values : array, shape (n,), optional
+            Factors on the weights.
         """
         out = np.zeros((n_groups, self.n_members))
         for rows, weights in self.refolded_blocks() if reco else self.blocks(source):
-            out += _group_sums(groups[rows], weights, n_groups)
+            scaled = weights if values is None else weights * values[rows, None]
+            out += _group_sums(groups[rows], scaled, n_groups)
         return out.T
 
     def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> Sequence[Array]:
@@ -161,7 +179,7 @@ class Members:
         One pass over the events for all groupings; the yield's fluctuation does not enter.
         """
         sums = [np.zeros((n_groups, self.n_members)) for _ in groupings]
-        for index, rows in self.simulation.blocks():
+        for index, rows in self.samples.simulation.blocks():
             raw = self._raw(index, rows, None)
             for total, groups in zip(sums, groupings, strict=True):
                 total += _group_sums(groups[rows], raw, n_groups)
@@ -172,14 +190,14 @@ class Members:
         return widths
 
     def negative_fraction(self) -> float:
-        """Share of the simulated events' fluctuations that conditioning moved below -1."""
-        if self.conditioning is None:
+        """Share of the simulated events' members with a negative weight factor ``1 + g``."""
+        if self.lam is None and not self.samples.variations:
             return 0.0
         negative = 0
-        for index, rows in self.simulation.blocks():
-            g = self.simulation.fluctuations.block(index)
-            shifted = g + self.conditioning.simulation_shift(self.events.reco[rows], rows)
-            negative += int((shifted < -1.0)[self.events.pass_reco[rows]].sum())
+        for index, rows in self.samples.simulation.blocks():
+            relative = self._relative(index, rows, None)
+            if relative is not None:
+                negative += int((relative < -1.0)[self.events.pass_reco[rows]].sum())
         return negative / (int(self.events.pass_reco.sum()) * self.n_members)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,11 @@ __all__ = ["Network", "full_model", "linearized_model"]
 
 Array = NDArray[np.floating]
 
-FIRST_SCALE, HIDDEN_SCALE, OUTPUT_SCALE = 3.0, 2.0, 10.0
-"""Default prior scales of the first, further hidden, and output layers (docs/studies/coverage.md)."""
+SCALES_ONE_FEATURE, SCALES_MANY_FEATURES = (3.0, 2.0, 10.0), (1.5, 1.0, 8.0)
+"""Default prior scales of the first, further hidden, and output layers (docs/studies/coverage.md).
+
+With several features the scales of one leave hundreds of directions free, and bands far wider than the spread.
+"""
 
 
 def __dir__() -> list[str]:
@@ -95,7 +98,8 @@ class Network:
         """Sizes and scales for a number of input features."""
         hidden = tuple(self.hidden) if self.hidden is not None else default_hidden(n_features)
         if self.prior_scale is None:
-            scales = (FIRST_SCALE,) + (HIDDEN_SCALE,) * (len(hidden) - 1) + (OUTPUT_SCALE,)
+            first, further, output = SCALES_ONE_FEATURE if n_features == 1 else SCALES_MANY_FEATURES
+            scales = (first,) + (further,) * (len(hidden) - 1) + (output,)
         elif np.isscalar(self.prior_scale):
             scales = (float(self.prior_scale),) * (len(hidden) + 1)
         else:
@@ -138,7 +142,7 @@ def _weighted_bernoulli(name: str, logit: object, weight: object, observed: obje
     pm.CustomDist(name, logit, weight, dist=draw, logp=logp, observed=observed, dims=dims, dtype="int64", ndim_supp=0)
 
 
-def full_model(layout: Layout, x: Array, label: Array, weight: Array, offset: float) -> pm.Model:
+def full_model(layout: Layout, x: Array, label: NDArray[Any], weight: Array, offset: float) -> pm.Model:
     """The network as a PyMC model, in the units of its weights.
 
     Parameters

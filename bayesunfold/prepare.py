@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold.errors import OverlapWarning
-from bayesunfold.events import Data, Simulation
+from bayesunfold._validate import effective_size
+from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.standardize import Standardizer
 
 __all__ = ["Prepared", "prepare", "warn_without_overlap"]
@@ -19,6 +21,25 @@ Array = NDArray[np.floating]
 
 def __dir__() -> list[str]:
     return __all__
+
+
+@dataclass(frozen=True)
+class PreparedBackground:
+    """A background as the loop uses it.
+
+    Attributes
+    ----------
+    name : str
+    features : array, shape (b, d_reco), float32
+    weight : array, shape (b,)
+        In units of expected data events.
+    relative_uncertainty : float
+    """
+
+    name: str
+    features: Array
+    weight: Array
+    relative_uncertainty: float
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,9 @@ class Prepared:
     data_weight : array, shape (N,)
     pass_gen, pass_reco : boolean array, shape (n,)
     scale_gen, scale_reco : Standardizer
+    backgrounds : tuple of PreparedBackground
+    data_size : float
+        Effective number of data events, the information that they bring.
     """
 
     gen: Array
@@ -46,6 +70,17 @@ class Prepared:
     pass_reco: NDArray[np.bool_]
     scale_gen: Standardizer
     scale_reco: Standardizer
+    backgrounds: tuple[PreparedBackground, ...] = ()
+    data_size: float = 0.0
+
+    @property
+    def signal_yield(self) -> float:
+        """Data yield minus the backgrounds'."""
+        return float(self.data_weight.sum() - sum(b.weight.sum() for b in self.backgrounds))
+
+    def with_data(self, data: Array, weight: Array) -> Prepared:
+        """The same simulation against other (standardised) data of the same information, without backgrounds."""
+        return replace(self, data=data, data_weight=weight, backgrounds=())
 
     @property
     def both(self) -> NDArray[np.bool_]:
@@ -66,6 +101,7 @@ class Prepared:
 def prepare(
     simulation: Simulation,
     data: Data,
+    backgrounds: Sequence[Background] = (),
     scale_gen: Standardizer | None = None,
     scale_reco: Standardizer | None = None,
 ) -> Prepared:
@@ -79,6 +115,11 @@ def prepare(
     scale_reco = scale_reco or Standardizer.fit(
         simulation.reco[simulation.pass_reco], simulation.weight[simulation.pass_reco]
     )
+    prepared = tuple(
+        PreparedBackground(b.name, scale_reco(b.columns_for(simulation)), b.weight, b.relative_uncertainty)
+        for b in backgrounds
+    )
+    _check_backgrounds(prepared, float(data.weight.sum()))
     return Prepared(
         gen=_rows(scale_gen, simulation.gen, simulation.pass_gen),
         reco=_rows(scale_reco, simulation.reco, simulation.pass_reco),
@@ -89,11 +130,27 @@ def prepare(
         pass_reco=simulation.pass_reco,
         scale_gen=scale_gen,
         scale_reco=scale_reco,
+        backgrounds=prepared,
+        data_size=effective_size(data.weight),
     )
 
 
+def _check_backgrounds(backgrounds: Sequence[PreparedBackground], data_yield: float) -> None:
+    names = [b.name for b in backgrounds]
+    if len(set(names)) != len(names) or {"data", "simulation", "prior"} & set(names):
+        msg = f"backgrounds are named {names}; give each its own name, other than data, simulation and prior."
+        raise InputError(msg)
+    total = sum(float(b.weight.sum()) for b in backgrounds)
+    if total >= data_yield:
+        msg = (
+            f"the backgrounds sum to {total:.6g} expected events and the data to {data_yield:.6g}; nothing is left for "
+            "the signal. Weights of backgrounds are in units of data events: check their normalisation."
+        )
+        raise InputError(msg)
+
+
 def _rows(scale: Standardizer, values: Array, passing: NDArray[np.bool_]) -> Array:
-    out = np.zeros(values.shape, dtype=np.float32)
+    out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
     out[passing] = scale(values[passing])
     return out
 
@@ -106,7 +163,7 @@ def warn_without_overlap(simulation: Simulation, data: Data) -> None:
     """
     data = data.matched_to(simulation)
     reco = simulation.reco[simulation.pass_reco]
-    low, high = reco.min(axis=0), reco.max(axis=0)
+    low, high = np.nanmin(reco, axis=0), np.nanmax(reco, axis=0)
     outside = np.mean((data.features < low) | (data.features > high), axis=0)
     for j in np.flatnonzero(outside > 0.05):
         msg = (

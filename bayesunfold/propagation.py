@@ -6,7 +6,7 @@ iterations, as it does in reality. Each classifier's answer to the fluctuation i
 refit in the space of its tangent features; ``docs/statistics.md`` derives the equations, which
 carry the same numbers there and here.
 
-All of it is linear, so the sources of uncertainty (data, simulation, prior) travel
+All of it is linear, so the sources of uncertainty (data, simulation, prior, backgrounds, systematics) travel
 separately through the same matrices, and their sum is the total.
 
 Only NumPy and SciPy are used. Events are visited in blocks: memory is
@@ -15,8 +15,8 @@ Only NumPy and SciPy are used. Events are visited in blocks: memory is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -25,77 +25,16 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
 from bayesunfold.errors import ConvergenceError
-from bayesunfold.mlp import Layout, blocks, forward, tangent
+from bayesunfold.fluctuations import BLOCK, Sample, Samples, Shift, interpolate
+from bayesunfold.mlp import Layout, forward, tangent
 
-__all__ = ["Fluctuations", "Link", "Response", "Sample", "Stage", "leading_directions", "refit"]
+__all__ = ["Conditioning", "Level", "Link", "Response", "Stage", "condition_on", "leading_directions", "refit"]
 
 Array = NDArray[np.floating]
-
-BLOCK = 4096
-"""Events per block. Part of the random stream: changing it changes the members of a seed."""
-
-CACHE_BYTES = 600_000_000
-"""Event fluctuations larger than this are made again from their seed whenever needed."""
 
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class Fluctuations:
-    """Relative weight fluctuations of events: Exp(1) - 1, the Bayesian bootstrap (Rubin 1981).
-
-    Parameters
-    ----------
-    n : int
-        Number of events.
-    members : int
-        Number of ensemble members.
-    seed : int
-        Key of a counter-based generator; a block of events is made from ``(seed, block)``.
-
-    References
-    ----------
-    D. B. Rubin, "The Bayesian Bootstrap", Ann. Statist. 9 (1981) 130, doi:10.1214/aos/1176345338.
-    """
-
-    def __init__(self, n: int, members: int, seed: int) -> None:
-        self.n, self.members, self.seed = n, members, seed
-        self._cache: dict[int, Array] | None = {} if 4 * n * members <= CACHE_BYTES else None
-
-    def block(self, index: int) -> Array:
-        """Fluctuations of block ``index``, shape (events in block, members), float32."""
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        rows = min(BLOCK, self.n - index * BLOCK)
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        g = rng.standard_exponential((rows, self.members), dtype=np.float32)
-        g -= np.float32(1.0)
-        if self._cache is not None:
-            self._cache[index] = g
-        return g
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Events as the propagation sees them: features at both levels and their fluctuations.
-
-    Attributes
-    ----------
-    features : dict of level to array, shape (n, d)
-        ``"gen"`` and ``"reco"`` for simulation, ``"reco"`` for data. Finite in every row.
-    fluctuations : Fluctuations
-    """
-
-    features: dict[str, Array]
-    fluctuations: Fluctuations
-
-    def __len__(self) -> int:
-        return self.fluctuations.n
-
-    def blocks(self) -> Iterator[tuple[int, slice]]:
-        """Index and rows of each block."""
-        return enumerate(blocks(len(self), BLOCK))
 
 
 @dataclass(frozen=True)
@@ -116,6 +55,8 @@ class Stage:
         Fixed part of the logit.
     data_ones : array, shape (N,), optional
         Weights of data events, class 1 of step 1.
+    background_zeros : dict of str to array
+        Weights of background events, class 0 of step 1, by background.
     """
 
     layout: Layout
@@ -126,19 +67,35 @@ class Stage:
     zeros: Array
     offset: float
     data_ones: Array | None = None
+    background_zeros: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def measures(self) -> bool:
+        """Whether data are part of the fit: true for step 1."""
+        return self.data_ones is not None
 
     def tangent(self, x: Array) -> Array:
         """Tangent features ``Phi = J basis`` at events ``x``."""
         return tangent(self.layout, self.theta, x, self.basis)
 
-    def slopes(self, x: Array, rows: slice) -> tuple[Array, Array, Array]:
+    def forward(self, x: Array) -> Array:
+        """Log ratio at events ``x``."""
+        return forward(self.layout, self.theta, x)
+
+    def slopes(self, x: Array, rows: slice, sample: str = "simulation") -> tuple[Array, Array, Array]:
         """Per event: pull of class 1, pull of class 0, and curvature of the loss.
 
         With ``q`` the predicted probability these are ``ones (1 - q)``, ``zeros q`` and
         ``(ones + zeros) q (1 - q)``.
         """
-        q = expit(forward(self.layout, self.theta, x) + self.offset)
-        one, zero = self.ones[rows], self.zeros[rows]
+        q = expit(self.forward(x) + self.offset)
+        none = np.zeros(len(q))
+        if sample == "simulation":
+            one, zero = self.ones[rows], self.zeros[rows]
+        elif sample == "data":
+            one, zero = (none if self.data_ones is None else self.data_ones[rows]), none
+        else:
+            one, zero = none, self.background_zeros[sample][rows]
         return one * (1 - q), zero * q, (one + zero) * q * (1 - q)
 
 
@@ -162,7 +119,9 @@ class Response:
 
     def log_ratio_change(self, x: Array, source: str | None = None) -> Array:
         """Change of the log ratio at ``x`` in every member, shape (n, members)."""
-        d = self.total() if source is None else self.displacement[source]
+        d = self.total() if source is None else self.displacement.get(source)
+        if d is None:
+            return np.zeros((len(x), self.total().shape[1]), dtype=x.dtype)
         return self.stage.tangent(x) @ d.astype(x.dtype)
 
 
@@ -177,11 +136,31 @@ class Link:
         The class whose weights carry the other classifier's ratio.
     rows : boolean array, shape (n,)
         Events whose weights do.
+    shifts : dict of str to pair of arrays, shape (n,)
+        Change of the other classifier's log ratio at shifted features, up and down.
     """
 
     response: Response
     share: Literal["ones", "zeros"]
     rows: NDArray[np.bool_]
+    shifts: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Normalisation that the pull weights have and a member must keep, for ``efficiency="prior"``.
+
+    Pull weights have generator-weighted mean one over events that pass both levels. A member's relative change of the
+    pull weights is therefore ``a - (sum v omega (a + g) / sum v omega - sum v g / sum v)``.
+
+    Attributes
+    ----------
+    pulled, generated : array, shape (n,)
+        ``v omega`` and ``v`` of those events, each with sum one; zero elsewhere.
+    """
+
+    pulled: Array
+    generated: Array
 
 
 @dataclass
@@ -189,55 +168,13 @@ class _Sums:
     """What one pass over the events accumulates for a refit, in the stage's basis."""
 
     curvature: Array
-    data: Array
-    simulation: Array
-    links: list[Array]
     score: Array
+    right: dict[str, Array]
+    links: list[Array]
 
-
-@dataclass(frozen=True)
-class Conditioning:
-    """Fluctuations moved, by the least amount, so that they reproduce given posterior draws.
-
-    The members' event fluctuations gain ``pull * (Phi_1 @ lam)`` with ``Phi_1`` the tangent features
-    of the first step 1, equation (10).
-
-    Attributes
-    ----------
-    stage : Stage
-        Step 1 of the first iteration.
-    lam : array, shape (p, members)
-        Equation (9).
-    """
-
-    stage: Stage
-    lam: Array
-
-    def data_shift(self, x: Array, rows: slice) -> Array:
-        """What equation (10) adds to the data fluctuations, shape (events, members)."""
-        return self._pull_data(x, rows)[:, None] * (self.stage.tangent(x) @ self.lam.astype(x.dtype))
-
-    def simulation_shift(self, x: Array, rows: slice) -> Array:
-        """What equation (10) adds to the simulation's fluctuations, shape (events, members)."""
-        pull = self.simulation_pull(x, rows)
-        return pull[:, None] * (self.stage.tangent(x) @ self.lam.astype(x.dtype))
-
-    def simulation_pull(self, x: Array, rows: slice) -> Array:
-        """``- w0 q0`` of the first step 1."""
-        return -self.stage.slopes(x, rows)[1].astype(x.dtype)
-
-    def _pull_data(self, x: Array, rows: slice) -> Array:
-        return data_pull(self.stage, x, rows)[0].astype(x.dtype)
-
-
-def data_pull(stage: Stage, x: Array, rows: slice) -> tuple[Array, Array]:
-    """``u (1 - q)`` and ``u q (1 - q)`` of data events in step 1."""
-    if stage.data_ones is None:  # pragma: no cover - guarded by callers
-        msg = "this stage has no data"
-        raise ValueError(msg)
-    q = expit(forward(stage.layout, stage.theta, x) + stage.offset)
-    u = stage.data_ones[rows]
-    return u * (1 - q), u * q * (1 - q)
+    def add(self, source: str, value: Array) -> None:
+        """Add to the right-hand side of a source."""
+        self.right[source] = self.right[source] + value if source in self.right else value
 
 
 def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, limit: int = 400) -> Array:
@@ -274,55 +211,94 @@ def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, 
     return vectors[:, :kept]
 
 
-def _accumulate(
-    stage: Stage,
-    links: Sequence[Link],
-    data: Sample,
-    simulation: Sample,
-    conditioning: Conditioning | None,
-) -> _Sums:
-    """One pass over data and simulation: curvature, projected fluctuations, link matrices."""
-    p, members = stage.basis.shape[1], simulation.fluctuations.members
+def _accumulate(stage: Stage, links: Sequence[Link], samples: Samples, level: Level | None = None) -> _Sums:
+    """One pass over all events: curvature, projected fluctuations, link matrices."""
+    p = stage.basis.shape[1]
     sums = _Sums(
         curvature=np.eye(p),
-        data=np.zeros((p, members)),
-        simulation=np.zeros((p, members)),
-        links=[np.zeros((p, link.response.stage.basis.shape[1])) for link in links],
         score=np.eye(p),
+        right={},
+        links=[np.zeros((p, link.response.stage.basis.shape[1])) for link in links],
     )
-    if stage.data_ones is not None:
-        _accumulate_data(sums, stage, data, conditioning)
-    for index, rows in simulation.blocks():
-        x = simulation.features[stage.level][rows]
-        pull_one, pull_zero, curvature = stage.slopes(x, rows)
-        phi = stage.tangent(x)
-        net = (pull_one - pull_zero).astype(x.dtype)
-        sums.curvature += phi.T @ (phi * curvature[:, None].astype(x.dtype))
-        sums.score += phi.T @ (phi * (net * net)[:, None])
-        g = simulation.fluctuations.block(index)
-        if conditioning is not None:
-            g = g + conditioning.simulation_shift(simulation.features["reco"][rows], rows)
-        sums.simulation += (phi * net[:, None]).T @ g
-        for matrix, link in zip(sums.links, links, strict=True):
+    if stage.measures:
+        for sample in (samples.data, *samples.backgrounds):
+            for index, rows in sample.blocks():
+                phi, _, pull_zero = _add_events(sums, stage, sample, index, rows)
+                if sample.name in samples.scales:
+                    sums.add(sample.name, np.multiply.outer(-(phi.T @ pull_zero), samples.scales[sample.name]))
+    means = [np.zeros(link.response.stage.basis.shape[1]) for link in links]
+    ones_vector = np.zeros(p)
+    for index, rows in samples.simulation.blocks():
+        phi, pull_one, pull_zero = _add_events(sums, stage, samples.simulation, index, rows)
+        net = (pull_one - pull_zero).astype(phi.dtype)
+        for name, v in samples.variations.items():
+            sums.add(name, interpolate(phi.T @ (net * v.up[rows]), phi.T @ (net * v.down[rows]), v.alpha))
+        if stage.measures:
+            _add_shifts(sums, stage, samples, rows, phi.T @ pull_zero)
+            if samples.backgrounds:
+                for name, change in samples.signal.items():
+                    sums.add(name, np.multiply.outer(-(phi.T @ pull_zero), change))
+        for k, link in enumerate(links):
             pull = pull_one if link.share == "ones" else -pull_zero
-            pull = np.where(link.rows[rows], pull, 0.0).astype(x.dtype)
+            pull = np.where(link.rows[rows], pull, 0.0).astype(phi.dtype)
             other = link.response.stage
-            matrix += (phi * pull[:, None]).T @ other.tangent(simulation.features[other.level][rows])
+            theirs = other.tangent(samples.simulation.features[other.level][rows])
+            sums.links[k] += (phi * pull[:, None]).T @ theirs
+            for name, (up, down) in link.shifts.items():
+                alpha = samples.shifts[name].alpha
+                sums.add(name, interpolate(phi.T @ (pull * up[rows]), phi.T @ (pull * down[rows]), alpha))
+            if level is not None and link.share == "ones":
+                means[k] += level.pulled[rows] @ theirs
+        if level is not None:
+            ones_vector += phi.T @ (np.where(level.generated[rows] != 0, pull_one, 0.0)).astype(phi.dtype)
+    if level is not None:
+        _keep_level(sums, links, samples, level, means, ones_vector)
     return sums
 
 
-def _accumulate_data(sums: _Sums, stage: Stage, data: Sample, conditioning: Conditioning | None) -> None:
-    for index, rows in data.blocks():
-        x = data.features[stage.level][rows]
-        pull, curvature = data_pull(stage, x, rows)
-        phi = stage.tangent(x)
-        pull = pull.astype(x.dtype)
-        sums.curvature += phi.T @ (phi * curvature[:, None].astype(x.dtype))
-        sums.score += phi.T @ (phi * (pull * pull)[:, None])
-        g = data.fluctuations.block(index)
-        if conditioning is not None:
-            g = g + conditioning.data_shift(x, rows)
-        sums.data += (phi * pull[:, None]).T @ g
+def _add_events(sums: _Sums, stage: Stage, sample: Sample, index: int, rows: slice) -> tuple[Array, Array, Array]:
+    """Curvature and fluctuations of a block of events; returns tangent features and pulls."""
+    x = sample.features[stage.level][rows]
+    pull_one, pull_zero, curvature = stage.slopes(x, rows, sample.name)
+    phi = stage.tangent(x)
+    net = (pull_one - pull_zero).astype(x.dtype)
+    weighted = phi * net[:, None]
+    sums.curvature += phi.T @ (phi * curvature[:, None].astype(x.dtype))
+    sums.score += weighted.T @ weighted
+    sums.add(sample.name, (weighted.T @ sample.fluctuations.block(index)).astype(np.float64))
+    return phi, pull_one, pull_zero
+
+
+def _add_shifts(sums: _Sums, stage: Stage, samples: Samples, rows: slice, here: Array) -> None:
+    """Change of class 0's pull when simulated events move at detector level."""
+    for name, shift in samples.shifts.items():
+        up = here - _pull_at(stage, shift.up[rows], rows)
+        down = -up if shift.down is None else here - _pull_at(stage, shift.down[rows], rows)
+        sums.add(name, interpolate(up, down, shift.alpha))
+
+
+def _pull_at(stage: Stage, x: Array, rows: slice) -> Array:
+    return stage.tangent(x).T @ stage.slopes(x, rows)[1].astype(x.dtype)
+
+
+def _keep_level(
+    sums: _Sums, links: Sequence[Link], samples: Samples, level: Level, means: Sequence[Array], ones_vector: Array
+) -> None:
+    """Take the change of the mean pull weight out of a member's target; see :class:`Level`."""
+    for k, link in enumerate(links):
+        if link.share == "ones":
+            sums.links[k] -= np.outer(ones_vector, means[k])
+            for name, (up, down) in link.shifts.items():
+                scalar = interpolate(level.pulled @ up, level.pulled @ down, samples.shifts[name].alpha)
+                sums.add(name, -np.outer(ones_vector, scalar))
+    difference = level.pulled - level.generated
+    total = np.zeros(samples.members)
+    for index, rows in samples.simulation.blocks():
+        total += difference[rows] @ samples.simulation.fluctuations.block(index)
+    sums.add(samples.simulation.name, -np.outer(ones_vector, total))
+    for name, v in samples.variations.items():
+        scalar = interpolate(difference @ v.up, difference @ v.down, v.alpha)
+        sums.add(name, -np.outer(ones_vector, scalar))
 
 
 def _factor(matrix: Array, what: str) -> tuple[Array, bool]:
@@ -339,10 +315,9 @@ def _factor(matrix: Array, what: str) -> tuple[Array, bool]:
 def refit(
     stage: Stage,
     links: Sequence[Link],
-    data: Sample,
-    simulation: Sample,
-    prior: Array | None,
-    conditioning: Conditioning | None = None,
+    samples: Samples,
+    prior: Array | None = None,
+    level: Level | None = None,
 ) -> Response:
     """Answer of one classifier to every member, equations (1)-(3) and (4)-(6).
 
@@ -352,12 +327,12 @@ def refit(
         The classifier.
     links : sequence of Link
         The classifiers whose ratios are part of this one's class weights.
-    data, simulation : Sample
+    samples : Samples
         Events with their fluctuations.
-    prior : array, shape (P, members), or None
+    prior : array, shape (P, members), optional
         Prior noise ``xi``; None for classifiers that are projections, not measurements.
-    conditioning : Conditioning, optional
-        Shifts the fluctuations onto posterior draws.
+    level : Level, optional
+        Normalisation of the pull weights that must be kept.
 
     Returns
     -------
@@ -368,28 +343,28 @@ def refit(
     ConvergenceError
         If negative weights make the curvature indefinite.
     """
-    sums = _accumulate(stage, links, data, simulation, conditioning)
+    sums = _accumulate(stage, links, samples, level)
     factor = _factor(sums.curvature, f"the {stage.level}-level classifier")
-    own = {"data": sums.data, "simulation": sums.simulation}
     if prior is not None:
-        own["prior"] = stage.basis.T @ prior
-    names = list(own)
-    for link in links:
-        names += [name for name in link.response.displacement if name not in names]
-    displacement = {}
-    for name in names:
-        right = own.get(name, np.zeros_like(sums.data))
-        for matrix, link in zip(sums.links, links, strict=True):
-            if name in link.response.displacement:
-                right = right + matrix @ link.response.displacement[name]
-        displacement[name] = cho_solve(factor, right)  # (2) and (5)
-    return Response(stage, displacement)
+        sums.add("prior", stage.basis.T @ prior)
+    for matrix, link in zip(sums.links, links, strict=True):
+        for name, d in link.response.displacement.items():
+            sums.add(name, matrix @ d)
+    return Response(stage, {name: cho_solve(factor, right) for name, right in sums.right.items()})  # (2) and (5)
 
 
-def posterior_axes(stage: Stage, data: Sample | None, simulation: Sample) -> tuple[Array, Array]:
+def shifted_ratios(stage: Stage, x: Array, shifts: Mapping[str, Shift]) -> dict[str, tuple[Array, Array]]:
+    """Change of a classifier's log ratio when its features shift, up and down, for each systematic."""
+    here = stage.forward(x)
+    out: dict[str, tuple[Array, Array]] = {}
+    for name, shift in shifts.items():
+        up = stage.forward(shift.up) - here
+        out[name] = up, -up if shift.down is None else stage.forward(shift.down) - here
+    return out
+
+
+def posterior_axes(stage: Stage, samples: Samples) -> tuple[Array, Array]:
     """Axes in which the linearised posterior of a classifier is close to N(0, 1).
-
-    ``data`` is needed only for step 1, whose class 1 it is.
 
     Returns
     -------
@@ -399,23 +374,58 @@ def posterior_axes(stage: Stage, data: Sample | None, simulation: Sample) -> tup
     precision : array, shape (p,)
         The eigenvalues.
     """
-    simulation = _silent(simulation)
-    sums = _accumulate(stage, [], simulation if data is None else _silent(data), simulation, None)
+    sums = _accumulate(stage, [], samples.silent())
     values, vectors = np.linalg.eigh(sums.curvature)
     if values[0] <= 0:
         _factor(sums.curvature, "step 1")
     return vectors * np.sqrt(values), values
 
 
-def _silent(sample: Sample) -> Sample:
-    """The sample with no members, for passes that need only the curvature."""
-    return Sample(sample.features, Fluctuations(len(sample), 0, 0))
+@dataclass(frozen=True)
+class Conditioning:
+    """Fluctuations moved, by the least amount, so that they reproduce given posterior draws.
+
+    Attributes
+    ----------
+    stage : Stage
+        Step 1 of the first iteration.
+    lam : array, shape (p, members)
+        Equation (9).
+    """
+
+    stage: Stage
+    lam: Array
+
+    def apply(self, samples: Samples) -> Samples:
+        """Samples whose event fluctuations are moved by equation (10)."""
+        return replace(
+            samples,
+            data=self.moved(samples.data),
+            simulation=self.moved(samples.simulation),
+            backgrounds=tuple(self.moved(b) for b in samples.backgrounds),
+        )
+
+    def moved(self, sample: Sample) -> Sample:
+        """One sample, moved."""
+        x = sample.features["reco"]
+
+        def move(index: int) -> Array:
+            rows = slice(index * BLOCK, min((index + 1) * BLOCK, len(sample)))
+            pull_one, pull_zero, _ = self.stage.slopes(x[rows], rows, sample.name)
+            net = (pull_one - pull_zero).astype(x.dtype)
+            return net[:, None] * (self.stage.tangent(x[rows]) @ self.lam.astype(x.dtype))  # (10)
+
+        return replace(sample, fluctuations=sample.fluctuations.moved(move))
+
+    def moved_prior(self, prior: Array) -> Array:
+        """Prior noise ``xi``, moved by equation (10)."""
+        return prior + self.stage.basis @ self.lam
 
 
-def condition_on(
-    stage: Stage, data: Sample, simulation: Sample, prior: Array, axes: Array, draws: Array
-) -> Conditioning:
+def condition_on(stage: Stage, samples: Samples, prior: Array, axes: Array, draws: Array) -> Conditioning:
     """Equations (7)-(9): the least change of the fluctuations that reproduces posterior draws.
+
+    Only what the posterior knows takes part: events and prior, not systematic variations or yields.
 
     Parameters
     ----------
@@ -428,7 +438,7 @@ def condition_on(
     draws : array, shape (members, p)
         Whitened posterior draws ``z``.
     """
-    sums = _accumulate(stage, [], data, simulation, None)
-    b = sums.data + sums.simulation + stage.basis.T @ prior  # (7)
+    sums = _accumulate(stage, [], Samples(samples.data, samples.simulation, samples.backgrounds))
+    b = np.sum(list(sums.right.values()), axis=0) + stage.basis.T @ prior  # (7)
     lam = cho_solve(_factor(sums.score, "step 1"), axes @ draws.T - b)  # (8), (9)
     return Conditioning(stage, lam)

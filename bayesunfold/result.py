@@ -12,10 +12,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, check_finite, effective_size
+from bayesunfold._validate import as_features, check_finite, check_positive, effective_size
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.errors import InputError
-from bayesunfold.events import Data, Simulation
+from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.inference.draws import Draws, LinearizedPosterior
 from bayesunfold.inference.linearized import linearize_step1, step1_events
 from bayesunfold.loop import Iteration
@@ -63,6 +63,9 @@ class UnfoldingResult:
         All settings and the seed.
     seconds : dict
         Time spent in training, posterior and members.
+    backgrounds : tuple of Background
+    closure_weights : array, shape (n,), or None
+        Point-estimate weights unfolded from pseudo-data, made by :meth:`estimate_bias`.
     """
 
     simulation: Simulation
@@ -75,6 +78,8 @@ class UnfoldingResult:
     history: tuple[dict[str, Any], ...]
     configuration: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
+    backgrounds: tuple[Background, ...] = ()
+    closure_weights: Array | None = None
 
     def __len__(self) -> int:
         return len(self.simulation)
@@ -126,14 +131,16 @@ class UnfoldingResult:
         if names is not None and names != self.simulation.gen_names and self.simulation.gen_named:
             msg = f"gen_new has columns {names}; the unfolding used {self.simulation.gen_names}, in this order."
             raise InputError(msg)
-        check_finite(x, None, "gen_new", self.simulation.gen_names, "remove those rows.")
         m = self.members
+        may_miss = m.events.scale_gen.undefined > 0
+        checked = np.where(may_miss & np.isnan(x), 0.0, x)
+        check_finite(checked, None, "gen_new", self.simulation.gen_names, "remove those rows.")
         z = m.events.scale_gen(x)
         stage = m.push_response.stage
         push = np.exp(forward(stage.layout, stage.theta, z))
         both = m.events.both
         unit = m.events.weight[both].sum() / self.simulation.weight[both].sum()
-        nominal_norm = m.data_yield / (m.events.weight * m.weights.push)[m.events.pass_reco].sum()
+        nominal_norm = m.signal_yield / (m.events.weight * m.weights.push)[m.events.pass_reco].sum()
         change = m.push_response.log_ratio_change(z)
         members = np.exp(change) * push[:, None] * unit * m.norm()
         return xr.DataArray(
@@ -158,7 +165,8 @@ class UnfoldingResult:
             raise InputError(msg)
         name = names[0] if names is not None else "observable"
         rows = sim.pass_gen if level == "gen" else sim.pass_reco
-        check_finite(array, rows, "values", (name,), f"they must exist in every event that passes {level}.")
+        checked = np.where(np.isnan(array), 0.0, array) if sim.undefined == "indicator" else array
+        check_finite(checked, rows, "values", (name,), f"they must exist in every event that passes {level}.")
         return name, array[:, 0]
 
     def spectrum(
@@ -167,7 +175,7 @@ class UnfoldingResult:
         bins: ArrayLike | Sequence[ArrayLike],
         *,
         normalization: Normalization = "yield",
-        luminosity: float | None = None,
+        luminosity: float | tuple[float, float] | None = None,
         centre: str = "nominal",
     ) -> Spectrum:
         """Posterior histogram of any particle-level observable, in any binning.
@@ -181,6 +189,9 @@ class UnfoldingResult:
             Strictly increasing, half open.
         normalization : {"yield", "shape", "density"}
             Events per bin; fraction of all events (outside the bins included); events per unit of the observable.
+        luminosity : float or (float, float), optional
+            Divides the spectrum: events become a cross section in its inverse unit. A second number is the relative
+            uncertainty, one nuisance parameter a member and a source of its own. Not for shapes.
         centre : {"nominal", "draws"}
             Whether draws are shifted so that their mean is the point estimate.
 
@@ -213,15 +224,13 @@ class UnfoldingResult:
         bins: ArrayLike | Sequence[ArrayLike],
         level: str,
         normalization: Normalization,
-        luminosity: float | None,
+        luminosity: float | tuple[float, float] | None,
         centre: str,
     ) -> Spectrum:
         if normalization not in ("yield", "shape", "density"):
             msg = f"normalization is {normalization!r}; it must be 'yield', 'shape' or 'density'."
             raise InputError(msg)
-        if luminosity is not None:
-            msg = f"luminosity={luminosity!r} is not supported yet; divide the spectrum by it yourself."
-            raise InputError(msg)
+        size, uncertainty = _luminosity(luminosity, normalization)
         if centre not in ("nominal", "draws"):
             msg = f"centre is {centre!r}; it must be 'nominal' or 'draws'."
             raise InputError(msg)
@@ -231,29 +240,44 @@ class UnfoldingResult:
         rows = self.simulation.pass_gen if level == "gen" else self.simulation.pass_reco
         index = bin_index(values, edges, rows)
         n_bins = int(np.prod([len(e) - 1 for e in edges]))
-        groups = np.where(index >= 0, index, np.where(rows, n_bins, -1))  # one more group: outside
+        missing = rows & np.any([np.isnan(v) for v in values], axis=0)
+        # two more groups: outside the bins, and undefined
+        groups = np.where(index >= 0, index, np.where(missing, n_bins + 1, np.where(rows, n_bins, -1)))
         weight = self.nominal if level == "gen" else self._nominal_reco()
-        finish = _Finish(project(groups, weight, n_bins + 1), edges, normalization, centre)
+        finish = _Finish(project(groups, weight, n_bins + 2), edges, normalization, centre, size)
 
-        def make(source: str | None) -> Callable[[], Array]:
-            return lambda: finish(self.members.accumulate(groups, n_bins + 1, source))
+        def make(source: str) -> Callable[[], Array]:
+            return lambda: finish(self.members.accumulate(groups, n_bins + 2, source))
 
-        drawn = self.members.accumulate(groups, n_bins + 1, reco=level == "reco")
+        drawn = self.members.accumulate(groups, n_bins + 2, reco=level == "reco")
         sources = {name: make(name) for name in self.members.sources} if level == "gen" else {}
+        factor = 1.0 / (1.0 + uncertainty * self._luminosity_pulls())
+        if uncertainty > 0:
+            sources["luminosity"] = lambda: np.outer(factor, finish.nominal)
+        bias = None
+        if self.closure_weights is not None and level == "gen":
+            bias = finish.nominal_of(project(groups, self.closure_weights, n_bins + 2)) - finish.nominal
         return Spectrum(
             edges=edges,
-            values=finish(drawn),
+            values=finish(drawn) * factor[:, None],
             nominal=finish.nominal,
             names=names,
-            outside=drawn[:, -1],
+            outside=drawn[:, n_bins],
+            undefined=drawn[:, n_bins + 1],
             normalization=normalization,
             sources=sources,
+            bias=bias,
         )
+
+    def _luminosity_pulls(self) -> Array:
+        """The luminosity's nuisance parameter of each member."""
+        seed = int(self.configuration["random_seed"])
+        return np.random.Generator(np.random.Philox(key=[seed, 10_005])).standard_normal(self.members.n_members)
 
     def _nominal_reco(self) -> Array:
         m = self.members
         v = np.where(m.events.pass_reco, m.events.weight * m.weights.push, 0.0)
-        return v * m.data_yield / v.sum()
+        return v * m.signal_yield / v.sum()
 
     def spectra(self, bins: Mapping[str, ArrayLike], **options: Any) -> dict[str, Spectrum]:
         """Several particle-level features at once, member by member.
@@ -299,6 +323,74 @@ class UnfoldingResult:
             bottom += block.sum(axis=0, dtype=np.float64)
         drawn = top / bottom
         return xr.DataArray(drawn - drawn.mean() + nominal, dims="draw", attrs={"nominal": nominal})
+
+    def profile(self, x: Observable, y: Observable, bins: ArrayLike) -> xr.DataArray:
+        """Posterior mean of one observable in bins of another.
+
+        Parameters
+        ----------
+        x, y : str or array of shape (n,)
+            Particle-level observables; ``y`` is averaged in bins of ``x``.
+        bins : array of edges
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions ``(draw, bin)``, centred on the point estimate, which is the coordinate ``nominal``; NaN in bins
+            without events.
+        """
+        (_, xs), (_, ys) = self._observable(x, "gen"), self._observable(y, "gen")
+        (edges,) = as_axes([xs], bins)
+        gen = self.simulation.pass_gen & np.isfinite(ys)
+        groups = bin_index([xs], (edges,), gen)
+        n_bins = len(edges) - 1
+        values = np.where(gen, ys, 0.0)
+        bottom = self.members.accumulate(groups, n_bins)
+        top = self.members.accumulate(groups, n_bins, values=values)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn = top / bottom
+            nominal = project(groups, self.nominal * values, n_bins) / project(groups, self.nominal, n_bins)
+        drawn = drawn - drawn.mean(axis=0) + nominal
+        coords = {"bin": 0.5 * (edges[1:] + edges[:-1]), "nominal": ("bin", nominal)}
+        return xr.DataArray(drawn, dims=("draw", "bin"), coords=coords)
+
+    def estimate_bias(self) -> UnfoldingResult:
+        """Unfold pseudo-data from the answer itself, to see what stopping early and the prior leave behind.
+
+        The pseudo-data are the simulated events at detector level with their unfolded weights, so they have no
+        fluctuation of their own; the same number of iterations is run with the same information as the data. What comes
+        out minus what went in is the bias that the method has at the answer.
+
+        Returns
+        -------
+        UnfoldingResult
+            The same result, whose particle-level spectra carry ``bias``.
+
+        Warns
+        -----
+        BiasWarning
+            Where the bias exceeds half the band in one of ten bins of a feature.
+        """
+        from bayesunfold.studies.checks import estimate_bias
+
+        return estimate_bias(self)
+
+    def prior_dependence(self, factor: ArrayLike | Callable[[Array], ArrayLike]) -> dict[str, Array]:
+        """Shift of the answer, in units of its band, when unfolding starts from another generator.
+
+        Parameters
+        ----------
+        factor : array, shape (n,), or callable
+            By which generator weights are multiplied; a callable gets the particle-level features (n, d_gen).
+
+        Returns
+        -------
+        dict of str to array
+            By particle-level feature: (new - old) / band in ten bins of equal generator population.
+        """
+        from bayesunfold.studies.checks import prior_dependence
+
+        return prior_dependence(self, factor)
 
     @property
     def model(self) -> pm.Model:
@@ -359,22 +451,43 @@ class UnfoldingResult:
 
 
 class _Finish:
-    """Turns summed weights, with the outside in the last column, into a spectrum's numbers."""
+    """Turns summed weights, with outside and undefined in the last columns, into a spectrum's numbers."""
 
-    def __init__(self, nominal: Array, edges: tuple[Array, ...], normalization: Normalization, centre: str) -> None:
-        self.normalization, self.centre = normalization, centre
+    def __init__(
+        self, nominal: Array, edges: tuple[Array, ...], normalization: Normalization, centre: str, luminosity: float
+    ) -> None:
+        self.normalization, self.centre, self.luminosity = normalization, centre, luminosity
         volume = np.ones(1)
         for edge in edges:
             volume = np.multiply.outer(volume, np.diff(edge)).ravel()
         self.volume = volume
-        self.nominal = self._scale(nominal[None])[0]
+        self.nominal = self.nominal_of(nominal)
+
+    def nominal_of(self, sums: Array) -> Array:
+        """One spectrum, in the normalisation asked for."""
+        return self._scale(sums[None])[0]
 
     def _scale(self, sums: Array) -> Array:
-        inside = sums[:, :-1]
+        inside = sums[:, :-2]
         if self.normalization == "shape":
             return inside / sums.sum(axis=1, keepdims=True)
-        return inside / self.volume if self.normalization == "density" else inside
+        return (inside / self.volume if self.normalization == "density" else inside) / self.luminosity
 
     def __call__(self, sums: Array) -> Array:
         drawn = self._scale(sums)
         return drawn - drawn.mean(axis=0) + self.nominal if self.centre == "nominal" else drawn
+
+
+def _luminosity(luminosity: float | tuple[float, float] | None, normalization: str) -> tuple[float, float]:
+    """Size and relative uncertainty."""
+    if luminosity is None:
+        return 1.0, 0.0
+    if normalization == "shape":
+        msg = "a shape has no luminosity; use normalization='yield' or 'density'."
+        raise InputError(msg)
+    size, uncertainty = luminosity if isinstance(luminosity, tuple) else (luminosity, 0.0)
+    check_positive(size, "luminosity")
+    if not 0 <= uncertainty < 0.5:
+        msg = f"the luminosity's relative uncertainty is {uncertainty!r}; it must lie in [0, 0.5), 0.02 is 2 %."
+        raise InputError(msg)
+    return float(size), float(uncertainty)

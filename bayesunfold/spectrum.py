@@ -65,6 +65,8 @@ class Spectrum:
         Observable of each axis.
     outside : array, shape (draws,)
         What falls into no bin (under- and overflow together), draw by draw, in units of the yield.
+    undefined : array, shape (draws,)
+        Events in which the observable does not exist, draw by draw, in units of the yield.
     normalization : {"yield", "shape", "density"}
         Events per bin; fraction of all events, outside included; events per unit of the observable.
     sources : mapping of str to callable, optional
@@ -95,6 +97,7 @@ class Spectrum:
     nominal: Array
     names: tuple[str, ...] = ("observable",)
     outside: Array | None = None
+    undefined: Array | None = None
     normalization: Normalization = "yield"
     method: str = "OmniFold"
     sources: Mapping[str, Callable[[], Array]] = field(default_factory=dict, repr=False, compare=False)

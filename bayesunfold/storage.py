@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,22 @@ import xarray as xr
 
 from bayesunfold.checkpoint import atomic_write, pack_iterations, unpack_iterations
 from bayesunfold.errors import FileFormatError, InputError
-from bayesunfold.events import Data, Simulation
+from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.fluctuations import Samples, Variation
 from bayesunfold.inference.draws import Draws
 from bayesunfold.loop import Iteration, Weights, apply_weights, build_stages
 from bayesunfold.members import Members
 from bayesunfold.network import Network
 from bayesunfold.prepare import prepare
-from bayesunfold.propagation import Conditioning, Fluctuations, Response, Sample, Stage
+from bayesunfold.propagation import Conditioning, Response, Stage
 from bayesunfold.result import UnfoldingResult
-from bayesunfold.standardize import Standardizer
+from bayesunfold.run import make_samples
+from bayesunfold.standardize import STATE, Standardizer
 
 __all__ = ["FORMAT_VERSION", "load", "save"]
 
 FORMAT = "bayesunfold-result"
 FORMAT_VERSION = 1
-STANDARDIZER_STATE = ("centre", "scale", "power", "mean", "mixing")
 
 
 def __dir__() -> list[str]:
@@ -128,7 +130,6 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
         "pass_reco": sim.pass_reco.astype(np.int8),
         "data": result.data.features,
         "data_weight": result.data.weight,
-        "yield_factor": m.yield_factor,
         "push_basis": m.push_response.stage.basis,
         "first_basis": result.first_stage.basis,
         "z": result.draws.z,
@@ -137,13 +138,19 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
     for level, scale in (("gen", m.events.scale_gen), ("reco", m.events.scale_reco)):
         arrays |= {f"scale_{level}_{k}": v for k, v in scale.state().items()}
     arrays |= {f"iteration_{k}": v for k, v in pack_iterations(result.iterations).items() if k != "notes"}
-    for source, d in m.push_response.displacement.items():
-        arrays[f"push_{source}"] = d
+    arrays |= {f"push_{k}": d for k, d in enumerate(m.push_response.displacement.values())}
     if m.fakes_response is not None:
         arrays["fakes_basis"] = m.fakes_response.stage.basis
-        arrays |= {f"fakes_{source}": d for source, d in m.fakes_response.displacement.items()}
-    if m.conditioning is not None:
-        arrays["lam"] = m.conditioning.lam
+        arrays |= {f"fakes_{k}": d for k, d in enumerate(m.fakes_response.displacement.values())}
+    if m.lam is not None:
+        arrays["lam"] = m.lam
+    arrays |= {f"signal_{k}": change for k, change in enumerate(m.samples.signal.values())}
+    for k, b in enumerate(result.backgrounds):
+        arrays |= {f"background_{k}_features": b.features, f"background_{k}_weight": b.weight}
+    for k, v in enumerate(m.samples.variations.values()):
+        arrays |= {f"variation_{k}_alpha": v.alpha, f"variation_{k}_up": v.up, f"variation_{k}_down": v.down}
+    if result.closure_weights is not None:
+        arrays["closure_weights"] = result.closure_weights
     arrays |= {f"stats_{k}": v for k, v in result.draws.sample_stats.items() if v.dtype.kind in "fiu"}
     arrays |= {f"stats_{k}": v.astype(np.int8) for k, v in result.draws.sample_stats.items() if v.dtype.kind == "b"}
     notes = {
@@ -155,8 +162,14 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
         "gen_names": sim.gen_names,
         "reco_names": sim.reco_names,
         "named": [sim.gen_named, sim.reco_named],
+        "undefined": [sim.undefined, result.data.undefined],
         "sources": list(m.push_response.displacement),
-        "seed": str(m.simulation.fluctuations.seed),
+        "fakes_sources": [] if m.fakes_response is None else list(m.fakes_response.displacement),
+        "signal": list(m.samples.signal),
+        "variations": list(m.samples.variations),
+        "backgrounds": [
+            [b.name, b.relative_uncertainty, b.undefined, list(b.names), b.named] for b in result.backgrounds
+        ],
         "chains": result.draws.chains,
         "negative_data": m.negative_data,
     }
@@ -182,16 +195,17 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
         weight=arrays["weight"],
         pass_gen=arrays["pass_gen"].astype(bool),
         pass_reco=arrays["pass_reco"].astype(bool),
+        undefined=notes["undefined"][0],
     )
     simulation.gen_names, simulation.reco_names = tuple(notes["gen_names"]), tuple(notes["reco_names"])
     simulation.gen_named, simulation.reco_named = notes["named"]
-    data = Data(arrays["data"], weight=arrays["data_weight"])
+    data = Data(arrays["data"], weight=arrays["data_weight"], undefined=notes["undefined"][1])
     data.names = simulation.reco_names
     scales = {
-        f"scale_{level}": Standardizer(**{k: arrays[f"scale_{level}_{k}"] for k in STANDARDIZER_STATE})
-        for level in ("gen", "reco")
+        f"scale_{level}": Standardizer(**{k: arrays[f"scale_{level}_{k}"] for k in STATE}) for level in ("gen", "reco")
     }
-    events = prepare(simulation, data, **scales)
+    backgrounds = tuple(_background(arrays, k, *note) for k, note in enumerate(notes["backgrounds"]))
+    events = prepare(simulation, data, backgrounds, **scales)
     configuration = notes["configuration"]
     network = Network(**configuration["network"])
     layouts = (network.layout(events.reco.shape[1]), network.layout(events.gen.shape[1]))
@@ -199,24 +213,36 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
     packed["notes"] = np.array(json.dumps(notes["iteration_notes"]))
     records = unpack_iterations(packed)
     first, last, weights = _replay(events, layouts, records, configuration["efficiency"])
-    members_n = arrays["z"].shape[0]
-    sources = notes["sources"]
     first_stage = _with_basis(first.step1, arrays["first_basis"])
     fakes = None
     if last.fakes is not None:
-        fakes = Response(
-            _with_basis(last.fakes, arrays["fakes_basis"]),
-            {s: arrays[f"fakes_{s}"] for s in sources if f"fakes_{s}" in arrays},
-        )
+        displacement = {name: arrays[f"fakes_{k}"] for k, name in enumerate(notes["fakes_sources"])}
+        fakes = Response(_with_basis(last.fakes, arrays["fakes_basis"]), displacement)
+    samples = make_samples(events, arrays["z"].shape[0], configuration["random_seed"])
+    if "lam" in arrays:
+        samples = Conditioning(first_stage, arrays["lam"]).apply(samples)
+    samples = Samples(
+        samples.data,
+        samples.simulation,
+        samples.backgrounds,
+        {
+            name: Variation(*(arrays[f"variation_{k}_{part}"] for part in ("alpha", "up", "down")))
+            for k, name in enumerate(notes["variations"])
+        },
+        {},
+        {name: arrays[f"signal_{k}"] for k, name in enumerate(notes["signal"])},
+    )
     members = Members(
         events,
         weights,
-        Sample({"gen": events.gen, "reco": events.reco}, Fluctuations(len(events.gen), members_n, int(notes["seed"]))),
-        Response(_with_basis(last.step2, arrays["push_basis"]), {s: arrays[f"push_{s}"] for s in sources}),
+        samples,
+        Response(
+            _with_basis(last.step2, arrays["push_basis"]),
+            {name: arrays[f"push_{k}"] for k, name in enumerate(notes["sources"])},
+        ),
         fakes,
-        Conditioning(first_stage, arrays["lam"]) if "lam" in arrays else None,
-        float(events.data_weight.sum()),
-        arrays["yield_factor"],
+        arrays.get("lam"),
+        events.signal_yield,
         notes["negative_data"],
     )
     stats = {k.removeprefix("stats_"): v for k, v in arrays.items() if k.startswith("stats_")}
@@ -231,7 +257,18 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
         history=tuple(notes["history"]),
         configuration=configuration,
         seconds=notes["seconds"],
+        backgrounds=backgrounds,
+        closure_weights=arrays.get("closure_weights"),
     )
+
+
+def _background(
+    arrays: dict[str, np.ndarray], k: int, name: str, uncertainty: float, undefined: Any, names: list[str], named: bool
+) -> Background:
+    features, weight = arrays[f"background_{k}_features"], arrays[f"background_{k}_weight"]
+    background = Background(features, weight, name, uncertainty, undefined)
+    background.names, background.named = tuple(names), named
+    return background
 
 
 def _replay(events: Any, layouts: Any, records: list[Iteration], efficiency: Any) -> tuple[Any, Any, Weights]:
@@ -249,4 +286,4 @@ def _replay(events: Any, layouts: Any, records: list[Iteration], efficiency: Any
 
 def _with_basis(stage: Stage, basis: np.ndarray) -> Stage:
     """The stage with the stored directions: eigenvectors may differ between machines."""
-    return Stage(stage.layout, stage.theta, basis, stage.level, stage.ones, stage.zeros, stage.offset, stage.data_ones)
+    return replace(stage, basis=basis)

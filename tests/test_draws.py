@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.inference.draws import LinearizedPosterior, sample_advi
+from bayesunfold.inference.draws import ADVI_STEPS, LinearizedPosterior, sample_advi
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_advi_of_many_events_is_the_gaussian(posterior):
     draws = sample_advi(posterior, 2000, np.random.default_rng(5))
     assert np.all(np.abs(draws.z.mean(axis=0)) < 5 / np.sqrt(2000) + 0.1)
     assert np.all(np.abs(draws.z.std(axis=0) - 1) < 5 / np.sqrt(4000) + 0.1)
-    assert len(draws.elbo) == 400
+    assert len(draws.elbo) == ADVI_STEPS
 
 
 def test_projection_of_a_linear_change_is_its_displacement(posterior):

@@ -37,7 +37,10 @@ NAN = np.where(np.arange(12) == 3, np.nan, X)
         ({"pass_gen": X < 0.5, "pass_reco": X > 0.5}, InputError, ["both levels"]),
         ({"pass_gen": X < 0.5, "pass_reco": X < 0.5}, InputError, ["neither"]),
         ({"weight": np.where(X < 0.5, -1.0, 2.0), "pass_reco": X < 0.5}, InputError, ["passing reco"]),
-        ({"undefined": "indicator"}, InputError, ["not supported yet"]),
+        ({"undefined": "nan"}, InputError, ["'error' or 'indicator'"]),
+        ({"gen": np.where(X < 0.5, np.nan, X)}, InputError, ['undefined="indicator"']),
+        ({"gen": np.where(X < 0.5, np.inf, X), "undefined": "indicator"}, InputError, ["infin"]),
+        ({"gen": np.column_stack([X, np.full_like(X, np.nan)]), "undefined": "indicator"}, InputError, ["in no event"]),
     ],
 )
 def test_bad_simulation(arguments, error, words):
@@ -107,7 +110,6 @@ def test_no_overlap_names_the_feature():
         ({"iterations": True}, "whole number"),
         ({"inference": "vi"}, "'advi', 'nuts', 'laplace'"),
         ({"efficiency": "none"}, "'learned', 'prior'"),
-        ({"efficiency": "prior"}, "not supported yet"),
         ({"inference": "nuts", "draws": 250}, "multiple of 4"),
         ({"draws": 1}, "at least 2"),
         ({"network": 3}, "bayesunfold.Network"),
@@ -135,10 +137,12 @@ def test_bad_networks(settings, words):
         bu.Network(**settings)
 
 
-def test_what_is_not_honoured_yet_is_refused(toy):
+def test_wrong_kinds_of_arguments_are_refused(toy):
     unfolder = bu.OmniFold(1, progressbar=False)
     for name in ("backgrounds", "systematics"):
-        with pytest.raises(InputError, match="not supported yet"):
+        with pytest.raises(InputTypeError, match="holds a object"):
             unfolder.fit(toy.simulation, toy.measurement, **{name: [object()]})
+    with pytest.raises(InputTypeError, match="pass a list"):
+        unfolder.fit(toy.simulation, toy.measurement, bu.Background([1.0, 2.0]))
     with pytest.raises(InputTypeError, match="Simulation"):
         unfolder.fit(toy.gen, toy.measurement)

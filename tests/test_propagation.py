@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from bayesunfold.fluctuations import Fluctuations, Sample, Samples, Shift, Variation
 from bayesunfold.mlp import Layout
 from bayesunfold.propagation import (
-    Conditioning,
-    Fluctuations,
+    Level,
     Link,
-    Sample,
     Stage,
     condition_on,
     leading_directions,
     posterior_axes,
     refit,
+    shifted_ratios,
 )
 
 LAYOUT = Layout((3, 1), "tanh", (1.5,))
@@ -24,14 +24,26 @@ ALL = np.eye(4)
 
 
 class _Fixed(Fluctuations):
-    """Fluctuations given by hand."""
+    """Fluctuations given by hand, float64 so that finite differences can be compared."""
 
-    def __init__(self, values):
-        super().__init__(*values.shape, seed=0)
+    def __init__(self, values, move=None):
+        super().__init__(*values.shape, seed=0, move=move)
         self.values = values
 
     def block(self, index):
-        return self.values[index * 4096 : (index + 1) * 4096]
+        g = self.values[index * 4096 : (index + 1) * 4096]
+        return g if self.move is None else g + self.move(index)
+
+    def moved(self, move):
+        return _Fixed(self.values, move)
+
+
+def _samples(gen, reco, data, g_data, g_sim, **more):
+    return Samples(
+        Sample("data", {"reco": data}, _Fixed(g_data)),
+        Sample("simulation", {"gen": gen, "reco": reco}, _Fixed(g_sim)),
+        **more,
+    )
 
 
 def _design(x):
@@ -105,21 +117,19 @@ def events():
     return gen, reco, data, v, np.ones(200)
 
 
-def _propagate(events, g_data, g_sim, xi, iterations, basis=ALL, conditioning=None):
+def _propagate(events, g_data, g_sim, xi, iterations, basis=ALL, **more):
     gen, reco, data, v, u = events
-    samples = (
-        Sample({"reco": data}, _Fixed(g_data)),
-        Sample({"gen": gen, "reco": reco}, _Fixed(g_sim)),
-    )
+    samples = _samples(gen, reco, data, g_data, g_sim, **more)
     rows = np.ones(len(gen), bool)
     two = None
     for ref in _nominal(events, iterations):
         step1 = Stage(LAYOUT, ref["one"], basis, "reco", np.zeros(len(gen)), ref["w0"], ref["offset"], u)
         step2 = Stage(LAYOUT, ref["two"], basis, "gen", ref["ones"], v, 0.0)
         links = [] if two is None else [Link(two, "zeros", rows)]
-        one = refit(step1, links, *samples, xi, conditioning)
-        links = [Link(one, "ones", rows)] + ([] if two is None else [Link(two, "ones", rows)])
-        two = refit(step2, links, *samples, None, conditioning)
+        one = refit(step1, links, samples, xi)
+        moved = shifted_ratios(step1, reco, samples.shifts)
+        links = [Link(one, "ones", rows, moved)] + ([] if two is None else [Link(two, "ones", rows)])
+        two = refit(step2, links, samples)
     return one, two
 
 
@@ -164,11 +174,11 @@ def test_conditioning_reproduces_the_draws(events):
     g_data, g_sim, xi = rng.exponential(size=(200, 6)) - 1, rng.exponential(size=(300, 6)) - 1, rng.normal(size=(4, 6))
     ref = _nominal(events, 1)[0]
     stage = Stage(LAYOUT, ref["one"], ALL, "reco", np.zeros(300), ref["w0"], ref["offset"], u)
-    samples = Sample({"reco": data}, _Fixed(g_data)), Sample({"gen": gen, "reco": reco}, _Fixed(g_sim))
-    axes, precision = posterior_axes(stage, *samples)
+    samples = _samples(gen, reco, data, g_data, g_sim)
+    axes, precision = posterior_axes(stage, samples)
     draws = rng.standard_normal((6, 4))
-    conditioning = condition_on(stage, *samples, xi, axes, draws)
-    moved = refit(stage, [], *samples, xi + ALL @ conditioning.lam, conditioning)
+    conditioning = condition_on(stage, samples, xi, axes, draws)
+    moved = refit(stage, [], conditioning.apply(samples), conditioning.moved_prior(xi))
     # C1' d = z, with A1 = C1 C1'
     np.testing.assert_allclose(axes.T @ moved.total(), draws.T, atol=1e-9)
     curvature = axes @ axes.T
@@ -181,11 +191,123 @@ def test_conditioning_on_its_own_answer_moves_nothing(events):
     g_data, g_sim, xi = rng.normal(size=(200, 2)), rng.normal(size=(300, 2)), rng.normal(size=(4, 2))
     ref = _nominal(events, 1)[0]
     stage = Stage(LAYOUT, ref["one"], ALL, "reco", np.zeros(300), ref["w0"], ref["offset"], u)
-    samples = Sample({"reco": data}, _Fixed(g_data)), Sample({"gen": gen, "reco": reco}, _Fixed(g_sim))
-    axes, _ = posterior_axes(stage, *samples)
-    own = refit(stage, [], *samples, xi).total()
-    conditioning: Conditioning = condition_on(stage, *samples, xi, axes, (axes.T @ own).T)
+    samples = _samples(gen, reco, data, g_data, g_sim)
+    axes, _ = posterior_axes(stage, samples)
+    own = refit(stage, [], samples, xi).total()
+    conditioning = condition_on(stage, samples, xi, axes, (axes.T @ own).T)
     np.testing.assert_allclose(conditioning.lam, 0.0, atol=1e-9)
+
+
+def _nudged(events, variation, iterations, step):
+    """The refitted loop with every simulated event's weight changed by ``step`` times the variation."""
+    return _loop(events, np.zeros(200), step * variation, np.zeros(4), iterations)[0]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_weight_systematics_equal_the_refitted_loop(events, sign):
+    rng = np.random.default_rng(8)
+    up, down = rng.normal(size=300), rng.normal(size=300)
+    variation = Variation(np.array([sign]), up, down)
+    silent = np.zeros((200, 1)), np.zeros((300, 1)), np.zeros((4, 1))
+    _, two = _propagate(events, *silent, 3, variations={"scale": variation})
+    change = two.log_ratio_change(events[0], "scale")[:, 0]
+    step, v = 1e-4, up if sign > 0 else down
+    expected = (_nudged(events, v, 3, step) - _nudged(events, v, 3, -step)) / (2 * step)
+    np.testing.assert_allclose(change, expected, rtol=1e-6, atol=2e-7)
+    assert two.displacement["simulation"] == pytest.approx(0.0)
+
+
+def test_shifted_features_equal_the_refitted_loop(events):
+    """Energy scales: the loop refitted with simulated detector-level features moved, one-sided and linear."""
+    gen, reco, data, v, u = events
+    rng = np.random.default_rng(9)
+    direction = 0.3 * rng.normal(size=reco.shape) + 0.5
+    silent = np.zeros((200, 2)), np.zeros((300, 2)), np.zeros((4, 2))
+    step = 1e-4
+
+    def moved(size):
+        nominal = _nominal(events, 2)
+        log_nu, phi_g = np.zeros(300), _design(gen)
+        for ref in nominal:
+            w0 = ref["c"] * v * np.exp(log_nu)
+            phi_r = _design(reco + size * direction)
+            one = _newton(
+                np.r_[_design(data), phi_r], np.r_[u, np.zeros(300)], np.r_[np.zeros(200), w0], ref["offset"], 0.0
+            )
+            two = _newton(phi_g, ref["c2"] * v * np.exp(log_nu + phi_r @ one), v, 0.0, 0.0)
+            log_nu = phi_g @ two
+        return log_nu
+
+    shift = Shift(np.array([1.0, -2.0]), reco + step * direction, None)
+    _, two = _propagate(events, *silent, 2, shifts={"jes": shift})
+    change = two.log_ratio_change(gen, "jes") / step
+    expected = (moved(step) - moved(-step)) / (2 * step)
+    np.testing.assert_allclose(change[:, 0], expected, rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(change[:, 1], -2 * expected, rtol=2e-3, atol=4e-4)
+
+
+def test_backgrounds_equal_the_refitted_step_1(events):
+    """Events of a background and the signal's total, which is what the data hold beyond it."""
+    gen, reco, data, v, u = events
+    rng = np.random.default_rng(10)
+    background = rng.normal(1.0, 1.0, (80, 3))
+    b = 0.3 + rng.random(80)
+    g, signal = rng.normal(size=(80, 1)), np.array([0.4])
+    w0 = v * 0.6
+
+    def fit(step):
+        return _newton(
+            np.r_[_design(data), _design(reco), _design(background)],
+            np.r_[u, np.zeros(380)],
+            np.r_[np.zeros(200), w0 * (1 + step * signal[0]), b * (1 + step * (g[:, 0] + 0.7))],
+            0.1,
+            0.0,
+        )
+
+    stage = Stage(LAYOUT, fit(0.0), ALL, "reco", np.zeros(300), w0, 0.1, u, {"top": b})
+    samples = _samples(
+        gen,
+        reco,
+        data,
+        np.zeros((200, 1)),
+        np.zeros((300, 1)),
+        backgrounds=(Sample("top", {"reco": background}, _Fixed(g)),),
+        signal={"top": signal},
+        scales={"top": np.array([0.7])},
+    )
+    response = refit(stage, [], samples, np.zeros((4, 1)))
+    expected = (fit(1e-4) - fit(-1e-4)) / 2e-4
+    np.testing.assert_allclose(response.displacement["top"][:, 0], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_level_of_the_pull_weights_is_kept(events):
+    """``efficiency="prior"``: pull weights have mean one over events that pass both, misses keep their weight."""
+    gen, reco, data, v, u = events
+    rng = np.random.default_rng(11)
+    both = rng.random(300) < 0.7
+    g = rng.normal(size=(300, 1))
+    ref = _nominal(events, 1)[0]
+    phi = _design(gen)
+    f1 = _design(reco) @ ref["one"]
+    xi = rng.normal(size=(4, 1))
+
+    def fit(step):
+        one = ref["one"] + step * first.total()[:, 0]
+        omega = np.exp(_design(reco) @ one)
+        w = v * (1 + step * g[:, 0])
+        omega = np.where(both, omega * (w[both].sum() / (w @ (omega * both))), 1.0)
+        return _newton(phi, w * omega, w, 0.0, 0.0)
+
+    samples = _samples(gen, reco, data, np.zeros((200, 1)), g)
+    step1 = Stage(LAYOUT, ref["one"], ALL, "reco", np.zeros(300), np.where(both, ref["w0"], 0), ref["offset"], u)
+    first = refit(step1, [], samples, xi)
+    pull = np.exp(f1)
+    pull *= v[both].sum() / (v @ (pull * both))
+    level = Level(np.where(both, v * pull, 0) / (v @ (pull * both)), np.where(both, v, 0) / v[both].sum())
+    step2 = Stage(LAYOUT, fit(0.0), ALL, "gen", v * np.where(both, pull, 1.0), v, 0.0)
+    two = refit(step2, [Link(first, "ones", both)], samples, level=level)
+    expected = (fit(1e-4) - fit(-1e-4)) / 2e-4
+    np.testing.assert_allclose(two.total()[:, 0], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_fluctuations_do_not_depend_on_the_order_of_asking():

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold.fluctuations import Fluctuations, Sample, Samples
 from bayesunfold.inference.draws import LinearizedPosterior
 from bayesunfold.mlp import forward, tangent
 from bayesunfold.prepare import Prepared
-from bayesunfold.propagation import Fluctuations, Sample, Stage, posterior_axes
+from bayesunfold.propagation import Stage, posterior_axes
 
 __all__ = ["linearize", "linearize_step1", "whitened_directions"]
 
@@ -64,18 +65,28 @@ def linearize_step1(events: Prepared, stage: Stage) -> tuple[LinearizedPosterior
     if stage.data_ones is None:
         msg = "only step 1 has data events"
         raise ValueError(msg)
-    data = Sample({"reco": events.data}, Fluctuations(len(events.data), 0, 0))
-    simulation = Sample({"reco": events.reco}, Fluctuations(len(events.reco), 0, 0))
-    axes, precision = posterior_axes(stage, data, simulation)
+    axes, precision = posterior_axes(stage, silent_samples(events))
     x, label, weight = step1_events(events, stage)
     return linearize(stage, x, label, weight, axes, precision), axes
 
 
-def step1_events(events: Prepared, stage: Stage) -> tuple[Array, Array, Array]:
-    """Features, labels and weights of the events that step 1 tells apart."""
+def silent_samples(events: Prepared) -> Samples:
+    """All events with no members."""
+
+    def sample(name: str, x: Array) -> Sample:
+        return Sample(name, {"reco": x}, Fluctuations(len(x), 0, 0))
+
+    backgrounds = tuple(sample(b.name, b.features) for b in events.backgrounds)
+    return Samples(sample("data", events.data), sample("simulation", events.reco), backgrounds)
+
+
+def step1_events(events: Prepared, stage: Stage) -> tuple[Array, NDArray[np.integer], Array]:
+    """Features, labels and weights of the events that step 1 tells apart: data, simulation, backgrounds."""
     used = np.flatnonzero(stage.zeros != 0)
     n = len(events.data)
-    x = np.concatenate([events.data, events.reco[used]])
-    label = np.concatenate([np.ones(n, dtype=np.int64), np.zeros(len(used), dtype=np.int64)])
+    backgrounds = events.backgrounds
+    x = np.concatenate([events.data, events.reco[used], *(b.features for b in backgrounds)])
+    label = np.zeros(len(x), dtype=np.int64)
+    label[:n] = 1
     ones = np.zeros(n) if stage.data_ones is None else stage.data_ones
-    return x, label, np.concatenate([ones, stage.zeros[used]])
+    return x, label, np.concatenate([ones, stage.zeros[used], *(stage.background_zeros[b.name] for b in backgrounds)])

@@ -273,6 +273,7 @@ def fit_map(
     start: Array | None = None,
     centre: Array | None = None,
     restarts: int = 1,
+    near: bool = False,
     max_steps: int = 60,
     tolerance: float = 0.1,
 ) -> MapFit:
@@ -292,6 +293,8 @@ def fit_map(
         Mean of the weights' Normal(centre, 1) prior; zero if omitted.
     restarts : int
         Random starts tried on a part of the events; the lowest objective is kept.
+    near : bool
+        Whether ``start`` is close to the answer, so that minibatch steps would only lead away.
     max_steps : int
         Gauss-Newton steps on all events.
     tolerance : float
@@ -310,7 +313,7 @@ def fit_map(
     wide = layout.n_parameters > WIDE
     if start is None:
         start = _best_start(layout, problem, centre, rng, restarts, wide)
-    elif wide:
+    elif wide and not near:
         start = _adam(layout, start, problem, centre, rng, WARM_EPOCHS, WARM_RATE)
     if wide:
         max_steps, tolerance = min(max_steps, WIDE_STEPS), max(tolerance, WIDE_TOLERANCE)

@@ -26,7 +26,7 @@ def plot_history(result: UnfoldingResult) -> Figure:
     The left panel shows why ``iterations="auto"`` stopped; the right one the fall of each
     classifier's objective from its first value.
     """
-    from bayesunfold.omnifold import AUTO_CHANGE
+    from bayesunfold.run import AUTO_CHANGE
 
     history = result.history
     k = np.arange(1, len(history) + 1)
