@@ -142,7 +142,7 @@ def test_misses_and_fakes(accepted):
 def test_interrupted_run_resumes_bit_by_bit(toy, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     whole = _fit(toy.simulation, toy.measurement, iterations=3)
-    import bayesunfold.omnifold as module
+    import bayesunfold.run as module
 
     train, calls = module.train_iteration, []
 
@@ -217,13 +217,13 @@ def _mask():
 def test_laplace_draws_are_the_members_own_answers(result):
     """Draw s of the first step 1 is member s, made again here from the seeds."""
     from bayesunfold.inference.linearized import linearize_step1
-    from bayesunfold.propagation import Fluctuations, Sample, refit
+    from bayesunfold.propagation import refit
+    from bayesunfold.run import make_samples
 
     events, stage = result.members.events, result.first_stage
-    data = Sample({"reco": events.data}, Fluctuations(len(events.data), 200, 11))
-    simulation = Sample({"gen": events.gen, "reco": events.reco}, Fluctuations(len(events.gen), 200, 12))
+    samples = make_samples(events, 200, 5)
     xi = np.random.Generator(np.random.Philox(key=[5, 10_001])).standard_normal((len(stage.theta), 200))
-    answer = refit(stage, [], data, simulation, xi)
+    answer = refit(stage, [], samples, xi)
     posterior, _ = linearize_step1(events, stage)
     change = posterior.tangent[:50] @ result.draws.z.T
     np.testing.assert_allclose(change, answer.log_ratio_change(events.data[:50]), atol=2e-3)

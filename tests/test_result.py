@@ -65,8 +65,8 @@ def test_bad_requests(result, values, bins, words):
 def test_bad_options(result):
     with pytest.raises(InputError, match="normalization"):
         result.spectrum("gen", EDGES, normalization="area")
-    with pytest.raises(InputError, match="luminosity"):
-        result.spectrum("gen", EDGES, luminosity=36.0)
+    with pytest.raises(InputError, match="luminosity is -36.0"):
+        result.spectrum("gen", EDGES, luminosity=-36.0)
     with pytest.raises(InputError, match="centre"):
         result.spectrum("gen", EDGES, centre="median")
 
@@ -94,7 +94,7 @@ def test_weights_for_the_same_events_are_their_weights(result, toy):
     factor = result.weights_for(toy.gen)
     np.testing.assert_allclose(factor["nominal"].values, result.nominal, rtol=1e-5)
     # members lack only the events' own fluctuations 1 + g
-    g = np.concatenate([result.members.simulation.fluctuations.block(0)])
+    g = np.concatenate([result.members.samples.simulation.fluctuations.block(0)])
     np.testing.assert_allclose(factor.values * (1 + g.T), result.weights.values, rtol=1e-3, atol=1e-5)
     with pytest.raises(InputError, match="1"):
         result.weights_for(np.zeros((4, 2)))
