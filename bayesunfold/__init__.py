@@ -22,6 +22,7 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.network import Network
 from bayesunfold.omnifold import OmniFold, unfold
 from bayesunfold.result import UnfoldingResult
+from bayesunfold.reweighting import LikelihoodRatio, Reweighter, blend, closure
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.storage import load
 from bayesunfold.studies import CoverageStudy, coverage_study
@@ -37,16 +38,20 @@ __all__ = [
     "BinnedBackground",
     "CoverageStudy",
     "Data",
+    "LikelihoodRatio",
     "MatrixInversion",
     "Network",
     "OmniFold",
     "ResponseMatrix",
+    "Reweighter",
     "SVDUnfolding",
     "Simulation",
     "Spectrum",
     "Systematic",
     "Tikhonov",
     "UnfoldingResult",
+    "blend",
+    "closure",
     "compare",
     "coverage_study",
     "datasets",

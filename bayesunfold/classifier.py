@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from bayesunfold._validate import effective_size
 from bayesunfold.errors import InputError
 from bayesunfold.fluctuations import Fluctuations, Sample, Samples
 from bayesunfold.inference.draws import sample_posterior
+from bayesunfold.inference.evidence import learn_scales
 from bayesunfold.inference.full import sample_full_network
 from bayesunfold.inference.linearized import linearize, whitened_directions
 from bayesunfold.inference.map import Problem, fit_map
@@ -158,7 +160,12 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         ones, zeros = np.where(code == 1, scaled, 0.0), np.where(code == 0, scaled, 0.0)
         offset = float(np.log(sizes[1] / sizes[0]))
         problem = Problem(x, ones, zeros, offset)
-        fit = fit_map(layout, problem, rng, restarts=self.restarts)
+        if self.network is not None and self.network.learns_scales:
+            layout, start = learn_scales(layout, problem, rng)
+            # the mode of the linearised network makes up for what is left of the way
+            fit = fit_map(layout, problem, rng, start=start, near=True, max_steps=15, tolerance=0.3)
+        else:
+            fit = fit_map(layout, problem, rng, restarts=self.restarts)
         chosen = rng.permutation(len(x))[:BASIS_ROWS] if len(x) > BASIS_ROWS else np.arange(len(x))
         part = problem.subset(chosen)
         basis = leading_directions(tangent(layout, fit.theta, part.x), part.curvature_weights(layout, fit.theta))
@@ -166,6 +173,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         sample = Sample("simulation", {"reco": x}, Fluctuations(len(x), 0, 0))
         axes, precision = posterior_axes(stage, Samples(sample, sample))
         posterior = linearize(stage, x, code, scaled, axes, precision)
+        # the point estimate is the mode of the linearised network: a wide network itself may stop short of it
+        self.mode_ = posterior.mode()
         if self.linearize or self.inference == "laplace":
             self.posterior_draws_ = sample_posterior(self.inference, posterior, self.draws, rng)
         else:
@@ -177,10 +186,20 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         # the Bernoulli posterior leaves the overall level free; the classes' sizes are known, so each draw
         # is normalised to mean weight one on class 0
         rows = code == 0
-        f = forward(layout, fit.theta, x[rows])
-        self._level = _log_mean_exp(f[:, None], weight[rows])[0]
-        change = tangent(layout, fit.theta, x[rows], self.directions_) @ self.posterior_draws_.z.T
-        self._levels = _log_mean_exp(f[:, None] + change, weight[rows])
+        self._level = 0.0
+        self._levels: Array = np.zeros(self.draws)
+        if self.inference == "laplace":
+            self.posterior_draws_ = replace(self.posterior_draws_, z=self.posterior_draws_.z + self.mode_)
+        best, drawn = self._evaluate(x[rows])
+        self._level = _log_mean_exp(best[:, None], weight[rows])[0]
+        self._levels = _log_mean_exp(drawn, weight[rows])
+
+    def _evaluate(self, x: Array, *, draws: bool = True) -> tuple[Array, Array]:
+        """Point estimate (n,) and draws (n, draws) of the log ratio at standardised events, not normalised."""
+        f = forward(self.layout_, self.theta_, x)
+        phi = tangent(self.layout_, self.theta_, x, self.directions_)
+        drawn = f[:, None] + phi @ self.posterior_draws_.z.T.astype(phi.dtype) if draws else np.zeros((len(x), 0))
+        return f + phi @ self.mode_, drawn
 
     def _features(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
@@ -192,14 +211,11 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
 
         Class sizes do not enter; the mean of its exponential over class 0 is one.
         """
-        x = self._features(X)
-        return forward(self.layout_, self.theta_, x) - self._level
+        return self._evaluate(self._features(X), draws=False)[0] - self._level
 
     def log_ratio_draws(self, X: ArrayLike) -> Array:
         """Posterior draws of the log density ratio, shape (draws, n), each at mean weight one on class 0."""
-        x = self._features(X)
-        change = tangent(self.layout_, self.theta_, x, self.directions_) @ self.posterior_draws_.z.T
-        return (forward(self.layout_, self.theta_, x)[:, None] + change - self._levels).T
+        return (self._evaluate(self._features(X))[1] - self._levels).T
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Logit of the second class, class sizes of the training included, shape (n,)."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,8 @@ class Network:
     prior_scale : float or sequence of float, optional
         Prior standard deviation of the weights, times ``sqrt(fan_in)``, and of the biases; one
         number for all layers, or one a layer with the output layer last. The output scale sets how large
-        a log ratio is thought possible beforehand.
+        a log ratio is thought possible beforehand. ``"evidence"`` learns one a layer from the events, for
+        :class:`BayesianClassifier` and :class:`Reweighter` only: in an unfolding every iteration would have its own.
 
     Raises
     ------
@@ -73,7 +74,7 @@ class Network:
 
     hidden: Sequence[int] | None = None
     activation: str = "tanh"
-    prior_scale: float | Sequence[float] | None = None
+    prior_scale: float | Sequence[float] | Literal["evidence"] | None = None
 
     def __post_init__(self) -> None:
         if self.hidden is not None:
@@ -85,7 +86,11 @@ class Network:
         if self.activation not in ACTIVATIONS:
             msg = f"activation is {self.activation!r}; it must be one of {', '.join(ACTIVATIONS)}."
             raise InputError(msg)
-        if self.prior_scale is not None and not np.isscalar(self.prior_scale):
+        if isinstance(self.prior_scale, str):
+            if self.prior_scale != "evidence":
+                msg = f"prior_scale is {self.prior_scale!r}; it must be numbers or 'evidence'."
+                raise InputError(msg)
+        elif self.prior_scale is not None and not np.isscalar(self.prior_scale):
             scales = tuple(check_positive(s, "a prior_scale") for s in self.prior_scale)
             object.__setattr__(self, "prior_scale", scales)
             if self.hidden is not None and len(scales) != len(self.hidden) + 1:
@@ -94,16 +99,21 @@ class Network:
         elif self.prior_scale is not None:
             object.__setattr__(self, "prior_scale", check_positive(self.prior_scale, "prior_scale"))
 
+    @property
+    def learns_scales(self) -> bool:
+        """Whether the prior scales come from the evidence."""
+        return isinstance(self.prior_scale, str)
+
     def layout(self, n_features: int) -> Layout:
         """Sizes and scales for a number of input features."""
         hidden = tuple(self.hidden) if self.hidden is not None else default_hidden(n_features)
-        if self.prior_scale is None:
+        if self.prior_scale is None or self.learns_scales:
             first, further, output = SCALES_ONE_FEATURE if n_features == 1 else SCALES_MANY_FEATURES
             scales = (first,) + (further,) * (len(hidden) - 1) + (output,)
         elif np.isscalar(self.prior_scale):
             scales = (float(self.prior_scale),) * (len(hidden) + 1)
         else:
-            scales = tuple(self.prior_scale)
+            scales = tuple(float(x) for x in self.prior_scale)
             if len(scales) != len(hidden) + 1:
                 msg = f"prior_scale has {len(scales)} entries for {len(hidden) + 1} layers; give one a layer."
                 raise InputError(msg)

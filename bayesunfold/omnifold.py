@@ -105,6 +105,9 @@ class OmniFold:
         if network is not None and not isinstance(network, Network):
             msg = f"network is a {type(network).__name__}; pass a bayesunfold.Network."
             raise InputTypeError(msg)
+        if network is not None and network.learns_scales:
+            msg = 'prior_scale="evidence" is for BayesianClassifier and Reweighter; give an unfolding fixed scales.'
+            raise InputError(msg)
         _check_choice(inference, "inference", ("advi", "nuts", "laplace"))
         _check_choice(efficiency, "efficiency", ("learned", "prior"))
         self.network = network or Network()

@@ -65,7 +65,7 @@ def test_bad_requests(result, values, bins, words):
 def test_bad_options(result):
     with pytest.raises(InputError, match="normalization"):
         result.spectrum("gen", EDGES, normalization="area")
-    with pytest.raises(InputError, match="luminosity is -36.0"):
+    with pytest.raises(InputError, match=r"luminosity is -36\.0"):
         result.spectrum("gen", EDGES, luminosity=-36.0)
     with pytest.raises(InputError, match="centre"):
         result.spectrum("gen", EDGES, centre="median")

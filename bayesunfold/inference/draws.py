@@ -109,6 +109,37 @@ class LinearizedPosterior:
         phi = self.tangent.astype(np.float64)
         return phi.T @ (self.weight * (self.label - q)), phi.T @ (phi * (self.weight * q * (1 - q))[:, None])
 
+    def mode(self, steps: int = 20) -> Array:
+        """Most probable ``z``, by Newton steps on all events, shape (p,); zero at a stationary point estimate."""
+        z = np.zeros(self.tangent.shape[1])
+        value, gradient, hessian = self._density(z)
+        for _ in range(steps):
+            step = np.linalg.solve(hessian, gradient)
+            if gradient @ step < 1e-8:
+                break
+            size = 1.0
+            while size > 1e-3:
+                new = self._density(z + size * step)
+                if new[0] >= value:
+                    break
+                size *= 0.5
+            else:
+                break
+            z = z + size * step
+            value, gradient, hessian = new
+        return z
+
+    def _density(self, z: Array) -> tuple[float, Array, Array]:
+        """Log posterior, its gradient and negative Hessian at ``z``."""
+        phi = self.tangent
+        logit = self.log_ratio + self.offset + (phi @ z.astype(phi.dtype)).astype(np.float64)
+        q = expit(logit)
+        pull = (z - self.mean) / self.width
+        value = float(self.weight @ (self.label * logit - np.logaddexp(0.0, logit)) - 0.5 * pull @ pull)
+        gradient = phi.T @ (self.weight * (self.label - q)).astype(phi.dtype) - pull / self.width
+        curved = phi * (self.weight * q * (1 - q)).astype(phi.dtype)[:, None]
+        return value, gradient.astype(np.float64), (phi.T @ curved).astype(np.float64) + np.diag(1 / self.width**2)
+
     def padded(self) -> LinearizedPosterior:
         """The same posterior with silent directions added, up to a multiple of 16.
 

@@ -1,0 +1,98 @@
+"""Several models in one sample, each where it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._validate import as_features, as_weight, effective_size
+from bayesunfold.errors import InputError
+
+__all__ = ["Blend", "blend"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Weights of the concatenated samples.
+
+    Attributes
+    ----------
+    weight : array, shape (n,)
+        Of all events, sample after sample.
+    sample : int array, shape (n,)
+        Which sample an event came from.
+    total, total_std : float
+        Yield of the blend and its statistical uncertainty.
+    effective_size : float
+    """
+
+    weight: Array
+    sample: NDArray[np.integer]
+    total: float
+    total_std: float
+    effective_size: float
+
+
+def blend(
+    samples: Sequence[ArrayLike],
+    region_weights: Callable[[Array], ArrayLike] | Sequence[ArrayLike],
+    weights: Sequence[ArrayLike | None] | None = None,
+) -> Blend:
+    """Move smoothly from one model's density to another's across phase space.
+
+    Parameters
+    ----------
+    samples : sequence of arrays, shape (n_k, d)
+        Events of each model, normalised to the same luminosity by their weights.
+    region_weights : callable, or one array (n_k, models) a sample
+        Trust in each model at an event, shape (n, models); non-negative, scaled to sum one. An event of model ``k`` is
+        weighted by the trust in model ``k`` where it lies.
+    weights : sequence of arrays, optional
+        Generator weights.
+
+    Returns
+    -------
+    Blend
+
+    Raises
+    ------
+    InputError
+        Different features, negative trust, or no trust at all at an event.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> x = np.array([[0.0], [1.0]])
+    >>> trust = lambda x: np.column_stack([1 - x[:, 0], x[:, 0]])
+    >>> bu.blend([x, x], trust).weight
+    array([1., 0., 0., 1.])
+    """
+    events = [as_features(s, f"sample {k}")[0] for k, s in enumerate(samples)]
+    if len(events) < 2 or len({e.shape[1] for e in events}) != 1:
+        msg = f"samples have {[e.shape[1] for e in events]} features; give at least two samples of the same features."
+        raise InputError(msg)
+    given = [None] * len(events) if weights is None else list(weights)
+    out, sample = [], []
+    for k, x in enumerate(events):
+        trust = np.asarray(region_weights(x) if callable(region_weights) else region_weights[k], dtype=np.float64)
+        if trust.shape != (len(x), len(events)):
+            msg = f"region weights of sample {k} have shape {trust.shape}; they must be ({len(x)}, {len(events)})."
+            raise InputError(msg)
+        total = trust.sum(axis=1)
+        if not np.all(np.isfinite(trust)) or np.any(trust < 0) or np.any(total <= 0):
+            msg = f"region weights of sample {k} must be finite, not negative, and not all zero at any event."
+            raise InputError(msg)
+        out.append(as_weight(given[k], len(x), f"weights of sample {k}") * trust[:, k] / total)
+        sample.append(np.full(len(x), k))
+    w = np.concatenate(out)
+    return Blend(w, np.concatenate(sample), float(w.sum()), float(np.sqrt(np.sum(w**2))), effective_size(w))

@@ -1,0 +1,350 @@
+"""Parametrised likelihood ratios: one network for all parameter points, and inference with it.
+
+A classifier tells events at their own parameters from events at parameters drawn from the same training points but
+of other events; its log ratio is ``log p(x | theta) - log p(x)``, whose difference between two parameter points
+is the log likelihood ratio (Cranmer, Pavez, Louppe, arXiv:1506.02169; Hermans, Begy, Louppe, arXiv:1903.04057, eq. 4).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from threadpoolctl import threadpool_limits
+
+from bayesunfold._validate import as_features, as_weight, check_count, check_finite
+from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold.network import Network
+
+__all__ = ["ConfidenceSet", "LikelihoodRatio", "Scan"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Log likelihood over parameter points.
+
+    Attributes
+    ----------
+    theta : array, shape (points, parameters)
+    log_likelihood : array, shape (points,)
+        Relative to the best point.
+    draws : array, shape (draws, points)
+        The same for every posterior draw of the network.
+    best : array, shape (parameters,)
+    """
+
+    theta: Array
+    log_likelihood: Array
+    draws: Array
+    best: Array
+
+    def band(self, level: float = 0.68) -> tuple[Array, Array]:
+        """Central band of the log likelihood from the network's uncertainty, per point."""
+        tail = 50 * (1 - level)
+        low, high = np.percentile(self.draws, [tail, 100 - tail], axis=0)
+        return low, high
+
+
+@dataclass(frozen=True)
+class ConfidenceSet:
+    """Parameter points that the data do not exclude.
+
+    Attributes
+    ----------
+    theta : array, shape (points, parameters)
+    inside : boolean array, shape (points,)
+    statistic, threshold : array, shape (points,)
+        ``-2 log lambda`` against the best point, and its quantile.
+    level : float
+    """
+
+    theta: Array
+    inside: NDArray[np.bool_]
+    statistic: Array
+    threshold: Array
+    level: float
+
+
+class LikelihoodRatio:
+    """Likelihood ratio of events as a function of parameters, with its posterior.
+
+    Parameters
+    ----------
+    parameters : sequence of str
+        Names.
+    classifier : BayesianClassifier, optional
+        Sees features and parameters; two smooth hidden layers with learned prior scales if omitted.
+    draws : int
+    random_state : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> rng = np.random.default_rng(1)
+    >>> theta = rng.uniform(-1, 1, 4000)
+    >>> ratio = bu.LikelihoodRatio(["mu"], draws=50).fit(rng.normal(theta, 1), theta)
+    >>> data = rng.normal(0.5, 1, 200)
+    >>> bool(ratio.log_lambda(data, [0.5], [-0.5]) > 0)
+    True
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[str],
+        *,
+        classifier: BayesianClassifier | None = None,
+        draws: int = 200,
+        random_state: int = 0,
+    ) -> None:
+        if isinstance(parameters, str) or len(parameters) == 0 or len(set(parameters)) != len(parameters):
+            msg = f"parameters is {parameters!r}; give a list of different names."
+            raise InputError(msg)
+        self.parameters = tuple(parameters)
+        self.classifier = classifier
+        self.draws = check_count(draws, "draws", 2)
+        self.random_state = check_count(random_state, "random_state", 0)
+
+    def fit(self, x: ArrayLike, theta: ArrayLike, weight: ArrayLike | None = None) -> LikelihoodRatio:
+        """Train on simulated events at many parameter points.
+
+        Parameters
+        ----------
+        x : array, shape (n,) or (n, d)
+            Features.
+        theta : array, shape (n,) or (n, parameters)
+            The parameters at which each event was simulated. Few distinct points interpolate badly: use many.
+        weight : array, shape (n,), optional
+
+        Raises
+        ------
+        InputError
+            Lengths or numbers of parameters that disagree, NaN, a parameter that never varies.
+        """
+        features, _ = as_features(x, "x")
+        points = self._points(theta)
+        if len(points) != len(features):
+            msg = f"x has {len(features)} events and theta {len(points)} points; each event needs its own."
+            raise InputError(msg)
+        check_finite(features, None, "x", tuple(map(str, range(features.shape[1]))), "repair or remove them.")
+        self.low, self.high = points.min(axis=0), points.max(axis=0)
+        same = np.flatnonzero(self.low == self.high)
+        if len(same):
+            msg = f"{[self.parameters[j] for j in same]} never vary; simulate at several values."
+            raise InputError(msg)
+        w = as_weight(weight, len(features), "weight")
+        rng = np.random.default_rng(self.random_state)
+        shuffled = points[rng.permutation(len(points))]
+        joint = np.concatenate([np.column_stack([features, shuffled]), np.column_stack([features, points])])
+        label = np.repeat([0, 1], len(features))
+        classifier = self.classifier or BayesianClassifier(
+            Network(hidden=(24, 24), activation="softplus", prior_scale="evidence"),
+            "laplace",
+            draws=self.draws,
+            random_state=self.random_state,
+        )
+        with threadpool_limits(limits=1 if len(joint) < 20_000 else None, user_api="blas"):
+            self.classifier_ = classifier.fit(joint, label, sample_weight=np.concatenate([w, w]))
+        self.n_features_ = features.shape[1]
+        return self
+
+    def _points(self, theta: ArrayLike) -> Array:
+        points = np.asarray(theta, dtype=np.float64)
+        points = points[:, None] if points.ndim == 1 and len(self.parameters) == 1 else np.atleast_2d(points)
+        if points.ndim != 2 or points.shape[1] != len(self.parameters) or not np.all(np.isfinite(points)):
+            msg = f"theta has shape {points.shape}; it must hold finite values of {', '.join(self.parameters)}."
+            raise InputError(msg)
+        return points
+
+    def _check_range(self, points: Array, extrapolate: str) -> None:
+        outside = np.flatnonzero(((points < self.low) | (points > self.high)).any(axis=0))
+        if len(outside) == 0:
+            return
+        ranges = ", ".join(f"{self.parameters[j]} in [{self.low[j]:.4g}, {self.high[j]:.4g}]" for j in outside)
+        msg = f"theta lies outside the range of the training: {ranges}. The network extrapolates there."
+        if extrapolate == "error":
+            raise InputError(msg)
+        warnings.warn(msg, OverlapWarning, stacklevel=4)
+
+    def _events(self, data: ArrayLike) -> Array:
+        features, _ = as_features(data, "data")
+        if features.shape[1] != self.n_features_:
+            msg = f"data have {features.shape[1]} features; the training had {self.n_features_}."
+            raise InputError(msg)
+        check_finite(features, None, "data", tuple(map(str, range(features.shape[1]))), "repair or remove them.")
+        return features
+
+    def log_ratio(self, x: ArrayLike, theta: ArrayLike, *, extrapolate: str = "warn") -> Array:
+        """``log p(x | theta) - log p(x)`` of every event at one parameter point, shape (n,)."""
+        points = self._points(theta)
+        self._check_range(points, extrapolate)
+        features = self._events(x)
+        return self.classifier_.log_ratio(
+            np.column_stack([features, np.broadcast_to(points[0], (len(features), points.shape[1]))])
+        )
+
+    def log_lambda(self, data: ArrayLike, theta0: ArrayLike, theta1: ArrayLike, *, extrapolate: str = "warn") -> float:
+        """``sum log p(x | theta0) / p(x | theta1)`` over the data, point estimate."""
+        return float(
+            np.sum(self.log_ratio(data, theta0, extrapolate=extrapolate))
+            - np.sum(self.log_ratio(data, theta1, extrapolate=extrapolate))
+        )
+
+    def log_lambda_draws(self, data: ArrayLike, theta0: ArrayLike, theta1: ArrayLike) -> Array:
+        """Posterior draws of :meth:`log_lambda`, shape (draws,)."""
+        totals = []
+        for theta in (theta0, theta1):
+            points = self._points(theta)
+            self._check_range(points, "warn")
+            totals.append(self._total_draws(self._events(data), points[0]))
+        return totals[0] - totals[1]
+
+    def _total_draws(self, features: Array, point: Array) -> Array:
+        x = np.column_stack([features, np.broadcast_to(point, (len(features), len(point)))])
+        total = np.zeros(self.draws)
+        for start in range(0, len(x), 8192):
+            total = total + self.classifier_.log_ratio_draws(x[start : start + 8192]).sum(axis=1)
+        return total
+
+    def scan(
+        self,
+        data: ArrayLike,
+        theta: ArrayLike,
+        *,
+        expected: Callable[[Array], float] | None = None,
+        extrapolate: str = "warn",
+    ) -> Scan:
+        """Log likelihood over a list of parameter points.
+
+        Parameters
+        ----------
+        data : array, shape (n,) or (n, d)
+        theta : array, shape (points,) or (points, parameters)
+        expected : callable, optional
+            Expected number of events at a point: the extended likelihood then includes the Poisson term.
+        """
+        points = self._points(theta)
+        self._check_range(points, extrapolate)
+        features = self._events(data)
+        n = len(features)
+        best = np.array([np.sum(self.log_ratio(features, p[None])) for p in points])
+        draws = np.stack([self._total_draws(features, p) for p in points], axis=1)
+        if expected is not None:
+            counts = np.array([float(expected(p)) for p in points])
+            if np.any(~(counts > 0)):
+                msg = f"expected counts fall to {counts.min():g}; they must be positive at every point."
+                raise InputError(msg)
+            poisson = n * np.log(counts) - counts
+            best, draws = best + poisson, draws + poisson
+        return Scan(points, best - best.max(), draws - draws.max(axis=1, keepdims=True), points[int(np.argmax(best))])
+
+    def confidence_set(
+        self,
+        data: ArrayLike,
+        theta: ArrayLike,
+        level: float = 0.68,
+        *,
+        simulate: Callable[[Array, int, np.random.Generator], Array] | None = None,
+        toys: int = 200,
+        random_state: int = 0,
+    ) -> ConfidenceSet:
+        """Points whose ``-2 log lambda`` against the best point is below its quantile.
+
+        Parameters
+        ----------
+        theta : array, shape (points, parameters)
+        level : float
+        simulate : callable, optional
+            ``simulate(theta, n, rng)`` returns n events: the quantile is then taken from toys at every point (Neyman
+            construction), which covers whatever the network learned. Without it from the chi-square (Wilks).
+        toys : int
+        """
+        if not 0 < level < 1:
+            msg = f"level is {level!r}; it must lie between 0 and 1."
+            raise InputError(msg)
+        points = self._points(theta)
+        features = self._events(data)
+        statistic = self._statistic(features, points)
+        if simulate is None:
+            threshold = np.full(len(points), stats.chi2.ppf(level, len(self.parameters)))
+        else:
+            rng = np.random.default_rng(random_state)
+            threshold = np.empty(len(points))
+            for k, p in enumerate(points):
+                found = [self._statistic(self._events(simulate(p, len(features), rng)), points)[k] for _ in range(toys)]
+                threshold[k] = np.quantile(found, level)
+        return ConfidenceSet(points, statistic <= threshold, statistic, threshold, level)
+
+    def _statistic(self, features: Array, points: Array) -> Array:
+        """``-2 log lambda`` of every point against the best of them."""
+        n, k = len(features), len(points)
+        x = np.column_stack([np.tile(features, (k, 1)), np.repeat(points, n, axis=0)])
+        totals = self.classifier_.log_ratio(x).reshape(k, n).sum(axis=1)
+        return 2.0 * (totals.max() - totals)
+
+    def posterior(
+        self,
+        data: ArrayLike,
+        log_prior: Callable[[Array], float] | None = None,
+        *,
+        draws: int = 1000,
+        chains: int = 4,
+        random_seed: int = 0,
+    ) -> Any:
+        """Posterior of the parameters by PyMC, uniform over the training's range unless a prior is given.
+
+        Parameters
+        ----------
+        data : array, shape (n,) or (n, d)
+        log_prior : callable, optional
+            Log density of a parameter point, up to a constant.
+        draws, chains : int
+            The sampler is DEMetropolisZ, which needs no gradient of the network.
+
+        Returns
+        -------
+        xarray.DataTree
+            With group ``posterior``, one variable a parameter.
+        """
+        import pymc as pm
+        import pytensor.tensor as pt
+        from pytensor import wrap_py
+
+        from bayesunfold.inference.draws import quiet_pymc
+
+        features = self._events(data)
+
+        @wrap_py(itypes=[pt.dvector], otypes=[pt.dscalar])  # type: ignore[untyped-decorator]
+        def log_likelihood(point: Array) -> Array:
+            x = np.column_stack([features, np.broadcast_to(point, (len(features), len(point)))])
+            extra = 0.0 if log_prior is None else float(log_prior(point))
+            return np.array(self.classifier_.log_ratio(x).sum() + extra)
+
+        with pm.Model(), quiet_pymc():
+            values = [
+                pm.Uniform(name, float(a), float(b))
+                for name, a, b in zip(self.parameters, self.low, self.high, strict=True)
+            ]
+            pm.Potential("log_likelihood", log_likelihood(pt.stack(values)))
+            return pm.sample(
+                draws=draws,
+                tune=draws,
+                chains=chains,
+                cores=1,
+                step=pm.DEMetropolisZ(),
+                random_seed=random_seed,
+                progressbar=False,
+                compute_convergence_checks=False,
+            )

@@ -1,0 +1,321 @@
+"""Three ways to a density ratio target / source: known densities, histograms, classifiers.
+
+Each returns log ratios that are not normalised yet; :class:`bayesunfold.Reweighter` does that, draw by draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+
+from bayesunfold._validate import check_bins, effective_size
+from bayesunfold.binning import bin_index
+from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.network import Network
+from bayesunfold.reweighting._samples import event_hash
+
+__all__ = ["AnalyticRatio", "BinnedRatio", "ClassifierRatio", "default_classifier"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class Ratio(Protocol):
+    """What a method must do."""
+
+    def log_ratio(self, x: Array) -> Array:
+        """Log ratio, shape (n,)."""
+
+    def log_ratio_draws(self, x: Array) -> Array:
+        """Posterior draws, shape (draws, n)."""
+
+
+class AnalyticRatio:
+    """Ratio of two known densities.
+
+    Parameters
+    ----------
+    source, target : callable, scipy or PyMC distribution
+        Density of events (n, d): a callable that returns densities, a frozen ``scipy.stats`` distribution, or
+        a PyMC distribution from ``.dist(...)``.
+    draws : int
+        Identical "draws": a known density has no posterior.
+    """
+
+    def __init__(self, source: Any, target: Any, draws: int) -> None:
+        self.source, self.target, self.draws = _log_density(source), _log_density(target), draws
+
+    def log_ratio(self, x: Array) -> Array:
+        """Difference of log densities."""
+        top, bottom = self.target(x), self.source(x)
+        if np.any(np.isneginf(bottom)):
+            bad = int(np.isneginf(bottom).sum())
+            msg = f"the source density is zero in {bad} events (first at row {int(np.argmax(np.isneginf(bottom)))})."
+            raise InputError(msg)
+        return top - bottom
+
+    def log_ratio_draws(self, x: Array) -> Array:
+        """The same row ``draws`` times."""
+        return np.broadcast_to(self.log_ratio(x), (self.draws, len(x)))
+
+
+def _log_density(density: Any) -> Callable[[Array], Array]:
+    """Log density of events as a function."""
+
+    def squeeze(x: Array) -> Array:
+        return x[:, 0] if x.shape[1] == 1 else x
+
+    if hasattr(density, "logpdf"):
+        return lambda x: np.asarray(density.logpdf(squeeze(x)), dtype=np.float64).reshape(len(x))
+    if hasattr(density, "owner"):
+
+        def from_pymc(x: Array) -> Array:
+            import pymc as pm
+
+            values = np.asarray(pm.logp(density, squeeze(x)).eval(), dtype=np.float64)
+            return values.reshape(len(x)) if values.size == len(x) else values.sum(axis=-1)
+
+        return from_pymc
+    if not callable(density):
+        msg = f"a density is a {type(density).__name__}; pass a callable, a scipy.stats or a PyMC distribution."
+        raise InputTypeError(msg)
+
+    def from_callable(x: Array) -> Array:
+        values = np.asarray(density(squeeze(x)), dtype=np.float64)
+        if values.shape != (len(x),):
+            msg = f"the density returned shape {values.shape} for {len(x)} events; it must return one value each."
+            raise InputError(msg)
+        if np.any(np.isnan(values)) or np.any(values < 0):
+            bad = int((np.isnan(values) | (values < 0)).sum())
+            msg = f"the density is negative or NaN in {bad} events; it must be zero or positive."
+            raise InputError(msg)
+        with np.errstate(divide="ignore"):
+            return np.log(values)
+
+    return from_callable
+
+
+class BinnedRatio:
+    """Ratio of two histograms with a Gamma posterior per bin.
+
+    A bin's content is Gamma distributed with shape ``n_eff + 1/2`` (Jeffreys), ``n_eff`` the bin's Kish effective
+    count, scaled to its weight sum. Neighbouring bins, in order, are merged until both samples have ``least`` effective
+    events; events outside the bins belong to the nearest ones. ``merged`` and ``outside`` report both.
+    """
+
+    def __init__(
+        self,
+        source: Array,
+        target: Array,
+        source_weight: Array,
+        target_weight: Array,
+        bins: Any,
+        draws: int,
+        rng: np.random.Generator,
+        least: float = 5.0,
+    ) -> None:
+        self.edges = _bin_edges(source, source_weight, bins)
+        self.shape = tuple(len(e) - 1 for e in self.edges)
+        n = int(np.prod(self.shape))
+        sums: list[tuple[Array, Array]] = []
+        for x, w in ((source, source_weight), (target, target_weight)):
+            index = self._index(x)
+            sums.append((np.bincount(index, w, n), np.bincount(index, w**2, n)))
+        self.outside = [float(np.mean(self._outside(x))) for x in (source, target)]
+        self.group = _merge(sums, least)
+        self.merged = n - int(self.group.max()) - 1
+        totals = [(np.bincount(self.group, s), np.bincount(self.group, q)) for s, q in sums]
+        drawn = []
+        for weight, square in totals:
+            size = np.maximum(weight, 0.0) ** 2 / np.maximum(square, 1e-300)
+            scale = np.where(size > 0, weight / np.maximum(size, 1e-300), square.sum() / weight.sum())
+            drawn.append((size + 0.5, scale))
+        (a0, s0), (a1, s1) = drawn
+        self._best = np.log(a1 * s1) - np.log(a0 * s0)
+        shape = (draws, len(a0))
+        self._draws = np.log(rng.gamma(a1, size=shape) * s1) - np.log(rng.gamma(a0, size=shape) * s0)
+
+    def _index(self, x: Array) -> NDArray[np.integer]:
+        inside = [np.clip(x[:, j], e[0], np.nextafter(e[-1], -np.inf)) for j, e in enumerate(self.edges)]
+        return bin_index(inside, self.edges, np.ones(len(x), dtype=bool))
+
+    def _outside(self, x: Array) -> NDArray[np.bool_]:
+        return np.any([(x[:, j] < e[0]) | (x[:, j] >= e[-1]) for j, e in enumerate(self.edges)], axis=0)
+
+    def log_ratio(self, x: Array) -> Array:
+        """Log of the ratio of posterior means."""
+        return self._best[self.group[self._index(x)]]
+
+    def log_ratio_draws(self, x: Array) -> Array:
+        """Draws of both Gammas."""
+        return self._draws[:, self.group[self._index(x)]]
+
+
+def _bin_edges(source: Array, weight: Array, bins: Any) -> tuple[Array, ...]:
+    """Edges per feature: given, or quantiles of the source for a number of bins."""
+    d = source.shape[1]
+    if isinstance(bins, int | np.integer):
+        quantiles = []
+        for j in range(d):
+            order = np.argsort(source[:, j])
+            share = np.cumsum(np.abs(weight[order]))
+            cuts = np.searchsorted(share, np.linspace(0, 1, int(bins) + 1)[1:-1] * share[-1])
+            low, high = source[order[0], j], np.nextafter(source[order[-1], j], np.inf)
+            quantiles.append(np.unique(np.r_[low, source[order[np.minimum(cuts, len(order) - 1)], j], high]))
+        return tuple(quantiles)
+    if d == 1 and np.ndim(bins[0]) == 0:
+        return (check_bins(bins),)
+    if len(bins) != d:
+        msg = f"{d} features but {len(bins)} sets of bin edges; give one set a feature."
+        raise InputError(msg)
+    return tuple(check_bins(e, f"bins of feature {j}") for j, e in enumerate(bins))
+
+
+def _merge(sums: list[tuple[Array, Array]], least: float) -> NDArray[np.integer]:
+    """Group of each bin, merging in order until both samples have enough effective events."""
+    n = len(sums[0][0])
+    group, current = np.zeros(n, dtype=np.int64), 0
+    running = np.zeros((2, 2))
+    for b in range(n):
+        group[b] = current
+        running += np.array([[s[b], q[b]] for s, q in sums])
+        size = np.where(running[:, 0] > 0, running[:, 0] ** 2 / np.maximum(running[:, 1], 1e-300), 0.0)
+        if np.all(size >= least) and b < n - 1:
+            current, running = current + 1, np.zeros((2, 2))
+    size = np.where(running[:, 0] > 0, running[:, 0] ** 2 / np.maximum(running[:, 1], 1e-300), 0.0)
+    if current and not np.all(size >= least):
+        group[group == current] = current - 1
+    return group
+
+
+def default_classifier(draws: int, seed: int) -> BayesianClassifier:
+    """One hidden layer of smooth units with prior scales from the evidence: the best of those measured."""
+    network = Network(hidden=(32,), activation="softplus", prior_scale="evidence")
+    return BayesianClassifier(network, "laplace", draws=draws, random_state=seed)
+
+
+class ClassifierRatio:
+    """Ratio from classifiers trained on folds of the events (CARL).
+
+    Events that were trained on get the classifier that has not seen them, all others the average over folds. Folds
+    follow the event: a hash of its features, or numbers that the user gives.
+
+    References
+    ----------
+    K. Cranmer, J. Pavez, G. Louppe, arXiv:1506.02169, eq. 3.8.
+    """
+
+    def __init__(
+        self,
+        classifier: Any,
+        x: Array,
+        y: NDArray[np.integer],
+        weight: Array,
+        fold: NDArray[np.integer],
+        draws: int,
+        rng: np.random.Generator,
+        bootstraps: int,
+    ) -> None:
+        n_folds = int(fold.max()) + 1
+        keys = event_hash(x)
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._fold = keys[order], fold[order]
+        self.models: list[Any] = []
+        self.draws = draws
+        self._replicas: list[list[Any]] = []
+        for k in range(n_folds):
+            rows = fold != k if n_folds > 1 else np.ones(len(x), dtype=bool)
+            for c in (0, 1):
+                total = weight[rows & (y == c)].sum()
+                if total <= 0:
+                    msg = f"fold {k} leaves class {c} with total weight {total:g}; use fewer folds or more events."
+                    raise InputError(msg)
+            model = _seeded(clone(classifier), rng)
+            self.models.append(_fit(model, x[rows], y[rows], weight[rows]))
+            replicas = []
+            if not isinstance(classifier, BayesianClassifier):
+                for _ in range(bootstraps):
+                    # the Bayesian bootstrap: Exp(1) weights (Rubin 1981, doi:10.1214/aos/1176345338)
+                    g = rng.standard_exponential(int(rows.sum()))
+                    replica = _seeded(clone(classifier), rng)
+                    replicas.append(_fit(replica, x[rows], y[rows], weight[rows] * g))
+            self._replicas.append(replicas)
+
+    def _fold_of(self, x: Array) -> NDArray[np.integer]:
+        """Fold of events that were trained on, -1 for others."""
+        keys = event_hash(x)
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[place] == keys, self._fold[place], -1)
+
+    def log_ratio(self, x: Array) -> Array:
+        """Out of fold for training events, averaged over folds for others."""
+        return self._combined(x, lambda k, part: _log_ratio(self.models[k], part)[None])[0]
+
+    def log_ratio_draws(self, x: Array) -> Array:
+        """Draws of every fold, averaged draw by draw for events that no fold saw."""
+        return self._combined(x, self._draws_of)
+
+    def _draws_of(self, k: int, x: Array) -> Array:
+        model = self.models[k]
+        if isinstance(model, BayesianClassifier):
+            return model.log_ratio_draws(x)
+        found = np.stack([_log_ratio(m, x) for m in self._replicas[k]])
+        # fewer replicas than draws: each stands for several
+        return found[np.arange(self.draws) % len(found)]
+
+    def _combined(self, x: Array, evaluate: Callable[[int, Array], Array]) -> Array:
+        fold = self._fold_of(x)
+        out: Array | None = None
+        new = fold < 0
+        for k in range(len(self.models)):
+            rows = new | (fold == k)
+            if not rows.any():
+                continue
+            values = evaluate(k, x[rows])
+            if out is None:
+                out = np.zeros((len(values), len(x)))
+            out[:, rows] += np.where(new[rows], values / len(self.models), values)
+        return np.zeros((1, 0)) if out is None else out
+
+
+def _seeded(classifier: Any, rng: np.random.Generator) -> Any:
+    if "random_state" in classifier.get_params():
+        classifier.set_params(random_state=int(rng.integers(2**31 - 1)))
+    return classifier
+
+
+def _fit(classifier: Any, x: Array, y: NDArray[np.integer], weight: Array) -> Any:
+    """Fit with balanced classes, so that the log odds are the log ratio."""
+    balanced = weight.copy()
+    for c in (0, 1):
+        balanced[y == c] *= effective_size(weight[y == c]) / weight[y == c].sum()
+    return classifier.fit(x, y, sample_weight=balanced)
+
+
+def _log_ratio(model: Any, x: Array) -> Array:
+    if isinstance(model, BayesianClassifier):
+        return model.log_ratio(x)
+    if hasattr(model, "decision_function"):
+        return np.asarray(model.decision_function(x), dtype=np.float64)
+    p = np.asarray(model.predict_proba(x), dtype=np.float64)[:, 1]
+    with np.errstate(divide="ignore"):
+        return np.log(p) - np.log1p(-p)
+
+
+def source_weighted_level(log_ratio: Array, weight: ArrayLike) -> Array:
+    """Log of the weighted mean of ``exp(log_ratio)`` over events, over the last axis."""
+    top = log_ratio.max(axis=-1, keepdims=True)
+    w = np.asarray(weight, dtype=np.float64)
+    mean = np.exp(log_ratio - top) @ w / w.sum()
+    if np.any(mean <= 0):
+        msg = "the weights of the source give a mean weight of zero or less; negative weights have taken over."
+        raise InputError(msg)
+    return top[..., 0] + np.log(mean)

@@ -1,0 +1,272 @@
+"""Reweighting, calibration, closure and likelihood ratios against densities that are known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+import bayesunfold as bu
+from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
+from bayesunfold.reweighting import Calibrator, reliability, weighted_auc
+
+
+def true_ratio(x):
+    """log N(0.4, 1.1) / N(0, 1), task A of the comparison with peers."""
+    return stats.norm(0.4, 1.1).logpdf(x) - stats.norm(0, 1).logpdf(x)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = np.random.default_rng(1)
+    return rng.normal(0, 1, 10_000), rng.normal(0.4, 1.1, 10_000)
+
+
+@pytest.fixture(scope="module")
+def fitted(samples):
+    return bu.Reweighter(draws=200, random_state=1).fit(*samples)
+
+
+def error(reweighter):
+    x = np.linspace(-3, 3, 601)
+    w = np.exp(-0.5 * x**2)
+    return np.average((reweighter.log_ratio(x) - true_ratio(x)) ** 2, weights=w)
+
+
+def test_classifier_finds_the_known_ratio(fitted):
+    """The variance of three parameters from 20 000 events is 6e-4; five times that is the limit."""
+    assert error(fitted) < 3e-3
+
+
+def test_weights_have_mean_one_point_estimate_and_draws(fitted, samples):
+    assert fitted.weights(samples[0]).mean() == pytest.approx(1, abs=1e-9)
+    assert fitted.weight_draws(samples[0]).mean(axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_an_event_alone_weighs_what_it_weighs_in_a_batch(fitted, samples):
+    x = np.r_[samples[0][:5], 0.123]
+    assert [fitted.weights([v])[0] for v in x] == pytest.approx(fitted.weights(x), rel=1e-10)
+
+
+def test_order_of_rows_does_not_matter_to_the_folds(samples):
+    source, target = samples[0][:2000], samples[1][:2000]
+    rng = np.random.default_rng(2)
+    one = bu.Reweighter(draws=10, random_state=1).fit(source, target)
+    two = bu.Reweighter(draws=10, random_state=1).fit(rng.permutation(source), rng.permutation(target))
+    x = np.linspace(-2, 2, 9)
+    # another order of summation stops the fits elsewhere within their tolerance
+    assert one.log_ratio(x) == pytest.approx(two.log_ratio(x), abs=0.05)
+    index = np.arange(2000)
+    given = bu.Reweighter(draws=10, random_state=1).fit(source, target, fold=(index, index))
+    assert given.log_ratio(x) == pytest.approx(one.log_ratio(x), abs=0.2)
+
+
+def test_scaling_weights_changes_nothing(samples):
+    source, target = samples[0][:2000], samples[1][:2000]
+    x = np.linspace(-2, 2, 9)
+    one = bu.Reweighter(draws=10, random_state=1).fit(source, target)
+    two = bu.Reweighter(draws=10, random_state=1).fit(source, target, np.full(2000, 7.0), np.full(2000, 0.2))
+    assert one.log_ratio(x) == pytest.approx(two.log_ratio(x), abs=1e-3)
+
+
+def test_negative_weights_give_finite_ratios(samples):
+    rng = np.random.default_rng(3)
+    weight = np.where(rng.random(10_000) < 0.3, -1.0, 1.0)
+    reweighter = bu.Reweighter(draws=10, random_state=1).fit(*samples, source_weight=weight)
+    same = bu.Reweighter(draws=10, random_state=1).fit(samples[0][:1600], samples[1])  # equal effective size
+    assert np.all(np.isfinite(reweighter.log_ratio(samples[0])))
+    assert error(reweighter) < 3 * max(error(same), 2e-3)
+
+
+def test_analytic_ratio_from_scipy_callables_and_pymc(samples):
+    import pymc as pm
+
+    for densities in (
+        (stats.norm(0, 1), stats.norm(0.4, 1.1)),
+        (stats.norm(0, 1).pdf, stats.norm(0.4, 1.1).pdf),
+        (pm.Normal.dist(0, 1), pm.Normal.dist(0.4, 1.1)),
+    ):
+        reweighter = bu.Reweighter("analytic", densities=densities, draws=3).fit(*samples)
+        x = np.linspace(-2, 2, 5)
+        shift = reweighter.log_ratio(x) - true_ratio(x)
+        assert np.ptp(shift) < 1e-9
+        assert abs(shift[0]) < 0.05  # normalised on this sample
+        assert reweighter.log_ratio_draws(x).shape == (3, 5)
+
+
+def test_binned_ratio_is_the_ratio_of_counts_with_gamma_errors(samples):
+    edges = np.linspace(-3, 3, 13)
+    reweighter = bu.Reweighter("binned", bins=edges, draws=4000).fit(*samples)
+    a, b = (np.histogram(np.clip(s, -2.999, 2.999), edges)[0] for s in samples)
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    expected = np.log(b + 0.5) - np.log(a + 0.5)
+    assert np.ptp(reweighter.log_ratio(centres) - expected) < 1e-9
+    spread = reweighter.log_ratio_draws(centres)
+    # relative errors of counts, added; normalisation takes a little away
+    assert spread.std(axis=0) == pytest.approx(np.sqrt(1 / a + 1 / b), rel=0.15, abs=0.004)
+    assert reweighter.report_["merged bins"] == 0
+
+
+def test_sparse_bins_are_merged_and_counted():
+    rng = np.random.default_rng(4)
+    reweighter = bu.Reweighter("binned", bins=np.linspace(-6, 6, 61), draws=10).fit(
+        rng.normal(0, 1, 500), rng.normal(0, 1, 500)
+    )
+    assert reweighter.report_["merged bins"] > 10
+    assert np.all(np.isfinite(reweighter.log_ratio(np.linspace(-6, 5.9, 30))))
+
+
+def test_any_scikit_learn_classifier_with_bootstrap_draws(samples):
+    reweighter = bu.Reweighter(
+        classifier=HistGradientBoostingClassifier(max_iter=30), calibration="beta", bootstraps=5, draws=20
+    ).fit(samples[0][:4000], samples[1][:4000])
+    assert error(reweighter) < 0.05
+    draws = reweighter.log_ratio_draws(np.array([0.0, 1.0]))
+    assert draws.shape == (20, 2)
+    assert len(np.unique(draws[:, 0])) == 5
+
+
+def test_clip_and_temper_report_what_they_change(samples):
+    reweighter = bu.Reweighter(clip=1.5, temper=0.9, draws=10, random_state=1).fit(samples[0][:3000], samples[1][:3000])
+    w = reweighter.weights(samples[0][:3000])
+    assert w.mean() == pytest.approx(1, abs=1e-9)
+    assert reweighter.report_["effective size after clip and temper"] > reweighter.report_["effective size"]
+    assert reweighter.report_["share of events clipped"] > 0
+
+
+def test_power_by_region(fitted, samples):
+    power = fitted.power(samples[0], np.where(samples[0] > 1, "tail", "core"))
+    assert set(power) == {"tail", "core"}
+    assert 0 < power["tail"]["share left"] <= 1
+
+
+@pytest.mark.parametrize("method", ["beta", "isotonic", "histogram", "sigmoid", "temperature"])
+def test_calibration_undoes_a_known_distortion(method):
+    """The true log ratio of N(0.5, 1) to N(-0.5, 1) is x; it is given stretched by 2."""
+    rng = np.random.default_rng(5)
+    x = np.r_[rng.normal(-0.5, 1, 20_000), rng.normal(0.5, 1, 20_000)]
+    y = np.repeat([0, 1], 20_000)
+    calibrator = Calibrator(method).fit(2 * x, y)
+    z = np.linspace(-1.5, 1.5, 7)
+    assert calibrator(2 * z) == pytest.approx(z, abs=0.25 if method in ("isotonic", "histogram") else 0.08)
+    assert np.all(np.isfinite(calibrator(np.array([-50.0, 50.0]))))
+    assert np.all(np.diff(calibrator(np.linspace(-8, 8, 200))) >= -1e-12)
+
+
+def test_reliability_of_true_and_of_stretched_ratios():
+    rng = np.random.default_rng(6)
+    x = np.r_[rng.normal(-0.5, 1, 20_000), rng.normal(0.5, 1, 20_000)]
+    y = np.repeat([0, 1], 20_000)
+    right, wrong = reliability(x, y), reliability(2 * x, y)
+    assert right.error < 0.01
+    assert wrong.error > 0.05
+    low, high = np.percentile(right.observed, [0.5, 99.5], axis=0)
+    assert np.mean((low <= right.predicted) & (right.predicted <= high)) > 0.8
+
+
+def test_weighted_auc_equals_the_mann_whitney_statistic():
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(0, 1, 300), rng.normal(1, 1, 200)
+    expected = stats.mannwhitneyu(b, a).statistic / (300 * 200)
+    score, label = np.r_[a, b], np.repeat([0, 1], [300, 200])
+    assert weighted_auc(score, label) == pytest.approx(expected)
+    assert weighted_auc(score, label, np.full(500, 3.0)) == pytest.approx(expected)
+
+
+def test_closure_passes_for_good_weights_and_fails_without(fitted):
+    """Fresh events: p-value of exact weights uniform; 1e-3 is the false-alarm rate."""
+    rng = np.random.default_rng(8)
+    source, target = rng.normal(0, 1, 8000), rng.normal(0.4, 1.1, 8000)
+    good = bu.closure(fitted, source, target)
+    assert good.p_value > 1e-3
+    assert good.auc_before > 0.57
+    assert abs(good.mean_weight - 1) < 5 * good.mean_weight_std + 0.01
+    flat = bu.Reweighter("analytic", densities=(stats.norm(0, 1), stats.norm(0, 1)), draws=2).fit(source, target)
+    assert bu.closure(flat, source, target).p_value < 1e-6
+    assert good.plot().axes or good.plot().subfigs
+    assert "second classifier" in good.table()
+
+
+def test_likelihood_ratio_of_a_gaussian_mean():
+    """Known: log lambda of n events is n (m0 - m1) (mean - (m0 + m1) / 2)."""
+    rng = np.random.default_rng(9)
+    theta = rng.uniform(-1, 1, 20_000)
+    ratio = bu.LikelihoodRatio(["mu"], draws=100, random_state=1).fit(rng.normal(theta, 1), theta)
+    data = rng.normal(0.3, 1, 200)
+    expected = 200 * 0.6 * (data.mean() - 0.2)
+    draws = ratio.log_lambda_draws(data, [0.5], [-0.1])
+    assert ratio.log_lambda(data, [0.5], [-0.1]) == pytest.approx(expected, abs=5 * draws.std() + 1.0)
+    assert ratio.log_lambda(data, [0.5], [-0.1]) == -ratio.log_lambda(data, [-0.1], [0.5])
+    grid = np.linspace(-0.9, 0.9, 37)
+    scan = ratio.scan(data, grid)
+    assert scan.best[0] == pytest.approx(data.mean(), abs=0.1)
+    assert scan.band()[0].shape == (37,)
+    wilks = ratio.confidence_set(data, grid, 0.95)
+    width = np.ptp(wilks.theta[wilks.inside])
+    assert width == pytest.approx(2 * 1.96 / np.sqrt(200), abs=0.11)
+    neyman = ratio.confidence_set(
+        data, grid[12:25], 0.95, simulate=lambda t, n, rng: rng.normal(t[0], 1, (n, 1)), toys=40
+    )
+    assert neyman.threshold[6] == pytest.approx(3.84, abs=3.0)
+    extended = ratio.scan(data, grid, expected=lambda t: 200 * np.exp(t[0] - 0.3))
+    assert extended.best[0] == pytest.approx(0.3, abs=0.12)
+    with pytest.warns(OverlapWarning, match="extrapolates"):
+        ratio.log_ratio(data[:3], [2.0])
+    with pytest.raises(InputError, match="outside the range"):
+        ratio.log_ratio(data[:3], [2.0], extrapolate="error")
+
+
+@pytest.mark.slow  # compiles a sampler
+def test_posterior_of_a_parameter():
+    rng = np.random.default_rng(10)
+    theta = rng.uniform(-1, 1, 20_000)
+    ratio = bu.LikelihoodRatio(["mu"], draws=20, random_state=1).fit(rng.normal(theta, 1), theta)
+    data = rng.normal(0.2, 1, 200)
+    tree = ratio.posterior(data, draws=800, chains=2)
+    mu = np.asarray(tree["posterior"]["mu"])
+    assert mu.mean() == pytest.approx(data.mean(), abs=0.1)
+    assert mu.std() == pytest.approx(1 / np.sqrt(200), rel=0.3)
+
+
+def test_blending_two_models():
+    rng = np.random.default_rng(11)
+    a, b = rng.normal(0, 1, 4000), rng.normal(0.5, 1, 4000)
+    trust = lambda x: np.column_stack([x[:, 0] < 0, x[:, 0] >= 0]).astype(float)  # noqa: E731
+    found = bu.blend([a, b], trust)
+    assert found.total == (a < 0).sum() + (b >= 0).sum()
+    assert found.total_std == pytest.approx(np.sqrt(found.total))
+    with pytest.raises(InputError, match="not all zero"):
+        bu.blend([a, b], lambda x: np.zeros((len(x), 2)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bu.Reweighter().fit([1.0, 2.0], [5.0, 6.0]), "do not overlap"),
+        (lambda: bu.Reweighter().fit([1.0, 2.0], [[1.0, 2.0]]), "1 features and target 2"),
+        (lambda: bu.Reweighter().fit([], [1.0]), "empty"),
+        (lambda: bu.Reweighter().fit([1.0, 2.0], [1.0, 2.0], [-1.0, 0.5]), "sums to -0.5"),
+        (lambda: bu.Reweighter("magic"), "'classifier', 'binned' or 'analytic'"),
+        (lambda: bu.Reweighter("analytic"), "which needs them"),
+        (lambda: bu.Reweighter(calibration="platt"), "calibration is 'platt'"),
+        (lambda: bu.Reweighter(temper=2.0), r"lie in \(0, 1\]"),
+        (lambda: bu.Reweighter().weights([1.0]), "not fitted"),
+        (
+            lambda: bu.Reweighter("analytic", densities=(lambda x: x, lambda x: x)).fit([-1.0, 2.0], [1.0, -2.0]),
+            "negative or NaN in 1 events",
+        ),
+        (lambda: Calibrator().fit(np.zeros(20), np.repeat([0, 1], 10)), "10 effective calibration events"),
+        (lambda: bu.LikelihoodRatio([]), "list of different names"),
+        (lambda: bu.LikelihoodRatio(["a"]).fit([1.0, 2.0], [1.0, 1.0]), "never vary"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(InputError if "fitted" not in message else Exception, match=message):
+        call()
+
+
+def test_small_overlap_warns():
+    rng = np.random.default_rng(12)
+    with pytest.warns(WeightWarning, match="overlap little"):
+        bu.Reweighter("analytic", densities=(stats.norm(0, 1), stats.norm(4, 1)), draws=2).fit(
+            rng.normal(0, 1, 3000), rng.normal(4, 1, 3000)
+        )
