@@ -6,7 +6,7 @@ flags and settings. ``docs/statistics.md`` says what the bands mean.
 
 from __future__ import annotations
 
-from bayesunfold import datasets, errors, plots
+from bayesunfold import datasets, errors, io, plots, report
 from bayesunfold.binned import (
     FBU,
     IBU,
@@ -56,8 +56,10 @@ __all__ = [
     "coverage_study",
     "datasets",
     "errors",
+    "io",
     "load",
     "plots",
+    "report",
     "unfold",
 ]
 

@@ -1,4 +1,4 @@
-"""Command line: ``bayesunfold demo``, ``info`` and ``coverage``."""
+"""Command line: ``bayesunfold demo``, ``unfold``, ``report``, ``info`` and ``coverage``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="bayesunfold",
         description="Bayesian unfolding in particle physics.",
         epilog="examples:\n  bayesunfold demo --out demo\n  bayesunfold info demo/unfolded.nc\n"
+        "  bayesunfold unfold zjets.toml\n  bayesunfold report demo/unfolded.nc\n"
         "  bayesunfold coverage --toys 20 --save coverage.npz",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,6 +34,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--inference", choices=("advi", "nuts", "laplace"), default="advi")
     demo.add_argument("--draws", type=int, default=500)
     demo.add_argument("--seed", type=int, default=1)
+    unfold = commands.add_parser(
+        "unfold",
+        help="unfold the events that a configuration names",
+        description="Unfold the events that a configuration names; write result, figures and report.",
+        epilog="example:\n  bayesunfold unfold zjets.toml --resume\n\n`--schema` prints every legal key.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    unfold.add_argument("config", type=Path, nargs="?", help="a TOML file")
+    unfold.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
+    unfold.add_argument("--schema", action="store_true", help="print all sections and keys, and stop")
+    report = commands.add_parser("report", help="write the dashboard of a saved result, one HTML file")
+    report.add_argument("result", type=Path)
+    report.add_argument("--out", type=Path, help="the file; beside the result by default")
     info = commands.add_parser("info", help="describe a saved result")
     info.add_argument("result", type=Path)
     study = commands.add_parser("coverage", help="pseudo-experiments on the Gaussian toy")
@@ -69,6 +83,27 @@ def _info(args: argparse.Namespace) -> None:
     from bayesunfold.storage import load
 
     print(load(args.result).summary())
+
+
+def _unfold_config(args: argparse.Namespace) -> None:
+    from bayesunfold.errors import InputError
+    from bayesunfold.io.config import load_job, schema_text
+    from bayesunfold.job import run_job
+
+    if args.schema:
+        print(schema_text())
+        return
+    if args.config is None:
+        msg = "name a configuration file, or pass --schema to see what may stand in one."
+        raise InputError(msg)
+    print(run_job(load_job(args.config), resume=args.resume))
+
+
+def _report(args: argparse.Namespace) -> None:
+    from bayesunfold.report import write_report
+    from bayesunfold.storage import load
+
+    print(f"written: {write_report(load(args.result), args.out or args.result.with_suffix('.html'))}")
 
 
 def _toy(seed: int, settings: dict[str, Any]) -> Any:
@@ -117,7 +152,13 @@ def _coverage(args: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors of the library end with exit code 2 and no traceback."""
     args = _parser().parse_args(arguments)
-    commands = {"demo": _demo, "info": _info, "coverage": _coverage}
+    commands = {
+        "demo": _demo,
+        "unfold": _unfold_config,
+        "report": _report,
+        "info": _info,
+        "coverage": _coverage,
+    }
     from bayesunfold.errors import BayesUnfoldError
 
     try:

@@ -190,14 +190,13 @@ class Members:
         return widths
 
     def negative_fraction(self) -> float:
-        """Share of the simulated events' members with a negative weight factor ``1 + g``."""
-        if self.lam is None and not self.samples.variations:
+        """Share of the simulated events' fluctuations that conditioning moved below -1."""
+        if self.lam is None:
             return 0.0
         negative = 0
         for index, rows in self.samples.simulation.blocks():
-            relative = self._relative(index, rows, None)
-            if relative is not None:
-                negative += int((relative < -1.0)[self.events.pass_reco[rows]].sum())
+            g = self.samples.simulation.fluctuations.block(index)
+            negative += int((g < -1.0)[self.events.pass_reco[rows]].sum())
         return negative / (int(self.events.pass_reco.sum()) * self.n_members)
 
 

@@ -443,6 +443,12 @@ class UnfoldingResult:
 
         return to_datatree(self, bins)
 
+    def report(self, path: str | Path, bins: Mapping[str, ArrayLike] | None = None) -> Path:
+        """Write the dashboard, one HTML file; see ``bayesunfold.report.write_report``."""
+        from bayesunfold.report import write_report
+
+        return write_report(self, path, bins)
+
     def save(self, path: str | Path) -> Path:
         """Save to netCDF (``.nc``) or Zarr (``.zarr``), atomically; :func:`bayesunfold.load` reads it back."""
         from bayesunfold.storage import save

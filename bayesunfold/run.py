@@ -270,8 +270,7 @@ class Run:
         if negative > 0.1:
             msg = (
                 f"{100 * negative:.1f} % of the members' event fluctuations are below -1 after conditioning on "
-                "posterior draws and systematic variations; the sample is small for its network, or a variation large. "
-                "Compare with inference='laplace'."
+                "posterior draws; the sample is small for its network. Compare with inference='laplace'."
             )
             warnings.warn(msg, WeightWarning, stacklevel=4)
         return members

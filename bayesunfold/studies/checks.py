@@ -18,7 +18,7 @@ from bayesunfold.prepare import Prepared
 from bayesunfold.result import UnfoldingResult
 from bayesunfold.run import REFERENCE_BINS, quantile_groups, train_point_estimate
 
-__all__ = ["estimate_bias", "prior_dependence"]
+__all__ = ["estimate_bias", "prior_dependence", "reference_bias"]
 
 Array = NDArray[np.floating]
 
@@ -102,15 +102,22 @@ def _reference(result: UnfoldingResult, other: Array) -> tuple[list[Array], list
     return widths, contents(result.nominal), contents(other)
 
 
-def _warn_if_large(result: UnfoldingResult) -> None:
+def reference_bias(result: UnfoldingResult) -> dict[str, float]:
+    """Largest estimated bias of each feature in ten bins, in units of the band; empty if it was not estimated."""
     if result.closure_weights is None:
-        return
+        return {}
     widths, answer, closed = _reference(result, result.closure_weights)
-    for name, width, a, b in zip(result.simulation.gen_names, widths, answer, closed, strict=False):
-        relative = np.abs(b - a) / np.where(width > 0, width, np.inf)
-        if relative.max() > LARGE_BIAS:
+    return {
+        name: float(np.max(np.abs(b - a) / np.where(width > 0, width, np.inf)))
+        for name, width, a, b in zip(result.simulation.gen_names, widths, answer, closed, strict=True)
+    }
+
+
+def _warn_if_large(result: UnfoldingResult) -> None:
+    for name, largest in reference_bias(result).items():
+        if largest > LARGE_BIAS:
             msg = (
-                f"the estimated bias of {name} reaches {relative.max():.2f} of its 68 % band (limit {LARGE_BIAS}); the "
+                f"the estimated bias of {name} reaches {largest:.2f} of its 68 % band (limit {LARGE_BIAS}); the "
                 "answer still leans to the generator or the network's prior. Take more iterations, or quote the bias: "
                 "spectrum.bias has it bin by bin."
             )

@@ -1,0 +1,23 @@
+"""Events in, results out: ROOT, parquet, HDF5, npz, HEPData, and publication of unbinned weights."""
+
+from __future__ import annotations
+
+from bayesunfold.io.events import list_columns, read_columns
+from bayesunfold.io.expressions import evaluate
+from bayesunfold.io.histograms import write_hepdata, write_root
+from bayesunfold.io.publication import Publication, read_publication, write_publication
+
+__all__ = [
+    "Publication",
+    "evaluate",
+    "list_columns",
+    "read_columns",
+    "read_publication",
+    "write_hepdata",
+    "write_publication",
+    "write_root",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,298 @@
+"""Columns of events from ROOT, parquet, HDF5 and npz files: only those needed, in chunks, with a selection."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._progress import Progress
+from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.io.expressions import INDEXED, columns_of, evaluate
+
+__all__ = ["list_columns", "read_columns"]
+
+Columns = dict[str, NDArray[Any]]
+
+CHUNK = 200_000
+"""Events read at a time."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def read_columns(
+    path: str | Path,
+    columns: Sequence[str],
+    *,
+    selection: str | None = None,
+    tree: str | None = None,
+    progressbar: bool = False,
+) -> Columns:
+    """Read expressions of columns.
+
+    Parameters
+    ----------
+    path : path
+        ``.root`` (TTree or RNTuple; needs the extra ``root``), ``.parquet``, ``.h5``/``.hdf5`` or ``.npz``.
+    columns : sequence of str
+        Columns, or expressions of them: ``"log(pt)"``, ``"jet_pt[0]"`` (first entry of a jagged column, NaN where
+        there is none).
+    selection : str, optional
+        Expression; only events where it is true are kept.
+    tree : str, optional
+        TTree, RNTuple or HDF5 group; the only one if omitted.
+    progressbar : bool
+
+    Returns
+    -------
+    dict of str to array, shape (n,)
+
+    Raises
+    ------
+    FileNotFoundError
+    FileFormatError
+        If the file cannot be read.
+    InputError
+        For a missing column, with near names, and for a selection that is not boolean or keeps nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "events.npz"
+    >>> np.savez(path, pt=np.array([10.0, 30.0, 50.0]))
+    >>> read_columns(path, ["pt / 10"], selection="pt > 20")
+    {'pt / 10': array([3., 5.])}
+    """
+    path = Path(path)
+    wanted = list(columns) + ([] if selection is None else [selection])
+    needed = list(dict.fromkeys(name for expression in wanted for name in columns_of(expression)))
+    with _open(path, tree) as file:
+        _check_names(file, needed, path)
+        progress = Progress(max(len(file), 1), f"reading {path.name}", show=progressbar)
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
+        done = 0
+        for chunk in file.chunks(needed):
+            n = len(next(iter(chunk.values()))) if chunk else len(file)
+            keep = slice(None) if selection is None else _selected(selection, chunk)
+            for expression in columns:
+                value = np.asarray(evaluate(expression, chunk))
+                parts[expression].append(np.broadcast_to(value, (n,))[keep])
+            done += n
+            progress.update(done)
+        progress.close(f"{done} events")
+    out = {name: np.concatenate(found) if found else np.zeros(0) for name, found in parts.items()}
+    if out and len(next(iter(out.values()))) == 0:
+        msg = f"{path} has no events" + (f" that pass {selection!r}." if selection else ".")
+        raise InputError(msg)
+    return out
+
+
+def list_columns(path: str | Path, tree: str | None = None) -> list[str]:
+    """Names of the columns in a file."""
+    with _open(Path(path), tree) as file:
+        return list(file.names)
+
+
+def _selected(selection: str, chunk: Columns) -> NDArray[np.bool_]:
+    keep = evaluate(selection, chunk)
+    if keep.dtype != bool:
+        msg = f"selection {selection!r} gives {keep.dtype} values; it must be a comparison, for instance 'pt > 20'."
+        raise InputError(msg)
+    return keep
+
+
+def _check_names(file: _File, needed: Sequence[str], path: Path) -> None:
+    for name in needed:
+        match = INDEXED.match(name)
+        plain = match["name"] if match else name
+        if plain not in file.names:
+            near = difflib.get_close_matches(plain, file.names, n=3, cutoff=0.4) or list(file.names)[:10]
+            msg = f"{path} has no column {plain!r}; near names: {', '.join(near)}."
+            raise InputError(msg)
+
+
+class _File:
+    """What every format gives: names, length, and chunks of columns."""
+
+    names: Sequence[str]
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
+        """Columns of one block of events after another; ``name[k]`` is the k-th entry of a jagged one."""
+        raise NotImplementedError
+
+
+def _open(path: Path, tree: str | None) -> _File:
+    if not path.exists():
+        msg = f"{path} does not exist."
+        raise FileNotFoundError(msg)
+    kinds: dict[str, Any] = {".root": _Root, ".parquet": _Parquet, ".h5": _HDF5, ".hdf5": _HDF5, ".npz": _Npz}
+    if path.suffix not in kinds:
+        msg = f"{path.name} ends with {path.suffix!r}; readable are {', '.join(kinds)}."
+        raise InputError(msg)
+    try:
+        return kinds[path.suffix](path, tree)
+    except (InputError, ImportError):
+        raise
+    except Exception as err:
+        msg = f"{path} cannot be read ({type(err).__name__}: {err}); it is damaged or something else."
+        raise FileFormatError(msg) from err
+
+
+def _pick(entries: NDArray[Any], index: int) -> NDArray[Any]:
+    """Entry ``index`` of every row of a two-dimensional array."""
+    if entries.ndim != 2:
+        msg = f"an index [{index}] needs a column with several entries an event; this one has shape {entries.shape}."
+        raise InputError(msg)
+    return entries[:, index] if index < entries.shape[1] else np.full(len(entries), np.nan)
+
+
+class _Parquet(_File):
+    def __init__(self, path: Path, _tree: str | None) -> None:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path)
+        self.names = self._file.schema_arrow.names
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
+        import pyarrow.compute as pc
+
+        plain = list(dict.fromkeys(_plain(name) for name in needed))
+        for batch in self._file.iter_batches(CHUNK, columns=plain):
+            chunk: Columns = {}
+            for name in needed:
+                column = batch.column(_plain(name))
+                match = INDEXED.match(name)
+                if match:
+                    index = int(match["index"])
+                    long = pc.greater(pc.fill_null(pc.list_value_length(column), 0), index)
+                    values = np.full(len(column), np.nan)
+                    rows = long.to_numpy(zero_copy_only=False)
+                    values[rows] = pc.list_element(column.filter(long), index).to_numpy(zero_copy_only=False)
+                    chunk[name] = values
+                else:
+                    chunk[name] = column.to_numpy(zero_copy_only=False)
+            yield chunk
+
+
+def _plain(name: str) -> str:
+    match = INDEXED.match(name)
+    return match["name"] if match else name
+
+
+class _Npz(_File):
+    def __init__(self, path: Path, _tree: str | None) -> None:
+        self._file = np.load(path, allow_pickle=False)
+        self.names = list(self._file.files)
+        self._length = len(self._file[self.names[0]]) if self.names else 0
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
+        chunk: Columns = {}
+        for name in needed:
+            match = INDEXED.match(name)
+            chunk[name] = _pick(self._file[match["name"]], int(match["index"])) if match else self._file[name]
+        yield chunk
+
+
+class _HDF5(_File):
+    def __init__(self, path: Path, tree: str | None) -> None:
+        import h5py
+
+        self._file = h5py.File(path, "r")
+        group = self._file if tree is None else self._file[tree]
+        self._group: Any = group
+        self._table = isinstance(group, h5py.Dataset)
+        self.names = (
+            list(group.dtype.names) if self._table else [k for k in group if isinstance(group[k], h5py.Dataset)]
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._group if self._table else self._group[self.names[0]])
+
+    def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
+        for start in range(0, len(self), CHUNK):
+            rows = slice(start, start + CHUNK)
+            chunk: Columns = {}
+            for name in needed:
+                match = INDEXED.match(name)
+                plain = _plain(name)
+                values = np.asarray(self._group[rows][plain] if self._table else self._group[plain][rows])
+                chunk[name] = _pick(values, int(match["index"])) if match else values
+            yield chunk
+
+
+class _Root(_File):
+    def __init__(self, path: Path, tree: str | None) -> None:
+        try:
+            import uproot
+        except ImportError:
+            msg = "reading ROOT files needs uproot; install bayesunfold[root]."
+            raise ImportError(msg) from None
+        self._file = uproot.open(path)
+        kinds = self._file.classnames(cycle=False)
+        trees = [k for k, v in kinds.items() if v == "TTree" or "RNTuple" in v]
+        if tree is None and len(trees) != 1:
+            msg = f"{path} holds the trees {trees}; say which with tree=."
+            raise InputError(msg)
+        name = trees[0] if tree is None else tree
+        if name not in trees:
+            msg = f"{path} has no tree {name!r}; there are {', '.join(trees)}."
+            raise InputError(msg)
+        self._tree = self._file[name]
+        self.names = list(self._tree.keys())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return int(self._tree.num_entries)
+
+    def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
+        import awkward as ak
+
+        plain = list(dict.fromkeys(_plain(name) for name in needed))
+        for start in range(0, len(self), CHUNK):
+            arrays = self._tree.arrays(plain, entry_start=start, entry_stop=start + CHUNK)
+            chunk: Columns = {}
+            for name in needed:
+                match = INDEXED.match(name)
+                column = arrays[_plain(name)]
+                if match:
+                    index = int(match["index"])
+                    padded = ak.pad_none(column, index + 1, axis=1)[:, index]
+                    chunk[name] = ak.to_numpy(ak.fill_none(ak.values_astype(padded, np.float64), np.nan))
+                else:
+                    chunk[name] = ak.to_numpy(column)
+            yield chunk

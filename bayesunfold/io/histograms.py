@@ -1,0 +1,144 @@
+"""Binned results for others: ROOT histograms and HEPData tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayesunfold.checkpoint import atomic_write
+from bayesunfold.errors import InputError
+from bayesunfold.spectrum import Spectrum
+
+__all__ = ["write_hepdata", "write_root"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def write_root(path: str | Path, spectra: Mapping[str, Spectrum]) -> Path:
+    """Write TH1 histograms with errors and TH2 covariances.
+
+    Parameters
+    ----------
+    path : path
+        A ``.root`` file; written atomically. Needs the extra ``root``.
+    spectra : mapping of str to Spectrum
+        ``name`` and ``name_covariance`` in the file.
+    """
+    try:
+        import uproot
+    except ImportError:
+        msg = "writing ROOT files needs uproot; install bayesunfold[root]."
+        raise ImportError(msg) from None
+    import hist
+
+    path = Path(path)
+    if path.suffix != ".root":
+        msg = f"{path.name} ends with {path.suffix!r}; name the file .root."
+        raise InputError(msg)
+
+    def write(temporary: Path) -> None:
+        with uproot.recreate(temporary) as file:
+            for name, spectrum in spectra.items():
+                file[name] = spectrum.to_hist()
+                bins = hist.axis.Integer(0, spectrum.n_bins, name="bin", flow=False)
+                other = hist.axis.Integer(0, spectrum.n_bins, name="other", flow=False)
+                covariance = hist.Hist(bins, other, storage=hist.storage.Double())
+                covariance.view()[...] = spectrum.covariance()
+                file[f"{name}_covariance"] = covariance
+
+    atomic_write(path, write)
+    return path
+
+
+def write_hepdata(
+    folder: str | Path,
+    spectra: Mapping[str, Spectrum],
+    *,
+    abstract: str = "",
+    units: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a HEPData submission: a table and a covariance table for every spectrum.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``submission.yaml`` and the tables. Needs the extra ``hepdata``.
+    spectra : mapping of str to Spectrum
+        One observable each.
+    abstract : str
+    units : mapping of str to str, optional
+        Unit of each observable.
+
+    Notes
+    -----
+    Each bin has the 68 % band around the point estimate, and the symmetric standard deviation of each source. Sources
+    may be correlated after conditioning on posterior draws; the covariance table is what to fit with.
+    """
+    try:
+        import hepdata_lib as hl
+    except ImportError:
+        msg = "writing HEPData tables needs hepdata_lib; install bayesunfold[hepdata]."
+        raise ImportError(msg) from None
+    submission = hl.Submission()
+    submission.comment = abstract
+    for name, spectrum in spectra.items():
+        submission.add_table(_table(hl, name, spectrum, (units or {}).get(name, "")))
+        submission.add_table(_covariance_table(hl, name, spectrum))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    submission.create_files(str(folder), remove_old=True)
+    # the library archives next to the working directory as well; only the folder is wanted
+    Path("submission.tar.gz").unlink(missing_ok=True)
+    return folder
+
+
+def _bins(spectrum: Spectrum, name: str) -> list[tuple[float, float]]:
+    if len(spectrum.edges) != 1:
+        msg = f"{name!r} has {len(spectrum.edges)} axes; HEPData tables here hold one observable. Write slices."
+        raise InputError(msg)
+    edges = spectrum.edges[0]
+    return [(float(a), float(b)) for a, b in pairwise(edges)]
+
+
+def _table(hl: Any, name: str, spectrum: Spectrum, unit: str) -> Any:
+    table = hl.Table(name)
+    table.description = f"Unfolded {name} ({spectrum.normalization}), 68 % credible bands, {spectrum.method}."
+    axis = hl.Variable(name, is_independent=True, is_binned=True, units=unit)
+    axis.values = _bins(spectrum, name)
+    value = hl.Variable(f"unfolded {name}", is_independent=False, is_binned=False, units="")
+    value.values = spectrum.nominal.tolist()
+    low, high = spectrum.interval(0.68)
+    band = hl.Uncertainty("68 % band", is_symmetric=False)
+    band.values = [(float(a), float(b)) for a, b in zip(low - spectrum.nominal, high - spectrum.nominal, strict=True)]
+    value.add_uncertainty(band)
+    if spectrum.sources or spectrum.exact_sources:
+        for source, std in spectrum.by_source().items():
+            if source == "total":
+                continue
+            own = hl.Uncertainty(source, is_symmetric=True)
+            own.values = np.asarray(std).tolist()
+            value.add_uncertainty(own)
+    table.add_variable(axis)
+    table.add_variable(value)
+    return table
+
+
+def _covariance_table(hl: Any, name: str, spectrum: Spectrum) -> Any:
+    bins = _bins(spectrum, name)
+    table = hl.Table(f"{name} covariance")
+    table.description = f"Covariance of the bins of {name}, all sources together."
+    first = hl.Variable(f"{name} (row)", is_independent=True, is_binned=True)
+    second = hl.Variable(f"{name} (column)", is_independent=True, is_binned=True)
+    first.values = [b for b in bins for _ in bins]
+    second.values = [b for _ in bins for b in bins]
+    value = hl.Variable("covariance", is_independent=False, is_binned=False)
+    value.values = spectrum.covariance().ravel().tolist()
+    for variable in (first, second, value):
+        table.add_variable(variable)
+    return table

@@ -1,0 +1,177 @@
+"""The verdict line: each check with its value, its threshold, and what to do if it fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from bayesunfold._validate import effective_size
+from bayesunfold.reweighting.closure import _scores, weighted_auc
+from bayesunfold.run import AUTO_CHANGE
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bayesunfold.result import UnfoldingResult
+
+__all__ = ["Check", "DetectorClosure", "detector_closure", "verdicts"]
+
+Array = NDArray[np.floating]
+
+MAX_R_HAT, MIN_ESS, MAX_OUTSIDE, MAX_NEGATIVE, MIN_KISH = 1.01, 400, 0.05, 0.05, 0.05
+CLOSURE_ROWS = 40_000
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict.
+
+    Attributes
+    ----------
+    name, value, threshold, cure : str
+    passed : bool or None
+        None if the check does not apply.
+    """
+
+    name: str
+    value: str
+    threshold: str
+    passed: bool | None
+    cure: str
+
+
+@dataclass(frozen=True)
+class DetectorClosure:
+    """A second classifier tells data from the refolded result at detector level.
+
+    Attributes
+    ----------
+    auc, auc_std : float
+    auc_before : float
+        For the generator without unfolding.
+    """
+
+    auc: float
+    auc_std: float
+    auc_before: float
+
+
+def detector_closure(result: UnfoldingResult, seed: int = 0) -> DetectorClosure:
+    """Cross-fitted boosted trees on at most 40 000 events of each sample; background joins the refolded result."""
+    m = result.members
+    events = m.events
+    rng = np.random.default_rng(seed)
+    rows = _some(np.flatnonzero(events.pass_reco), rng)
+    data = _some(np.arange(len(events.data)), rng)
+    after = (events.weight * m.weights.push)[rows]
+    before = events.weight[rows]
+    extra = [b.features for b in events.backgrounds]
+    a = np.concatenate([events.reco[rows], *extra])
+    b, wb = events.data[data], events.data_weight[data]
+    out = []
+    for weight in (after, before):
+        scaled = weight * m.signal_yield / weight.sum()
+        w = np.concatenate([scaled, *(x.weight for x in events.backgrounds)])
+        model = HistGradientBoostingClassifier(max_iter=60, random_state=seed)
+        score = _scores(model, a.astype(np.float64), b.astype(np.float64), w, wb)
+        label = np.repeat([0, 1], [len(a), len(b)])
+        out.append((weighted_auc(score, label, np.concatenate([w, wb])), effective_size(w)))
+    n0, n1 = out[0][1], effective_size(wb)
+    return DetectorClosure(out[0][0], float(np.sqrt((n0 + n1 + 1) / (12 * n0 * n1))), out[1][0])
+
+
+def _some(rows: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.integer]:
+    return rows if len(rows) <= CLOSURE_ROWS else np.sort(rng.choice(rows, CLOSURE_ROWS, replace=False))
+
+
+def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosure) -> list[Check]:
+    """All checks of a result."""
+    last = result.history[-1]
+    pull = (closure.auc - 0.5) / closure.auc_std
+    outside = _outside(result)
+    kish = effective_size(result.nominal) / effective_size(result.simulation.weight[result.simulation.pass_gen])
+    negative = max(result.members.negative_fraction(), result.members.negative_data)
+    checks = [
+        Check(
+            "iterations have converged",
+            f"last change {last['change']:.2f} of the band",
+            f"below {AUTO_CHANGE}",
+            bool(last["change"] < AUTO_CHANGE),
+            "take more iterations, or quote the bias from result.estimate_bias()",
+        ),
+        Check(
+            "closure at detector level",
+            f"AUC {closure.auc:.3f} +- {closure.auc_std:.3f} ({closure.auc_before:.3f} before unfolding)",
+            "within 3 standard deviations of 0.5",
+            bool(abs(pull) < 3),
+            "data hold what the simulation lacks: more iterations, more features, or another simulation",
+        ),
+        Check(
+            "overlap of data and simulation",
+            f"{100 * outside:.2f} % of the data outside",
+            f"below {100 * MAX_OUTSIDE:.0f} %",
+            bool(outside < MAX_OUTSIDE),
+            "cut both to their common range, or extend the simulation",
+        ),
+        Check(
+            "effective size of the weights",
+            f"{100 * kish:.1f} % of the simulation's",
+            f"above {100 * MIN_KISH:.0f} %",
+            bool(kish > MIN_KISH),
+            "few events decide: use a simulation closer to the data",
+        ),
+        Check(
+            "members with negative weights",
+            f"{100 * negative:.2f} % of fluctuations",
+            f"below {100 * MAX_NEGATIVE:.0f} %",
+            bool(negative < MAX_NEGATIVE),
+            "the sample is small for its network; compare with inference='laplace'",
+        ),
+        _bias_check(result),
+    ]
+    return checks + _sampler_checks(result, tree)
+
+
+def _outside(result: UnfoldingResult) -> float:
+    reco = result.simulation.reco[result.simulation.pass_reco]
+    x = result.data.features
+    low, high = np.nanmin(reco, axis=0), np.nanmax(reco, axis=0)
+    return float(np.mean((x < low) | (x > high), axis=0).max())
+
+
+def _bias_check(result: UnfoldingResult) -> Check:
+    from bayesunfold.studies.checks import LARGE_BIAS, reference_bias
+
+    cure = "take more iterations, or quote the bias beside the band"
+    if result.closure_weights is None:
+        return Check("bias at the answer", "not estimated", f"below {LARGE_BIAS} of the band", None, cure)
+    worst = max(reference_bias(result).values())
+    return Check(
+        "bias at the answer", f"{worst:.2f} of the band", f"below {LARGE_BIAS} of the band", worst < LARGE_BIAS, cure
+    )
+
+
+def _sampler_checks(result: UnfoldingResult, tree: xr.DataTree) -> list[Check]:
+    """R-hat and effective sample size on unfolded bins, for NUTS; ADVI and Laplace draws are independent."""
+    import arviz as az
+
+    cure = "take more draws; divergences or large R-hat mean that the chains disagree"
+    if result.configuration["inference"] != "nuts":
+        name = f"{result.configuration['inference']}: independent draws, MCMC diagnostics do not apply"
+        return [Check("sampler", name, "", None, "")]
+    posterior = tree["posterior"].to_dataset()
+    bins = posterior[[v for v in posterior.data_vars if str(v).startswith("unfolded_")]]
+    r_hat = max(float(v.max()) for v in az.rhat(bins).data_vars.values())
+    ess = min(float(v.min()) for v in az.ess(bins).data_vars.values())
+    return [
+        Check("R-hat of unfolded bins", f"{r_hat:.3f}", f"below {MAX_R_HAT}", r_hat < MAX_R_HAT, cure),
+        Check("effective sample size", f"{ess:.0f}", f"above {MIN_ESS}", ess > MIN_ESS, cure),
+    ]

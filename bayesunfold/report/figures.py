@@ -1,0 +1,126 @@
+"""Figures of the dashboard that exist nowhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from bayesunfold._validate import effective_size
+from bayesunfold.plots.reweighting import _roc
+from bayesunfold.plots.style import COLORS, figure, style
+from bayesunfold.reweighting.calibration import reliability
+from bayesunfold.reweighting.closure import weighted_auc
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bayesunfold.propagation import Stage
+    from bayesunfold.result import UnfoldingResult
+
+__all__ = ["plot_classifiers", "plot_draws", "plot_weights"]
+
+Array = NDArray[np.floating]
+ROWS = 100_000
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def plot_classifiers(result: UnfoldingResult) -> Figure:
+    """Calibration and ROC of the first step 1 and the last step 2, on the events they were trained on."""
+    events = result.members.events
+    first, last = result.first_stage, result.members.push_response.stage
+    samples = {
+        "step 1, first iteration": _two_classes(
+            first,
+            np.concatenate([events.data, events.reco]),
+            np.concatenate([first.data_ones if first.data_ones is not None else [], first.ones]),
+            np.concatenate([np.zeros(len(events.data)), first.zeros]),
+        ),
+        "step 2, last iteration": _two_classes(last, events.gen, last.ones, last.zeros),
+    }
+    with style():
+        fig = figure(8.4, 4.0)
+        left, right = fig.subplots(1, 2)
+        for color, (name, (z, y, w)) in zip((COLORS["unfolded"], COLORS["simulation"]), samples.items(), strict=True):
+            curve = reliability(z, y, w)
+            low, high = np.percentile(curve.observed, [16, 84], axis=0)
+            left.fill_between(curve.predicted, low, high, color=color, alpha=0.4, lw=0)
+            left.plot(curve.predicted, curve.observed.mean(axis=0), color=color, lw=1.4, label=name)
+            x, yy = _roc(expit(z), y, w)
+            keep = np.linspace(0, len(x) - 1, min(len(x), 400)).astype(int)
+            right.plot(x[keep], yy[keep], color=color, lw=1.4, label=f"AUC {weighted_auc(z, y, w):.3f}")
+        for ax in (left, right):
+            ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
+        low, high = left.get_xlim()
+        left.set_ylim(low, high)
+        left.set_xlabel("predicted probability of class 1")
+        left.set_ylabel("observed share")
+        right.set_xlabel("class 0 accepted")
+        right.set_ylabel("class 1 accepted")
+        left.legend(fontsize="small")
+        right.legend(fontsize="small")
+    return fig
+
+
+def _two_classes(stage: Stage, x: Array, ones: Array, zeros: Array) -> tuple[Array, Array, Array]:
+    """Log ratios, labels and weights; an event of both classes appears twice."""
+    one, zero = np.flatnonzero(ones), np.flatnonzero(zeros)
+    step = max(1, (len(one) + len(zero)) // ROWS)
+    one, zero = one[::step], zero[::step]
+    rows = np.concatenate([zero, one])
+    label = np.repeat([0, 1], [len(zero), len(one)])
+    return stage.forward(x[rows]), label, np.concatenate([zeros[zero], ones[one]])
+
+
+def plot_weights(result: UnfoldingResult) -> Figure:
+    """Distribution of push weights, and Kish effective sizes of the members."""
+    gen = result.members.events.pass_gen
+    push = result.members.weights.push[gen]
+    top, bottom = np.zeros(result.members.n_members), np.zeros(result.members.n_members)
+    for _, block in result.members.blocks():
+        top += block.sum(axis=0, dtype=np.float64)
+        bottom += (block.astype(np.float64) ** 2).sum(axis=0)
+    sizes = top**2 / bottom
+    with style():
+        fig = figure(8.4, 3.6)
+        left, right = fig.subplots(1, 2)
+        left.hist(push, bins=60, color=COLORS["unfolded"], log=True)
+        left.set_xlabel("push weight, point estimate")
+        left.set_ylabel("simulated events")
+        right.hist(sizes, bins=30, color=COLORS["simulation"], label="members")
+        right.axvline(effective_size(result.nominal), color="black", lw=1.4, label="point estimate")
+        right.set_xlabel("Kish effective size")
+        right.set_ylabel("members")
+        right.legend(fontsize="small")
+    return fig
+
+
+def plot_draws(tree: xr.DataTree) -> Figure:
+    """ELBO of ADVI, or trace, ranks and energy of NUTS, for the posterior of step 1."""
+    with style():
+        if "elbo" in tree["fit"].data_vars and tree["fit"]["elbo"].size:
+            fig = figure(6.4, 3.4)
+            ax = fig.subplots()
+            ax.plot(np.asarray(tree["fit"]["elbo"]), color=COLORS["unfolded"], lw=1.0)
+            ax.set_xlabel("ADVI step")
+            ax.set_ylabel("negative ELBO")
+            return fig
+        posterior = np.asarray(tree["posterior"]["log_ratio"])
+        fig = figure(8.4, 3.6)
+        left, right = fig.subplots(1, 2)
+        ranks = posterior[:, :, 0].ravel().argsort().argsort().reshape(posterior.shape[:2])
+        for chain, values in enumerate(posterior[:, :, 0]):
+            left.plot(values, lw=0.6, label=f"chain {chain}")
+            right.hist(ranks[chain], bins=20, range=(0, ranks.size), histtype="step")
+        left.set_xlabel("draw")
+        left.set_ylabel("log ratio at the first probe")
+        right.set_xlabel("rank")
+        right.set_ylabel("draws")
+        left.legend(fontsize="small")
+    return fig

@@ -1,0 +1,176 @@
+"""One self-contained HTML page from a result: no scripts, no network, light and dark."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from bayesunfold.checkpoint import atomic_write
+from bayesunfold.datatree import default_bins
+from bayesunfold.plots import plot_correlation, plot_history, plot_sources, plot_spectrum
+from bayesunfold.report.checks import Check, detector_closure, verdicts
+from bayesunfold.report.figures import plot_classifiers, plot_draws, plot_weights
+
+if TYPE_CHECKING:
+    from bayesunfold.result import UnfoldingResult
+
+__all__ = ["write_report"]
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --soft: #f3f5f8; --line: #d5dae1;
+  --good: #13703a; --bad: #b3261e; --none: #5f6b7a; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --paper: #14171b; --soft: #1e2329; --line: #3a424d;
+  --good: #5bd08a; --bad: #ff8a80; --none: #9aa6b5; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1080px; padding: 1rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; margin: .2rem 0; } h2 { font-size: 1.15rem; border-bottom: 1px solid var(--line); }
+nav a { margin-right: .9rem; color: inherit; } .wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; } td, th { padding: .3rem .5rem; text-align: left;
+  border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
+.good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
+.none { color: var(--none); }
+.verdict { background: var(--soft); border-left: 5px solid var(--line); padding: .6rem .9rem; }
+.figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
+figure { margin: 0; background: #ffffff; border: 1px solid var(--line); border-radius: 6px; padding: .3rem; }
+figure svg { width: 100%; height: auto; display: block; } figcaption { color: #1b1f24; padding: .2rem .4rem; }
+pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .85rem; }
+"""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def write_report(result: UnfoldingResult, path: str | Path, bins: Mapping[str, ArrayLike] | None = None) -> Path:
+    """Write the dashboard.
+
+    Parameters
+    ----------
+    result : UnfoldingResult
+    path : path
+        An ``.html`` file, written atomically.
+    bins : mapping of feature to edges, optional
+        Binning of the spectra; 15 equal bins for features not named.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    tree = result.to_datatree()
+    closure = detector_closure(result)
+    checks = verdicts(result, tree, closure)
+    sim = result.simulation
+    edges = {
+        name: np.asarray((bins or {}).get(name, default_bins(sim.gen_column(name)[sim.pass_gen])), dtype=float)
+        for name in sim.gen_names
+    }
+    spectra = {name: result.spectrum(name, e) for name, e in edges.items()}
+    generator = _generator(result, edges)
+    sections = {
+        "Verdict": _verdict(checks),
+        "Spectra": _grid({n: plot_spectrum(s, generator=generator[n]) for n, s in spectra.items()}),
+        "Uncertainty by source": _grid({n: plot_sources(s) for n, s in spectra.items()}),
+        "Correlations": _grid({n: plot_correlation(s) for n, s in spectra.items()}),
+        "Iterations": _grid({"losses and change of the spectrum": plot_history(result)}),
+        "Classifiers": _grid({"calibration and ROC": plot_classifiers(result)}),
+        "Weights": _grid({"push weights and effective sizes": plot_weights(result)}),
+        "Posterior draws": _draws(result, tree),
+        "Settings": _settings(result),
+    }
+    page = _page(result, sections)
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+def _generator(result: UnfoldingResult, edges: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Simulated spectra at the unfolded yield."""
+    sim = result.simulation
+    weight = np.where(sim.pass_gen, sim.weight, 0.0)
+    weight = weight * (result.nominal.sum() / weight.sum())
+    return {
+        name: np.histogram(sim.gen_column(name)[sim.pass_gen], e, weights=weight[sim.pass_gen])[0]
+        for name, e in edges.items()
+    }
+
+
+def _page(result: UnfoldingResult, sections: Mapping[str, str]) -> str:
+    links = "".join(f'<a href="#{_anchor(name)}">{html.escape(name)}</a>' for name in sections)
+    body = "".join(
+        f'<section id="{_anchor(name)}"><h2>{html.escape(name)}</h2>{content}</section>'
+        for name, content in sections.items()
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Unfolding report</title>'
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>'
+        f"<h1>Unfolding report</h1><p>{html.escape(repr(result))}</p><nav>{links}</nav>{body}</body></html>"
+    )
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _svg(fig: Figure) -> str:
+    """Inline SVG, without the XML heading; ids are made unique so that several fit on one page."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    _svg.count = getattr(_svg, "count", 0) + 1  # type: ignore[attr-defined]
+    with mpl.rc_context({"svg.hashsalt": f"bayesunfold{_svg.count}"}):  # type: ignore[attr-defined]
+        fig.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _grid(figures: Mapping[str, Figure]) -> str:
+    items = "".join(
+        f"<figure>{_svg(fig)}<figcaption>{html.escape(name)}</figcaption></figure>" for name, fig in figures.items()
+    )
+    return f'<div class="figures">{items}</div>'
+
+
+def _verdict(checks: list[Check]) -> str:
+    failed = [c for c in checks if c.passed is False]
+    line = "All checks pass." if not failed else f"{len(failed)} checks need attention."
+    marks = {True: ("good", "pass"), False: ("bad", "look"), None: ("none", "n/a")}
+    rows = ""
+    for c in checks:
+        css, mark = marks[c.passed]
+        cure = html.escape(c.cure) if c.passed is False else ""
+        rows += (
+            f'<tr><td class="{css}">{mark}</td><td>{html.escape(c.name)}</td><td>{html.escape(c.value)}</td>'
+            f"<td>{html.escape(c.threshold)}</td><td>{cure}</td></tr>"
+        )
+    return (
+        f'<p class="verdict {"bad" if failed else "good"}">{line}</p><div class="wide"><table>'
+        f"<tr><th></th><th>check</th><th>found</th><th>wanted</th><th>what to do</th></tr>{rows}</table></div>"
+    )
+
+
+def _draws(result: UnfoldingResult, tree: object) -> str:
+    if result.configuration["inference"] == "laplace":
+        return "<p>Laplace: exact draws of a Gaussian; there is nothing to converge.</p>"
+    note = ""
+    if result.configuration["inference"] == "advi":
+        note = "<p>ADVI draws are independent; R-hat and effective sample sizes of Markov chains do not apply.</p>"
+    return note + _grid({"posterior of step 1, first iteration": plot_draws(tree)})  # type: ignore[arg-type]
+
+
+def _settings(result: UnfoldingResult) -> str:
+    packages = ("bayesunfold", "pymc", "pytensor", "arviz", "numpy", "scipy", "scikit-learn")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    text = json.dumps({"settings": result.configuration, "versions": versions}, indent=1, default=str)
+    return f"<pre>{html.escape(result.summary())}</pre><pre>{html.escape(text)}</pre>"

@@ -1,0 +1,193 @@
+"""Files in and out: columns, expressions, publication, histograms, configuration, command line."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import uproot
+
+import bayesunfold as bu
+from bayesunfold.cli import main
+from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.io.config import SCHEMA, load_job, schema_text
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+PT = np.array([10.0, 30.0, 50.0, 20.0])
+JETS = [[1.0, 2.0], [3.0], [], [4.0, 5.0, 6.0]]
+
+
+@pytest.fixture(scope="module")
+def result():
+    toy = bu.datasets.gaussian_toy(600, 600, random_seed=1)
+    return bu.unfold(toy.gen, toy.reco, toy.data, iterations=2, draws=100, random_seed=1, progressbar=False)
+
+
+@pytest.fixture(params=["parquet", "root", "h5", "npz"])
+def file(request, tmp_path):
+    path = tmp_path / f"events.{request.param}"
+    if request.param == "parquet":
+        pq.write_table(pa.table({"pt": PT, "jets": JETS}), path)
+    elif request.param == "root":
+        import awkward as ak
+
+        with uproot.recreate(path) as f:
+            f["events"] = {"pt": PT, "jets": ak.Array(JETS)}
+    elif request.param == "h5":
+        with h5py.File(path, "w") as f:
+            f["pt"] = PT
+    else:
+        np.savez(path, pt=PT)
+    return path
+
+
+def test_columns_and_selections_in_every_format(file):
+    columns = bu.io.read_columns(file, ["pt", "pt / 10"], selection="pt > 15 & ~(pt == 20)")
+    assert columns["pt"].tolist() == [30.0, 50.0]
+    assert columns["pt / 10"].tolist() == [3.0, 5.0]
+    assert "pt" in bu.io.list_columns(file)
+    with pytest.raises(InputError, match="near names: pt"):
+        bu.io.read_columns(file, ["ptt"])
+    with pytest.raises(InputError, match="no events that pass"):
+        bu.io.read_columns(file, ["pt"], selection="pt > 1000")
+    with pytest.raises(InputError, match="must be a comparison"):
+        bu.io.read_columns(file, ["pt"], selection="pt + 1")
+
+
+@pytest.mark.parametrize("file", ["parquet", "root"], indirect=True)
+def test_entries_of_jagged_columns(file):
+    second = bu.io.read_columns(file, ["jets[1]"])["jets[1]"]
+    assert second[[0, 3]].tolist() == [2.0, 5.0]
+    assert np.isnan(second[[1, 2]]).all()
+
+
+def test_files_larger_than_a_chunk(tmp_path, monkeypatch):
+    import bayesunfold.io.events as module
+
+    monkeypatch.setattr(module, "CHUNK", 3)
+    pq.write_table(pa.table({"x": np.arange(10.0)}), tmp_path / "x.parquet")
+    with uproot.recreate(tmp_path / "x.root") as f:
+        f["t"] = {"x": np.arange(10.0)}
+    for name in ("x.parquet", "x.root"):
+        assert bu.io.read_columns(tmp_path / name, ["x"], selection="x > 3")["x"].tolist() == list(range(4, 10))
+
+
+@pytest.mark.parametrize("expression", ["__import__('os')", "x.y", "[1]", "x if y else z", "lambda: 1", "x >"])
+def test_expressions_run_nothing_but_arithmetic(expression):
+    with pytest.raises(InputError):
+        bu.io.evaluate(expression, {"x": np.ones(2), "y": np.ones(2), "z": np.ones(2)})
+
+
+def test_damaged_files_are_clear_errors(tmp_path):
+    for name in ("a.root", "a.parquet", "a.h5", "a.npz"):
+        (tmp_path / name).write_text("nonsense")
+        with pytest.raises(FileFormatError, match="damaged or something else"):
+            bu.io.read_columns(tmp_path / name, ["x"])
+    with pytest.raises(FileNotFoundError):
+        bu.io.read_columns(tmp_path / "missing.root", ["x"])
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(InputError, match=r"readable are \.root"):
+        bu.io.read_columns(tmp_path / "a.txt", ["x"])
+
+
+def test_published_bands_equal_the_original(result, tmp_path):
+    edges = np.linspace(-6, 8, 8)
+    folder = bu.io.write_publication(result, tmp_path, units={"gen": "GeV"}, recommended_bins={"gen": edges})
+    published = bu.io.read_publication(folder)
+    one, two = result.spectrum("gen", edges), published.spectrum("gen", edges)
+    assert np.allclose(one.nominal, two.nominal)
+    for level in (0.68, 0.95):
+        assert np.allclose(one.interval(level), two.interval(level), rtol=1e-4, atol=1e-3)
+    family = published.metadata["weights"]["posterior"]
+    assert family["number"] == 100
+    assert "never add them in quadrature" in family["propagation"]
+    (tmp_path / "metadata.yaml").write_text("format: something")
+    with pytest.raises(FileFormatError, match="not a publication"):
+        bu.io.read_publication(tmp_path)
+
+
+def test_root_histograms_round_trip(result, tmp_path):
+    spectrum = result.spectrum("gen", np.linspace(-6, 8, 8))
+    with uproot.open(bu.io.write_root(tmp_path / "out.root", {"gen": spectrum})) as file:
+        assert np.allclose(file["gen"].values(), spectrum.nominal)
+        assert np.allclose(file["gen"].errors(), spectrum.std())
+        assert np.allclose(file["gen_covariance"].values(), spectrum.covariance())
+        # what was written is a response's input as well
+        R = bu.ResponseMatrix(np.eye(7))
+        assert np.allclose(bu.IBU(1).fit(R, file["gen"]).nominal, spectrum.nominal)
+
+
+# inside hepdata_lib and the validator, which leave files open
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_hepdata_submission_is_valid(result, tmp_path, monkeypatch):
+    from hepdata_validator.full_submission_validator import FullSubmissionValidator
+
+    monkeypatch.chdir(tmp_path)
+    spectrum = result.spectrum("gen", np.linspace(-6, 8, 8))
+    folder = bu.io.write_hepdata(tmp_path / "hepdata", {"gen": spectrum}, abstract="A toy.", units={"gen": "GeV"})
+    validator = FullSubmissionValidator()
+    assert validator.validate(directory=str(folder)), validator.get_messages()
+    text = (folder / "gen.yaml").read_text()
+    assert "68 % band" in text
+    assert "simulation" in text
+
+
+def test_the_schema_documents_and_checks_itself():
+    text = schema_text()
+    assert all(key in text for keys in SCHEMA.values() for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[simulaton]\n", "nearest is 'simulation'"),
+        ("[simulation]\nfil = 'a'\n[data]\n", "nearest is 'file'"),
+        ("[simulation]\nfile = 3\n[data]\n", "must be a text"),
+        ("[simulation]\nfile = 'a'\n[data]\n", "misses gen, reco"),
+        ("[data]\n", "no section"),
+        ("[[data]]\n", "no section|must be written"),
+        ("nonsense", "not TOML"),
+    ],
+)
+def test_bad_configurations(tmp_path, text, message):
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises((InputError, FileFormatError), match=message):
+        load_job(tmp_path / "bad.toml")
+
+
+def test_unfold_command_from_files_to_report(tmp_path, capsys):
+    """The example in the documentation, on a part of the events and with cheap settings."""
+    subprocess.run([sys.executable, EXAMPLES / "make_zjets_files.py", tmp_path, "4000"], check=True)
+    text = (EXAMPLES / "zjets.toml").read_text()
+    text = text.replace("iterations = 4", "iterations = 2").replace('"advi"', '"laplace"').replace("200", "50", 1)
+    text = text.replace("draws = 200", "draws = 50") + "root = true\n"
+    (tmp_path / "zjets.toml").write_text(text)
+    assert main(["unfold", str(tmp_path / "zjets.toml")]) == 0
+    out = capsys.readouterr().out
+    folder = tmp_path / "zjets"
+    for name in ("unfolded.nc", "report.html", "pt.png", "spectra.root", "publication/metadata.yaml"):
+        assert (folder / name).exists()
+        assert name.split("/")[0] in out
+    assert not (folder / "checkpoint.npz").exists()
+    loaded = bu.load(folder / "unfolded.nc")
+    assert "final-state shower scale" in loaded.spectrum("pt", [100, 200, 1000]).by_source()
+    page = (folder / "report.html").read_text()
+    assert "http-equiv" not in page
+    assert 'src="http' not in page
+    assert main(["report", str(folder / "unfolded.nc"), "--out", str(tmp_path / "again.html")]) == 0
+    shutil.copy(folder / "unfolded.nc", folder / "checkpoint.npz")
+    assert main(["unfold", str(tmp_path / "zjets.toml")]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_schema_and_missing_config(capsys):
+    assert main(["unfold", "--schema"]) == 0
+    assert "[[systematic]]" in capsys.readouterr().out
+    assert main(["unfold"]) == 2
