@@ -35,14 +35,16 @@ STYLE = """
 body { margin: 0 auto; max-width: 1080px; padding: 1rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin: .2rem 0; } h2 { font-size: 1.15rem; border-bottom: 1px solid var(--line); }
-nav a { margin-right: .9rem; color: inherit; } .wide { overflow-x: auto; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem .9rem; }
+nav a { color: inherit; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; } td, th { padding: .3rem .5rem; text-align: left;
-  border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
+  border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: break-word; }
+td:first-child { white-space: nowrap; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
 .none { color: var(--none); }
 .verdict { background: var(--soft); border-left: 5px solid var(--line); padding: .6rem .9rem; }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
-figure { margin: 0; background: #ffffff; border: 1px solid var(--line); border-radius: 6px; padding: .3rem; }
+figure { margin: 0; min-width: 0; overflow: hidden; background: #ffffff; border: 1px solid var(--line); border-radius: 6px; padding: .3rem; }
 figure svg { width: 100%; height: auto; display: block; } figcaption { color: #1b1f24; padding: .2rem .4rem; }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .85rem; }
 """

@@ -1,0 +1,92 @@
+"""The dashboard, read by a parser and by a real browser."""
+
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+import bayesunfold as bu
+
+SECTIONS = [
+    "verdict",
+    "spectra",
+    "uncertainty-by-source",
+    "correlations",
+    "iterations",
+    "classifiers",
+    "weights",
+    "posterior-draws",
+    "settings",
+]
+
+
+@pytest.fixture(scope="module", params=["advi", "laplace"])
+def page(request, tmp_path_factory):
+    toy = bu.datasets.gaussian_toy(600, 600, random_seed=1)
+    result = bu.unfold(
+        toy.gen, toy.reco, toy.data, iterations=3, inference=request.param, draws=100, random_seed=1, progressbar=False
+    )
+    return result.report(tmp_path_factory.mktemp("report") / "report.html")
+
+
+class _Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.ids, self.links, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        if tag == "section":
+            self.ids.append(attrs["id"])
+        self.links += [v for k, v in attrs.items() if k in ("href", "src", "xlink:href") and v]
+
+
+def test_sections_are_there_and_nothing_is_loaded_from_elsewhere(page):
+    reader = _Reader()
+    reader.feed(page.read_text())
+    assert reader.ids == SECTIONS
+    assert "script" not in reader.tags
+    assert all(link.startswith(("#", "data:")) for link in reader.links)
+    assert reader.tags.count("svg") >= 6
+
+
+def test_a_failed_check_says_what_to_do(tmp_path):
+    toy = bu.datasets.gaussian_toy(600, 600, smear=1.5, random_seed=1)
+    result = bu.unfold(
+        toy.gen, toy.reco, toy.data, iterations=1, inference="laplace", draws=100, random_seed=1, progressbar=False
+    )
+    text = result.report(tmp_path / "r.html").read_text()
+    assert "need attention" in text
+    assert "take more iterations" in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="no Chromium")
+@pytest.mark.parametrize("dark", [False, True])
+def test_in_a_real_browser(page, dark):
+    """No console errors, all figures drawn, no horizontal scroll on a phone 400 pixels wide."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        phone = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        driver.get(page.as_uri())
+        assert driver.get_log("browser") == []
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 400
+        heights = driver.execute_script(
+            "return [...document.querySelectorAll('figure > svg')].map(s => s.getBoundingClientRect().height)"
+        )
+        assert len(heights) >= 6
+        assert min(heights) > 50
+        paper = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(255, 255, 255)") != dark
+    finally:
+        driver.quit()
