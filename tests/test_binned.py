@@ -364,3 +364,23 @@ def test_ill_conditioned_inversion_warns():
     p = np.array([[0.5, 0.5 - 1e-10], [0.5, 0.5 + 1e-10]])
     with pytest.warns(WeightWarning, match="condition number"):
         bu.MatrixInversion(errors=False).fit(bu.ResponseMatrix(p), [10, 10])
+
+
+def test_ibu_of_the_packaged_events_agrees_with_the_reference():
+    """Triangular discriminators of IBU with 4 iterations, computed elsewhere with plain NumPy."""
+    from bayesunfold.binned.compare import triangular_discriminator
+
+    reference = json.loads((Path(__file__).parents[1] / "benchmarks" / "zjets_reference.json").read_text())
+    z = bu.datasets.zjets()
+    for name, published in reference.items():
+        edges = np.array(published["bin_edges"])
+
+        def clip(x, edges=edges):
+            return np.clip(np.nan_to_num(x), edges[0], np.nextafter(edges[-1], -np.inf))
+
+        gen, reco = clip(z.simulation.gen_column(name)), clip(z.simulation.reco_column(name))
+        R = bu.ResponseMatrix.from_events(z.simulation, edges, edges, gen=gen, reco=reco)
+        data = np.histogram(clip(z.data.features[:, z.features.index(name)]), edges)[0]
+        truth = np.histogram(clip(z.truth(name)), edges)[0]
+        ibu = bu.IBU(4, errors=False).fit(R, data).nominal
+        assert triangular_discriminator(ibu, truth) == pytest.approx(published["ibu4"], rel=1e-9)

@@ -36,6 +36,7 @@ Prior = Literal["flat", "lognormal", "entropy", "curvature"]
 
 PRIORS = ("flat", "lognormal", "entropy", "curvature")
 MAX_R_HAT = 1.02
+LARGEST_RATIO = 10.0
 TARGET_ACCEPT = 0.95  # backgrounds and shifts of the response bend the posterior; at 0.8 some steps diverged
 
 
@@ -84,7 +85,8 @@ class FBU:
     Parameters
     ----------
     prior : {"flat", "lognormal", "entropy", "curvature"}
-        Of the particle-level contents: flat on positive values; log-normal around the simulated spectrum, scaled to
+        Of the particle-level contents: flat between zero and a limit, ten times the simulated spectrum or all events in
+        one bin, whichever is more; log-normal around the simulated spectrum, scaled to
         the data, of relative width ``strength``; flat times ``exp(strength x entropy)`` of the spectrum's ratio to the
         simulated one; flat times a Normal of width ``1/strength`` on that ratio's second differences.
     strength : float
@@ -278,6 +280,14 @@ class _Inputs:
     cell: Array
     used: Array
 
+    @property
+    def limit(self) -> Array:
+        """Largest ratio to the scaled simulated spectrum that a flat prior allows.
+
+        Without a limit the posterior would be improper: a column of few simulated events may have any efficiency.
+        """
+        return np.maximum(LARGEST_RATIO, self.scaled.sum() / self.scaled)
+
     def shape(self) -> tuple[Any, ...]:
         n_reco, n_gen = self.response.shape
         return self.prior, n_reco, n_gen, len(self.background), len(self.effects), len(self.cell)
@@ -288,6 +298,8 @@ class _Inputs:
             "fakes": self.fakes,
             "scaled_simulation": self.scaled,
         }
+        if self.prior != "lognormal":
+            values["limit"] = self.limit
         if self.prior != "flat":
             values["strength"] = np.float64(self.strength)
         if len(self.background):
@@ -387,7 +399,7 @@ def _build(inputs: _Inputs) -> pm.Model:
         observed = pm.Data("data", inputs.counts.astype(np.int64), dims="reco_bin")
         fakes = pm.Data("fakes", inputs.fakes, dims="reco_bin")
         scaled = pm.Data("scaled_simulation", inputs.scaled, dims="bin")
-        ratio = _truth_prior(inputs.prior, inputs.strength)
+        ratio = _truth_prior(inputs)
         truth = pm.Deterministic("truth", ratio * scaled, dims="bin")
         response = _response(inputs)
         if len(inputs.effects):
@@ -405,15 +417,17 @@ def _build(inputs: _Inputs) -> pm.Model:
     return model
 
 
-def _truth_prior(prior: str, value: float) -> Any:
+def _truth_prior(inputs: _Inputs) -> Any:
     """Prior of the ratio to the scaled simulated spectrum."""
     import pymc as pm
     import pytensor.tensor as pt
 
-    strength: Any = None if prior == "flat" else pm.Data("strength", np.float64(value))
+    prior = inputs.prior
+    strength: Any = None if prior == "flat" else pm.Data("strength", np.float64(inputs.strength))
     if prior == "lognormal":
         return pm.LogNormal("truth_ratio", 0.0, pt.log1p(strength), dims="bin")
-    ratio = pm.HalfFlat("truth_ratio", dims="bin", initval=np.ones(len(pm.modelcontext(None).coords["bin"])))
+    limit = pm.Data("limit", inputs.limit, dims="bin")
+    ratio = pm.Uniform("truth_ratio", 0.0, limit, dims="bin", initval=np.ones(len(inputs.scaled)))
     if prior == "entropy":
         share = ratio / ratio.sum()
         pm.Potential("entropy", -strength * (share * pt.log(share)).sum() * ratio.shape[0])
