@@ -14,7 +14,7 @@ from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.standardize import Standardizer
 
-__all__ = ["Prepared", "prepare", "warn_without_overlap"]
+__all__ = ["Prepared", "outside_range", "prepare", "warn_without_overlap"]
 
 Array = NDArray[np.floating]
 
@@ -155,16 +155,20 @@ def _rows(scale: Standardizer, values: Array, passing: NDArray[np.bool_]) -> Arr
     return out
 
 
+def outside_range(simulation: Simulation, data: Data) -> tuple[Array, Array, Array]:
+    """Share of the data outside the simulation's detector-level range, and that range, per feature."""
+    reco = simulation.reco[simulation.pass_reco]
+    low, high = np.nanmin(reco, axis=0), np.nanmax(reco, axis=0)
+    return np.mean((data.features < low) | (data.features > high), axis=0), low, high
+
+
 def warn_without_overlap(simulation: Simulation, data: Data) -> None:
     """Warn, naming the feature, where data lie outside the simulation's detector-level range.
 
     One data event in a thousand outside is expected from fluctuations; more than 5 % outside, or no
     common range at all, is reported.
     """
-    data = data.matched_to(simulation)
-    reco = simulation.reco[simulation.pass_reco]
-    low, high = np.nanmin(reco, axis=0), np.nanmax(reco, axis=0)
-    outside = np.mean((data.features < low) | (data.features > high), axis=0)
+    outside, low, high = outside_range(simulation, data.matched_to(simulation))
     for j in np.flatnonzero(outside > 0.05):
         msg = (
             f"{100 * outside[j]:.1f} % of the data lie outside the simulation's detector-level range of "

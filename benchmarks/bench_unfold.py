@@ -15,16 +15,10 @@ import time
 import numpy as np
 
 import bayesunfold as bu
+from bayesunfold.binned.compare import triangular_discriminator
 
 CASES = {"toy-1000": (1000, 1000), "toy-100000": (100_000, 100_000), "zjets": None}
 EDGES = np.linspace(-9, 11, 51)
-
-
-def discriminator(p: np.ndarray, q: np.ndarray) -> float:
-    """Triangular discriminator ``1e3 * 1/2 sum (p - q)^2 / (p + q)`` of unit-normalised histograms."""
-    p, q = p / p.sum(), q / q.sum()
-    used = p + q > 0
-    return float(500 * np.sum((p - q)[used] ** 2 / (p + q)[used]))
 
 
 def run_case(name: str) -> dict:
@@ -63,8 +57,8 @@ def run_accuracy(seeds: int, n: int) -> dict:
         )
         gen, truth = toy.gen[:, 0], np.histogram(toy.truth, EDGES)[0]
         ratio = np.exp(0.5 * ((gen - 0.3) / 2.5) ** 2 - 0.5 * ((gen - 1.2) / 3.0) ** 2)
-        ours.append(discriminator(np.histogram(gen, EDGES, weights=result.nominal)[0], truth))
-        exact.append(discriminator(np.histogram(gen, EDGES, weights=ratio)[0], truth))
+        ours.append(triangular_discriminator(np.histogram(gen, EDGES, weights=result.nominal)[0], truth))
+        exact.append(triangular_discriminator(np.histogram(gen, EDGES, weights=ratio)[0], truth))
     return {
         "ours": float(np.mean(ours)),
         "exact ratio": float(np.mean(exact)),

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_unfold import discriminator
 
 import bayesunfold as bu
+from bayesunfold.binned.compare import triangular_discriminator
 
 REFERENCE = json.loads((Path(__file__).parent / "zjets_reference.json").read_text())
 
@@ -69,8 +69,8 @@ def main() -> None:
         row = (
             f"{reference['generator']:10.2f}",
             f"{reference['ibu4']:10.2f}",
-            f"{discriminator(ibu, np.histogram(folded, edges)[0]):10.2f}",
-            f"{discriminator(spectrum.nominal, truth):10.2f}",
+            f"{triangular_discriminator(ibu, np.histogram(folded, edges)[0]):10.2f}",
+            f"{triangular_discriminator(spectrum.nominal, truth):10.2f}",
             f"{f'{chi2.value:.0f}/{chi2.dof}':>10}",
             f"{chi2.p_value:10.2g}",
             f"{inside[0]:10.2f}",

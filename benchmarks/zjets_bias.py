@@ -11,10 +11,10 @@ import time
 import warnings
 
 import numpy as np
-from bench_unfold import discriminator
 from bench_zjets import REFERENCE
 
 import bayesunfold as bu
+from bayesunfold.binned.compare import triangular_discriminator
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         miss, bias = ((s.nominal - truth) / s.std())[used], (s.bias / s.std())[used]
         print(
             f"{name:>10} {np.sqrt(np.mean(miss**2)):24.2f} {np.sqrt(np.mean(bias**2)):14.2f} "
-            f"{np.corrcoef(miss, bias)[0, 1]:12.2f} {discriminator(s.nominal + s.bias, s.nominal):15.3f}"
+            f"{np.corrcoef(miss, bias)[0, 1]:12.2f} {triangular_discriminator(s.nominal + s.bias, s.nominal):15.3f}"
         )
 
 

@@ -13,7 +13,7 @@ from bayesunfold.plots.style import COLORS, figure, steps, style
 if TYPE_CHECKING:
     from bayesunfold.reweighting.closure import Closure
 
-__all__ = ["plot_closure"]
+__all__ = ["plot_closure", "roc_curve"]
 
 Array = NDArray[np.floating]
 BINS = 40
@@ -56,7 +56,7 @@ def plot_closure(closure: Closure, feature: int = 0) -> Figure:
             ("before", s["before"], s["source_weight"], COLORS["generator"], closure.auc_before),
             ("after", s["after"], s["source_weight"] * s["weights"], COLORS["unfolded"], closure.auc),
         ):
-            x, y = _roc(score, label, np.concatenate([w, s["target_weight"]]))
+            x, y = roc_curve(score, label, np.concatenate([w, s["target_weight"]]))
             ax.plot(x, y, color=color, lw=1.6, label=f"{name}: AUC {auc:.3f}")
         ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
         ax.set_xlabel("source accepted")
@@ -66,7 +66,8 @@ def plot_closure(closure: Closure, feature: int = 0) -> Figure:
     return fig
 
 
-def _roc(score: Array, label: Array, weight: Array) -> tuple[Array, Array]:
+def roc_curve(score: Array, label: Array, weight: Array) -> tuple[Array, Array]:
+    """Share of class 0 and of class 1 above each score, from the highest down; negative weights are allowed."""
     order = np.argsort(-score, kind="stable")
     w, y = weight[order], label[order]
     zero, one = np.cumsum(w * (y == 0)), np.cumsum(w * (y == 1))

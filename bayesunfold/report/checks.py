@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._validate import effective_size
-from bayesunfold.reweighting.closure import _scores, weighted_auc
+from bayesunfold.prepare import outside_range
+from bayesunfold.reweighting.closure import cross_fitted_scores, weighted_auc
 from bayesunfold.run import AUTO_CHANGE
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def detector_closure(result: UnfoldingResult, seed: int = 0) -> DetectorClosure:
         scaled = weight * m.signal_yield / weight.sum()
         w = np.concatenate([scaled, *(x.weight for x in events.backgrounds)])
         model = HistGradientBoostingClassifier(max_iter=60, random_state=seed)
-        score = _scores(model, a.astype(np.float64), b.astype(np.float64), w, wb)
+        score = cross_fitted_scores(model, a.astype(np.float64), b.astype(np.float64), w, wb)
         label = np.repeat([0, 1], [len(a), len(b)])
         out.append((weighted_auc(score, label, np.concatenate([w, wb])), effective_size(w)))
     n0, n1 = out[0][1], effective_size(wb)
@@ -96,7 +97,7 @@ def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosur
     """All checks of a result."""
     last = result.history[-1]
     pull = (closure.auc - 0.5) / closure.auc_std
-    outside = _outside(result)
+    outside = float(outside_range(result.simulation, result.data)[0].max())
     kish = effective_size(result.nominal) / effective_size(result.simulation.weight[result.simulation.pass_gen])
     negative = max(result.members.negative_fraction(), result.members.negative_data)
     checks = [
@@ -138,13 +139,6 @@ def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosur
         _bias_check(result),
     ]
     return checks + _sampler_checks(result, tree)
-
-
-def _outside(result: UnfoldingResult) -> float:
-    reco = result.simulation.reco[result.simulation.pass_reco]
-    x = result.data.features
-    low, high = np.nanmin(reco, axis=0), np.nanmax(reco, axis=0)
-    return float(np.mean((x < low) | (x > high), axis=0).max())
 
 
 def _bias_check(result: UnfoldingResult) -> Check:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold._validate import effective_size
-from bayesunfold.plots.reweighting import _roc
+from bayesunfold.plots.reweighting import roc_curve
 from bayesunfold.plots.style import COLORS, figure, style
 from bayesunfold.reweighting.calibration import reliability
 from bayesunfold.reweighting.closure import weighted_auc
@@ -52,7 +52,7 @@ def plot_classifiers(result: UnfoldingResult) -> Figure:
             low, high = np.percentile(curve.observed, [16, 84], axis=0)
             left.fill_between(curve.predicted, low, high, color=color, alpha=0.4, lw=0)
             left.plot(curve.predicted, curve.observed.mean(axis=0), color=color, lw=1.4, label=name)
-            x, yy = _roc(expit(z), y, w)
+            x, yy = roc_curve(expit(z), y, w)
             keep = np.linspace(0, len(x) - 1, min(len(x), 400)).astype(int)
             right.plot(x[keep], yy[keep], color=color, lw=1.4, label=f"AUC {weighted_auc(z, y, w):.3f}")
         for ax in (left, right):

@@ -83,12 +83,12 @@ def write_report(result: UnfoldingResult, path: str | Path, bins: Mapping[str, A
     generator = _generator(result, edges)
     sections = {
         "Verdict": _verdict(checks),
-        "Spectra": _grid({n: plot_spectrum(s, generator=generator[n]) for n, s in spectra.items()}),
-        "Uncertainty by source": _grid({n: plot_sources(s) for n, s in spectra.items()}),
-        "Correlations": _grid({n: plot_correlation(s) for n, s in spectra.items()}),
-        "Iterations": _grid({"losses and change of the spectrum": plot_history(result)}),
-        "Classifiers": _grid({"calibration and ROC": plot_classifiers(result)}),
-        "Weights": _grid({"push weights and effective sizes": plot_weights(result)}),
+        "Spectra": _grid("spectrum", {n: plot_spectrum(s, generator=generator[n]) for n, s in spectra.items()}),
+        "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in spectra.items()}),
+        "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in spectra.items()}),
+        "Iterations": _grid("diagnostics", {"losses and change of the spectrum": plot_history(result)}),
+        "Classifiers": _grid("diagnostics", {"calibration and ROC": plot_classifiers(result)}),
+        "Weights": _grid("diagnostics", {"push weights and effective sizes": plot_weights(result)}),
         "Posterior draws": _draws(result, tree),
         "Settings": _settings(result),
     }
@@ -126,21 +126,21 @@ def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _svg(fig: Figure) -> str:
+def _svg(fig: Figure, salt: str) -> str:
     """Inline SVG, without the XML heading; ids are made unique so that several fit on one page."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    _svg.count = getattr(_svg, "count", 0) + 1  # type: ignore[attr-defined]
-    with mpl.rc_context({"svg.hashsalt": f"bayesunfold{_svg.count}"}):  # type: ignore[attr-defined]
+    with mpl.rc_context({"svg.hashsalt": salt}):
         fig.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def _grid(figures: Mapping[str, Figure]) -> str:
+def _grid(kind: str, figures: Mapping[str, Figure]) -> str:
     items = "".join(
-        f"<figure>{_svg(fig)}<figcaption>{html.escape(name)}</figcaption></figure>" for name, fig in figures.items()
+        f"<figure>{_svg(fig, f'{kind} {name}')}<figcaption>{html.escape(name)}</figcaption></figure>"
+        for name, fig in figures.items()
     )
     return f'<div class="figures">{items}</div>'
 
@@ -169,7 +169,7 @@ def _draws(result: UnfoldingResult, tree: object) -> str:
     note = ""
     if result.configuration["inference"] == "advi":
         note = "<p>ADVI draws are independent; R-hat and effective sample sizes of Markov chains do not apply.</p>"
-    return note + _grid({"posterior of step 1, first iteration": plot_draws(tree)})  # type: ignore[arg-type]
+    return note + _grid("diagnostics", {"posterior of step 1, first iteration": plot_draws(tree)})  # type: ignore[arg-type]
 
 
 def _settings(result: UnfoldingResult) -> str:

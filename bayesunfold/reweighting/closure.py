@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bayesunfold.reweighting.reweighter import Reweighter
 
-__all__ = ["Closure", "closure", "weighted_auc"]
+__all__ = ["Closure", "closure", "cross_fitted_scores", "weighted_auc"]
 
 Array = NDArray[np.floating]
 FOLDS = 4
@@ -131,7 +131,7 @@ def closure(
     factor = reweighter.weights(a)
     weighted = wa * factor
     model = classifier or HistGradientBoostingClassifier(max_iter=60, random_state=random_state)
-    score, before = _scores(model, a, b, weighted, wb), _scores(model, a, b, wa, wb)
+    score, before = cross_fitted_scores(model, a, b, weighted, wb), cross_fitted_scores(model, a, b, wa, wb)
     y = np.repeat([0, 1], [len(a), len(b)])
     n0, n1 = effective_size(weighted), effective_size(wb)
     std = float(np.sqrt((n0 + n1 + 1) / (12 * n0 * n1)))
@@ -164,7 +164,7 @@ def closure(
     )
 
 
-def _scores(classifier: Any, a: Array, b: Array, wa: Array, wb: Array) -> Array:
+def cross_fitted_scores(classifier: Any, a: Array, b: Array, wa: Array, wb: Array) -> Array:
     """Cross-fitted scores; classes balanced, negative weights enter the training as their absolute value."""
     x = np.concatenate([a, b])
     y = np.repeat([0, 1], [len(a), len(b)])

@@ -6,7 +6,7 @@ Each returns log ratios that are not normalised yet; :class:`bayesunfold.Reweigh
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,16 +26,6 @@ Array = NDArray[np.floating]
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class Ratio(Protocol):
-    """What a method must do."""
-
-    def log_ratio(self, x: Array) -> Array:
-        """Log ratio, shape (n,)."""
-
-    def log_ratio_draws(self, x: Array) -> Array:
-        """Posterior draws, shape (draws, n)."""
 
 
 class AnalyticRatio:
