@@ -12,7 +12,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
 from bayesunfold._validate import effective_size
 from bayesunfold.errors import InputError
@@ -26,6 +25,7 @@ from bayesunfold.mlp import forward, tangent
 from bayesunfold.network import Network
 from bayesunfold.propagation import Stage, leading_directions, posterior_axes
 from bayesunfold.standardize import Standardizer
+from bayesunfold.threads import block_threads
 
 __all__ = ["BayesianClassifier"]
 
@@ -146,7 +146,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(msg)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         rng = np.random.Generator(np.random.Philox(key=int(seed)))
-        with threadpool_limits(limits=1 if len(X) < 20_000 else None, user_api="blas"):
+        with block_threads():
             self._fit(X, code, weight, totals, rng)
         return self
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from bayesunfold.fluctuations import Samples
 from bayesunfold.loop import Weights
 from bayesunfold.prepare import Prepared
 from bayesunfold.propagation import Response
+from bayesunfold.threads import block_threads, map_blocks
 
 __all__ = ["Members"]
 
@@ -110,10 +112,14 @@ class Members:
     def norm(self, source: str | None = None) -> Array:
         """Factor of each member that brings its detector-level total to its signal yield."""
         if source not in self._norms:
+
+            def one(block: tuple[int, slice]) -> Array:
+                passing = self.events.pass_reco[block[1]]
+                return self._raw(*block, source)[passing].sum(axis=0, dtype=np.float64)
+
             total = np.zeros(self.n_members)
-            for index, rows in self.samples.simulation.blocks():
-                passing = self.events.pass_reco[rows]
-                total += self._raw(index, rows, source)[passing].sum(axis=0, dtype=np.float64)
+            for part in map_blocks(one, self.samples.simulation.blocks()):
+                total += part
             bad = int(np.sum(~((total > 0) & np.isfinite(total))))
             if bad:
                 msg = (
@@ -133,19 +139,22 @@ class Members:
         source : str, optional
             Let only this source of uncertainty fluctuate.
         """
-        norm = self.norm(source)
-        for index, rows in self.samples.simulation.blocks():
-            raw = self._raw(index, rows, source)
-            raw[~self.events.pass_gen[rows]] = 0.0
-            yield rows, raw * norm.astype(raw.dtype)
+        return self._passing_blocks(self.events.pass_gen, source)
 
     def refolded_blocks(self) -> Iterator[tuple[slice, Array]]:
         """As :meth:`blocks`, for events that pass detector level, fakes included."""
-        norm = self.norm(None)
-        for index, rows in self.samples.simulation.blocks():
-            raw = self._raw(index, rows, None)
-            raw[~self.events.pass_reco[rows]] = 0.0
-            yield rows, raw * norm.astype(raw.dtype)
+        return self._passing_blocks(self.events.pass_reco, None)
+
+    def _passing_blocks(self, passing: NDArray[np.bool_], source: str | None) -> Iterator[tuple[slice, Array]]:
+        self.norm(source)  # once, before the threads ask for it
+        return map_blocks(partial(self._scaled, passing, source), self.samples.simulation.blocks())
+
+    def _scaled(self, passing: NDArray[np.bool_], source: str | None, block: tuple[int, slice]) -> tuple[slice, Array]:
+        """Rows and weights of a block; zero for events that do not pass."""
+        raw = self._raw(*block, source)
+        raw[~passing[block[1]]] = 0.0
+        raw *= self.norm(source).astype(raw.dtype)
+        return block[1], raw
 
     def accumulate(
         self,
@@ -167,10 +176,18 @@ class Members:
         values : array, shape (n,), optional
             Factors on the weights.
         """
-        out = np.zeros((n_groups, self.n_members))
-        for rows, weights in self.refolded_blocks() if reco else self.blocks(source):
+        passing = self.events.pass_reco if reco else self.events.pass_gen
+
+        def one(block: tuple[int, slice]) -> Array:
+            rows, weights = self._scaled(passing, source, block)
             scaled = weights if values is None else weights * values[rows, None]
-            out += _group_sums(groups[rows], scaled, n_groups)
+            return _group_sums(groups[rows], scaled, n_groups)
+
+        out = np.zeros((n_groups, self.n_members))
+        with block_threads():
+            self.norm(source)
+            for part in map_blocks(one, self.samples.simulation.blocks()):
+                out += part
         return out.T
 
     def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> Sequence[Array]:
@@ -179,10 +196,14 @@ class Members:
         One pass over the events for all groupings; the yield's fluctuation does not enter.
         """
         sums = [np.zeros((n_groups, self.n_members)) for _ in groupings]
-        for index, rows in self.samples.simulation.blocks():
-            raw = self._raw(index, rows, None)
-            for total, groups in zip(sums, groupings, strict=True):
-                total += _group_sums(groups[rows], raw, n_groups)
+
+        def one(block: tuple[int, slice]) -> list[Array]:
+            raw = self._raw(*block, None)
+            return [_group_sums(groups[block[1]], raw, n_groups) for groups in groupings]
+
+        for parts in map_blocks(one, self.samples.simulation.blocks()):
+            for total, part in zip(sums, parts, strict=True):
+                total += part
         with np.errstate(invalid="ignore", divide="ignore"):
             widths = [(total / total.sum(axis=0)).std(axis=1) for total in sums]
         if not all(np.all(np.isfinite(w)) for w in widths):
@@ -193,10 +214,12 @@ class Members:
         """Share of the simulated events' fluctuations that conditioning moved below -1."""
         if self.lam is None:
             return 0.0
-        negative = 0
-        for index, rows in self.samples.simulation.blocks():
-            g = self.samples.simulation.fluctuations.block(index)
-            negative += int((g < -1.0)[self.events.pass_reco[rows]].sum())
+        fluctuations, passing = self.samples.simulation.fluctuations, self.events.pass_reco
+
+        def one(block: tuple[int, slice]) -> int:
+            return int((fluctuations.block(block[0]) < -1.0)[passing[block[1]]].sum())
+
+        negative = sum(map_blocks(one, self.samples.simulation.blocks()))
         return negative / (int(self.events.pass_reco.sum()) * self.n_members)
 
 

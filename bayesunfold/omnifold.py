@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from bayesunfold._validate import check_count
 from bayesunfold.checkpoint import checkpoint_seed
@@ -21,13 +20,11 @@ from bayesunfold.propagation import Stage
 from bayesunfold.result import UnfoldingResult
 from bayesunfold.run import Run
 from bayesunfold.systematics import Systematic
+from bayesunfold.threads import block_threads
 
 __all__ = ["OmniFold", "unfold"]
 
 Array = NDArray[np.floating]
-
-SMALL = 20_000
-"""Below this many events one BLAS thread is faster than two."""
 
 
 def __dir__() -> list[str]:
@@ -194,8 +191,7 @@ class OmniFold:
         warn_without_overlap(simulation, data)
         events = prepare(simulation, data, backgrounds)
         seed = self._seed(checkpoint)
-        threads = 1 if len(simulation) + len(data) <= SMALL else None
-        with threadpool_limits(limits=threads, user_api="blas"):
+        with block_threads():
             run = Run.start(self, simulation, events, systematics, seed)
             run.loop(None if checkpoint is None else Path(checkpoint))
             members = run.finished_members()

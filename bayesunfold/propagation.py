@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from scipy.special import expit
 from bayesunfold.errors import ConvergenceError
 from bayesunfold.fluctuations import BLOCK, Sample, Samples, Shift, interpolate
 from bayesunfold.mlp import Layout, forward, tangent
+from bayesunfold.threads import map_blocks
 
 __all__ = ["Conditioning", "Level", "Link", "Response", "Stage", "condition_on", "leading_directions", "refit"]
 
@@ -169,12 +171,37 @@ class _Sums:
 
     curvature: Array
     score: Array
-    right: dict[str, Array]
     links: list[Array]
+    means: list[Array]
+    pull_of_ones: Array
+    right: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def zero(cls, stage: Stage, links: Sequence[Link]) -> _Sums:
+        """Sums over no events."""
+        p = stage.basis.shape[1]
+        theirs = [link.response.stage.basis.shape[1] for link in links]
+        return cls(
+            np.zeros((p, p)),
+            np.zeros((p, p)),
+            [np.zeros((p, q)) for q in theirs],
+            [np.zeros(q) for q in theirs],
+            np.zeros(p),
+        )
 
     def add(self, source: str, value: Array) -> None:
         """Add to the right-hand side of a source."""
         self.right[source] = self.right[source] + value if source in self.right else value
+
+    def include(self, other: _Sums) -> None:
+        """Add sums over other events."""
+        self.curvature += other.curvature
+        self.score += other.score
+        self.pull_of_ones += other.pull_of_ones
+        for mine, theirs in zip([*self.links, *self.means], [*other.links, *other.means], strict=True):
+            mine += theirs
+        for source, value in other.right.items():
+            self.add(source, value)
 
 
 def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, limit: int = 400) -> Array:
@@ -213,46 +240,58 @@ def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, 
 
 def _accumulate(stage: Stage, links: Sequence[Link], samples: Samples, level: Level | None = None) -> _Sums:
     """One pass over all events: curvature, projected fluctuations, link matrices."""
-    p = stage.basis.shape[1]
-    sums = _Sums(
-        curvature=np.eye(p),
-        score=np.eye(p),
-        right={},
-        links=[np.zeros((p, link.response.stage.basis.shape[1])) for link in links],
-    )
+    sums = _Sums.zero(stage, links)
+    sums.curvature += np.eye(len(sums.curvature))  # the prior
+    sums.score += np.eye(len(sums.score))
     if stage.measures:
         for sample in (samples.data, *samples.backgrounds):
-            for index, rows in sample.blocks():
-                phi, _, pull_zero = _add_events(sums, stage, sample, index, rows)
-                if sample.name in samples.scales:
-                    sums.add(sample.name, np.multiply.outer(-(phi.T @ pull_zero), samples.scales[sample.name]))
-    means = [np.zeros(link.response.stage.basis.shape[1]) for link in links]
-    ones_vector = np.zeros(p)
-    for index, rows in samples.simulation.blocks():
-        phi, pull_one, pull_zero = _add_events(sums, stage, samples.simulation, index, rows)
-        net = (pull_one - pull_zero).astype(phi.dtype)
-        for name, v in samples.variations.items():
-            sums.add(name, interpolate(phi.T @ (net * v.up[rows]), phi.T @ (net * v.down[rows]), v.alpha))
-        if stage.measures:
-            _add_shifts(sums, stage, samples, rows, phi.T @ pull_zero)
-            if samples.backgrounds:
-                for name, change in samples.signal.items():
-                    sums.add(name, np.multiply.outer(-(phi.T @ pull_zero), change))
-        for k, link in enumerate(links):
-            pull = pull_one if link.share == "ones" else -pull_zero
-            pull = np.where(link.rows[rows], pull, 0.0).astype(phi.dtype)
-            other = link.response.stage
-            theirs = other.tangent(samples.simulation.features[other.level][rows])
-            sums.links[k] += (phi * pull[:, None]).T @ theirs
-            for name, (up, down) in link.shifts.items():
-                alpha = samples.shifts[name].alpha
-                sums.add(name, interpolate(phi.T @ (pull * up[rows]), phi.T @ (pull * down[rows]), alpha))
-            if level is not None and link.share == "ones":
-                means[k] += level.pulled[rows] @ theirs
-        if level is not None:
-            ones_vector += phi.T @ (np.where(level.generated[rows] != 0, pull_one, 0.0)).astype(phi.dtype)
+            for part in map_blocks(partial(_measured_sums, stage, links, samples, sample), sample.blocks()):
+                sums.include(part)
+    for part in map_blocks(partial(_simulated_sums, stage, links, samples, level), samples.simulation.blocks()):
+        sums.include(part)
     if level is not None:
-        _keep_level(sums, links, samples, level, means, ones_vector)
+        _keep_level(sums, links, samples, level)
+    return sums
+
+
+def _measured_sums(
+    stage: Stage, links: Sequence[Link], samples: Samples, sample: Sample, block: tuple[int, slice]
+) -> _Sums:
+    """A block of data or background events."""
+    sums = _Sums.zero(stage, links)
+    phi, _, pull_zero = _add_events(sums, stage, sample, *block)
+    if sample.name in samples.scales:
+        sums.add(sample.name, np.multiply.outer(-(phi.T @ pull_zero), samples.scales[sample.name]))
+    return sums
+
+
+def _simulated_sums(
+    stage: Stage, links: Sequence[Link], samples: Samples, level: Level | None, block: tuple[int, slice]
+) -> _Sums:
+    """A block of simulated events."""
+    sums, rows = _Sums.zero(stage, links), block[1]
+    phi, pull_one, pull_zero = _add_events(sums, stage, samples.simulation, *block)
+    net = (pull_one - pull_zero).astype(phi.dtype)
+    for name, v in samples.variations.items():
+        sums.add(name, interpolate(phi.T @ (net * v.up[rows]), phi.T @ (net * v.down[rows]), v.alpha))
+    if stage.measures:
+        _add_shifts(sums, stage, samples, rows, phi.T @ pull_zero)
+        if samples.backgrounds:
+            for name, change in samples.signal.items():
+                sums.add(name, np.multiply.outer(-(phi.T @ pull_zero), change))
+    for k, link in enumerate(links):
+        pull = pull_one if link.share == "ones" else -pull_zero
+        pull = np.where(link.rows[rows], pull, 0.0).astype(phi.dtype)
+        other = link.response.stage
+        theirs = other.tangent(samples.simulation.features[other.level][rows])
+        sums.links[k] += (phi * pull[:, None]).T @ theirs
+        for name, (up, down) in link.shifts.items():
+            alpha = samples.shifts[name].alpha
+            sums.add(name, interpolate(phi.T @ (pull * up[rows]), phi.T @ (pull * down[rows]), alpha))
+        if level is not None and link.share == "ones":
+            sums.means[k] += level.pulled[rows] @ theirs
+    if level is not None:
+        sums.pull_of_ones += phi.T @ (np.where(level.generated[rows] != 0, pull_one, 0.0)).astype(phi.dtype)
     return sums
 
 
@@ -281,24 +320,23 @@ def _pull_at(stage: Stage, x: Array, rows: slice) -> Array:
     return stage.tangent(x).T @ stage.slopes(x, rows)[1].astype(x.dtype)
 
 
-def _keep_level(
-    sums: _Sums, links: Sequence[Link], samples: Samples, level: Level, means: Sequence[Array], ones_vector: Array
-) -> None:
+def _keep_level(sums: _Sums, links: Sequence[Link], samples: Samples, level: Level) -> None:
     """Take the change of the mean pull weight out of a member's target; see :class:`Level`."""
     for k, link in enumerate(links):
         if link.share == "ones":
-            sums.links[k] -= np.outer(ones_vector, means[k])
+            sums.links[k] -= np.outer(sums.pull_of_ones, sums.means[k])
             for name, (up, down) in link.shifts.items():
                 scalar = interpolate(level.pulled @ up, level.pulled @ down, samples.shifts[name].alpha)
-                sums.add(name, -np.outer(ones_vector, scalar))
+                sums.add(name, -np.outer(sums.pull_of_ones, scalar))
     difference = level.pulled - level.generated
     total = np.zeros(samples.members)
-    for index, rows in samples.simulation.blocks():
-        total += difference[rows] @ samples.simulation.fluctuations.block(index)
-    sums.add(samples.simulation.name, -np.outer(ones_vector, total))
+    fluctuations = samples.simulation.fluctuations
+    for part in map_blocks(lambda b: difference[b[1]] @ fluctuations.block(b[0]), samples.simulation.blocks()):
+        total += part
+    sums.add(samples.simulation.name, -np.outer(sums.pull_of_ones, total))
     for name, v in samples.variations.items():
         scalar = interpolate(difference @ v.up, difference @ v.down, v.alpha)
-        sums.add(name, -np.outer(ones_vector, scalar))
+        sums.add(name, -np.outer(sums.pull_of_ones, scalar))
 
 
 def _factor(matrix: Array, what: str) -> tuple[Array, bool]:

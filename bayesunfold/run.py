@@ -30,6 +30,7 @@ from bayesunfold.members import Members
 from bayesunfold.prepare import Prepared
 from bayesunfold.propagation import Conditioning, Link, Response, Stage, condition_on, refit, shifted_ratios
 from bayesunfold.systematics import Systematic, draw_alphas, prepare_systematics
+from bayesunfold.threads import map_blocks
 
 if TYPE_CHECKING:
     from bayesunfold.events import Simulation
@@ -367,7 +368,7 @@ def quantile_groups(values: Array, rows: NDArray[np.bool_]) -> NDArray[np.intege
 
 def _negative(sample: Sample) -> float:
     """Share of the events' fluctuations below -1."""
-    negative = sum(int((sample.fluctuations.block(index) < -1.0).sum()) for index, _ in sample.blocks())
+    negative = sum(map_blocks(lambda b: int((sample.fluctuations.block(b[0]) < -1.0).sum()), sample.blocks()))
     return negative / (len(sample) * sample.fluctuations.members)
 
 

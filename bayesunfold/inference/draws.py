@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold.errors import ConvergenceWarning
+from bayesunfold.mlp import blocks, weighted_gram
 
 __all__ = ["Draws", "LinearizedPosterior", "sample_advi", "sample_nuts", "sample_posterior"]
 
@@ -106,8 +107,9 @@ class LinearizedPosterior:
     def _derivatives(self) -> tuple[Array, Array]:
         """Gradient and negative Hessian of the log-likelihood at the point estimate."""
         q = expit(self.log_ratio + self.offset)
-        phi = self.tangent.astype(np.float64)
-        return phi.T @ (self.weight * (self.label - q)), phi.T @ (phi * (self.weight * q * (1 - q))[:, None])
+        pull = self.weight * (self.label - q)
+        slope = np.sum([pull[rows] @ self.tangent[rows] for rows in blocks(len(pull))], axis=0)
+        return slope, weighted_gram(self.tangent, self.weight * q * (1 - q))
 
     def mode(self, steps: int = 20) -> Array:
         """Most probable ``z``, by Newton steps on all events, shape (p,); zero at a stationary point estimate."""
@@ -137,8 +139,8 @@ class LinearizedPosterior:
         pull = (z - self.mean) / self.width
         value = float(self.weight @ (self.label * logit - np.logaddexp(0.0, logit)) - 0.5 * pull @ pull)
         gradient = phi.T @ (self.weight * (self.label - q)).astype(phi.dtype) - pull / self.width
-        curved = phi * (self.weight * q * (1 - q)).astype(phi.dtype)[:, None]
-        return value, gradient.astype(np.float64), (phi.T @ curved).astype(np.float64) + np.diag(1 / self.width**2)
+        hessian = weighted_gram(phi, self.weight * q * (1 - q)) + np.diag(1 / self.width**2)
+        return value, gradient.astype(np.float64), hessian
 
     def padded(self) -> LinearizedPosterior:
         """The same posterior with silent directions added, up to a multiple of 16.

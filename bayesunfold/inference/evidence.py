@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.inference.map import Problem, fit_map
-from bayesunfold.mlp import Layout, tangent
+from bayesunfold.mlp import Layout, tangent, weighted_gram
 
 __all__ = ["learn_scales"]
 
@@ -68,8 +68,7 @@ def learn_scales(layout: Layout, problem: Problem, rng: np.random.Generator) -> 
 def _rescale(layout: Layout, theta: Array, problem: Problem) -> tuple[Layout, Array]:
     """New scales, and the same network in their units."""
     jacobian = tangent(layout, theta, problem.x)
-    curvature = problem.curvature_weights(layout, theta).astype(jacobian.dtype)
-    values, vectors = np.linalg.eigh((jacobian.T @ (jacobian * curvature[:, None])).astype(np.float64))
+    values, vectors = np.linalg.eigh(weighted_gram(jacobian, problem.curvature_weights(layout, theta)))
     determined = 1.0 - (vectors**2) @ (1.0 / (1.0 + np.maximum(values, 0.0)))
     scales, theta = [], theta.copy()
     for scale, (weights, biases, *_) in zip(layout.scales, layout.pieces(), strict=True):

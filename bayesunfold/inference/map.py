@@ -22,7 +22,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
 from bayesunfold.errors import ConvergenceError
-from bayesunfold.mlp import Layout, forward, loss_and_gradient, tangent
+from bayesunfold.mlp import Layout, forward, loss_and_gradient, tangent, weighted_gram
 
 __all__ = ["Problem", "MapFit", "fit_map", "initial_weights"]
 
@@ -135,9 +135,9 @@ class _Curvature:
         self.dual = len(jacobian) < jacobian.shape[1] and bool(np.all(weights >= 0))
         if self.dual:
             self.rows = jacobian * np.sqrt(weights)[:, None].astype(jacobian.dtype)
-            self.matrix = (self.rows @ self.rows.T).astype(np.float64)
+            self.matrix: Array = (self.rows @ self.rows.T).astype(np.float64)
         else:
-            self.matrix = (jacobian.T @ (jacobian * weights[:, None].astype(jacobian.dtype))).astype(np.float64)
+            self.matrix = weighted_gram(jacobian, weights)
 
     def solve(self, gradient: Array, damping: float) -> Array:
         """``(J' W J + (1 + damping) I)^-1 gradient``; raises ``LinAlgError`` if indefinite."""

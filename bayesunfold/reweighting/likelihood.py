@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from threadpoolctl import threadpool_limits
 
 from bayesunfold._validate import as_features, as_weight, check_count, check_finite
 from bayesunfold.classifier import BayesianClassifier
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.network import Network
+from bayesunfold.threads import block_threads
 
 __all__ = ["ConfidenceSet", "LikelihoodRatio", "Scan"]
 
@@ -155,7 +155,7 @@ class LikelihoodRatio:
             draws=self.draws,
             random_state=self.random_state,
         )
-        with threadpool_limits(limits=1 if len(joint) < 20_000 else None, user_api="blas"):
+        with block_threads():
             self.classifier_ = classifier.fit(joint, label, sample_weight=np.concatenate([w, w]))
         self.n_features_ = features.shape[1]
         return self

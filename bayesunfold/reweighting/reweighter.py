@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from bayesunfold._validate import as_weight, check_count, check_positive, effective_size
 from bayesunfold.errors import BayesUnfoldError, InputError, WeightWarning
@@ -20,6 +19,7 @@ from bayesunfold.reweighting.ratios import (
     default_classifier,
     source_weighted_level,
 )
+from bayesunfold.threads import block_threads
 
 __all__ = ["Reweighter"]
 
@@ -158,7 +158,7 @@ class Reweighter:
         self._n_features = a.shape[1]
         rng = np.random.default_rng(self.random_state)
         self._calibrator: Calibrator | None = None
-        with threadpool_limits(limits=1 if len(a) + len(b) < 20_000 else None, user_api="blas"):
+        with block_threads():
             self._ratio: Any = self._find_ratio(a, b, wa, wb, fold, rng)
             self._normalise(a, wa)
         return self

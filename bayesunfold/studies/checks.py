@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from bayesunfold.errors import BiasWarning, InputError
 from bayesunfold.loop import Weights
 from bayesunfold.network import Network
-from bayesunfold.omnifold import SMALL, OmniFold
+from bayesunfold.omnifold import OmniFold
 from bayesunfold.prepare import Prepared
 from bayesunfold.result import UnfoldingResult
 from bayesunfold.run import REFERENCE_BINS, quantile_groups, train_point_estimate
+from bayesunfold.threads import block_threads
 
 __all__ = ["estimate_bias", "prior_dependence", "reference_bias"]
 
@@ -78,8 +78,7 @@ def _retrain(result: UnfoldingResult, events: Prepared) -> Weights:
         restarts=c["restarts"],
         progressbar=False,
     )
-    threads = 1 if len(events.weight) + len(events.data) <= SMALL else None
-    with threadpool_limits(limits=threads, user_api="blas"):
+    with block_threads():
         return train_point_estimate(settings, events, int(c["iterations_done"]), c["random_seed"], result.iterations)
 
 
