@@ -26,7 +26,8 @@ def test_results_come_in_the_order_of_the_blocks():
 def test_an_error_in_a_block_reaches_the_caller():
     def fail(i):
         if i == 3:
-            raise ValueError("block 3")
+            msg = "block 3"
+            raise ValueError(msg)
         return i
 
     with block_threads(), pytest.raises(ValueError, match="block 3"):
