@@ -130,10 +130,11 @@ class Calibrator:
         return p[0] * z + p[1] if self.method == "sigmoid" else p[0] * z
 
     def _fit_steps(self, z: Array, y: NDArray[np.integer], w: Array, balanced: Array) -> None:
+        # steps change halfway between events, so that rounding cannot move an event of the fit to another step
         if self.method == "histogram":
-            order = np.argsort(z)
-            edges = z[order[np.linspace(0, len(z) - 1, BINS + 1).astype(int)]][1:-1]
-            self._edges = np.unique(edges)
+            ordered = np.sort(z)
+            change = np.linspace(0, len(z) - 1, BINS + 1).astype(int)[1:-1]
+            self._edges = np.unique(0.5 * (ordered[change - 1] + ordered[change]))
             step = np.searchsorted(self._edges, z, side="right")
         else:
             iso = IsotonicRegression(out_of_bounds="clip").fit(z, y, sample_weight=np.maximum(balanced, 0.0))
@@ -141,7 +142,7 @@ class Calibrator:
             _, step = np.unique(value, return_inverse=True)
             order = np.argsort(z, kind="stable")
             change = np.flatnonzero(np.diff(step[order])) + 1
-            self._edges = z[order[change]]
+            self._edges = 0.5 * (z[order[change - 1]] + z[order[change]])
             step = np.searchsorted(self._edges, z, side="right")
         n = len(self._edges) + 1
         levels = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -268,6 +269,35 @@ class Reweighter:
     def weight_draws(self, x: ArrayLike) -> Array:
         """Posterior draws of the weights, shape (draws, n), each with mean one over the source."""
         return np.exp(self.log_ratio_draws(x))
+
+    def to_onnx(self, path: str | Path, draws: int | None = None, *, fold_input: bool = False) -> Path:
+        """Write the weight function as an ONNX graph, for an experiment's C++ framework.
+
+        The input is ``x`` (events, features; double); outputs are ``log_ratio`` and ``weight`` (events),
+        ``log_ratio_draws`` and ``weight_draws`` (draws, events). Names of the features are in the metadata.
+
+        Parameters
+        ----------
+        path : path
+            Written atomically.
+        draws : int, optional
+            Posterior draws to include; all by default, 0 for none.
+        fold_input : bool
+            Add an input ``fold`` (events; int64): the fold of an event that was part of the training, which then gets
+            the classifier that has not seen it, or -1 for a new event. Give event numbers as ``fold=`` to :meth:`fit`
+            and ``number % folds`` here. Without it all events are taken as new: the mean over folds.
+
+        Raises
+        ------
+        InputError
+            For densities given as functions, and for classifiers of other packages.
+        ImportError
+            Without the package ``onnx`` (extra ``onnx``).
+        """
+        from bayesunfold.reweighting.export import write_onnx
+
+        self._check_fitted()
+        return write_onnx(self, path, draws, fold_input)
 
     def power(self, x: ArrayLike, regions: ArrayLike, weight: ArrayLike | None = None) -> dict[Any, dict[str, float]]:
         """Effective size by region before and after reweighting.
