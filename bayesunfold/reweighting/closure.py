@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Closure", "closure", "cross_fitted_scores", "weighted_auc"]
 
 Array = NDArray[np.floating]
+POSTERIOR_DRAWS, POSTERIOR_ROWS = 20, 20_000
 FOLDS = 4
 
 
@@ -61,6 +62,12 @@ class Closure:
         Over the source; one for exact weights.
     largest_weight, effective_size, share_left, pareto_k : float
         Of the source's weights; ``pareto_k`` above 0.7 means that few events decide.
+    auc_reach : float
+        What the reweighter's own ratio reaches before weighting: far above ``auc_before``, the second classifier is too
+        weak to find fault.
+    auc_posterior : float
+        AUC that the weights' own posterior allows for: of a perfect second classifier when a posterior draw is the
+        truth, median over draws. An ``auc`` below it is no more than the training's statistical uncertainty.
     chi2 : dict of str to tuple
         Chi-square, bins and p-value per feature, in ten quantile bins of the target.
     """
@@ -76,13 +83,16 @@ class Closure:
     share_left: float
     pareto_k: float
     chi2: dict[str, tuple[float, int, float]]
+    auc_reach: float = float("nan")
+    auc_posterior: float = float("nan")
     samples: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def table(self) -> str:
         """All numbers as text."""
         lines = [
             f"second classifier: AUC {self.auc:.4f} (0.5 +- {self.auc_std:.4f} if identical, p = {self.p_value:.3g}); "
-            f"{self.auc_before:.4f} before weighting",
+            f"{self.auc_before:.4f} before weighting, where the weights' own ratio reaches {self.auc_reach:.4f}",
+            f"the weights' own statistical uncertainty allows for an AUC of {self.auc_posterior:.4f}",
             f"mean weight {self.mean_weight:.4f} +- {self.mean_weight_std:.4f}, largest {self.largest_weight:.3g}, "
             f"Pareto k {self.pareto_k:.2f}",
             f"effective size {self.effective_size:.0f}, {100 * self.share_left:.1f} % of the source's",
@@ -151,6 +161,8 @@ def closure(
         share_left=n0 / effective_size(wa),
         pareto_k=_pareto_k(factor),
         chi2={name: _chi2(a[:, j], b[:, j], weighted, wb) for j, name in enumerate(labels)},
+        auc_reach=weighted_auc(reweighter.log_ratio(np.concatenate([a, b])), y, np.concatenate([wa, wb])),
+        auc_posterior=_posterior_auc(reweighter, a, wa),
         samples={
             "source": a,
             "target": b,
@@ -162,6 +174,20 @@ def closure(
             "before": before,
         },
     )
+
+
+def _posterior_auc(reweighter: Reweighter, a: Array, wa: Array) -> float:
+    """AUC between the source weighted by the point estimate and by a posterior draw, median over some draws."""
+    rows = slice(None, None, max(1, len(a) // POSTERIOR_ROWS))
+    x, w = a[rows], wa[rows]
+    best = reweighter.log_ratio(x)
+    y = np.repeat([0, 1], len(x))
+    found = []
+    for drawn in reweighter.log_ratio_draws(x)[:POSTERIOR_DRAWS]:
+        weight = np.concatenate([w * np.exp(best), w * np.exp(drawn)])
+        # the ratio of the two densities is known here, so this is the best any classifier can do
+        found.append(weighted_auc(np.tile(drawn - best, 2), y, weight))
+    return float(np.median(found))
 
 
 def cross_fitted_scores(classifier: Any, a: Array, b: Array, wa: Array, wb: Array) -> Array:

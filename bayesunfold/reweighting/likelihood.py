@@ -10,11 +10,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 from bayesunfold._validate import as_features, as_weight, check_count, check_finite
 from bayesunfold.classifier import BayesianClassifier
@@ -22,9 +23,14 @@ from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.network import Network
 from bayesunfold.threads import block_threads
 
-__all__ = ["ConfidenceSet", "LikelihoodRatio", "Scan"]
+if TYPE_CHECKING:
+    import pymc as pm
+    import xarray as xr
+
+__all__ = ["ConfidenceSet", "ExpectedCoverage", "LikelihoodRatio", "Scan"]
 
 Array = NDArray[np.floating]
+Simulate = Callable[[Array, int, np.random.Generator], ArrayLike]
 
 
 def __dir__() -> list[str]:
@@ -74,6 +80,26 @@ class ConfidenceSet:
     inside: NDArray[np.bool_]
     statistic: Array
     threshold: Array
+    level: float
+
+
+@dataclass(frozen=True)
+class ExpectedCoverage:
+    """Share of toys whose confidence set holds the truth.
+
+    Attributes
+    ----------
+    theta : array, shape (truths, parameters)
+    coverage, lower, upper : array, shape (truths,)
+        The share and its 68 % Clopper-Pearson interval.
+    level : float
+        What the set promises.
+    """
+
+    theta: Array
+    coverage: Array
+    lower: Array
+    upper: Array
     level: float
 
 
@@ -242,11 +268,7 @@ class LikelihoodRatio:
         best = np.array([np.sum(self.log_ratio(features, p[None])) for p in points])
         draws = np.stack([self._total_draws(features, p) for p in points], axis=1)
         if expected is not None:
-            counts = np.array([float(expected(p)) for p in points])
-            if np.any(~(counts > 0)):
-                msg = f"expected counts fall to {counts.min():g}; they must be positive at every point."
-                raise InputError(msg)
-            poisson = n * np.log(counts) - counts
+            poisson = _poisson(n, _counts(points, expected))
             best, draws = best + poisson, draws + poisson
         return Scan(points, best - best.max(), draws - draws.max(axis=1, keepdims=True), points[int(np.argmax(best))])
 
@@ -256,7 +278,8 @@ class LikelihoodRatio:
         theta: ArrayLike,
         level: float = 0.68,
         *,
-        simulate: Callable[[Array, int, np.random.Generator], Array] | None = None,
+        simulate: Simulate | None = None,
+        expected: Callable[[Array], float] | None = None,
         toys: int = 200,
         random_state: int = 0,
     ) -> ConfidenceSet:
@@ -269,82 +292,185 @@ class LikelihoodRatio:
         simulate : callable, optional
             ``simulate(theta, n, rng)`` returns n events: the quantile is then taken from toys at every point (Neyman
             construction), which covers whatever the network learned. Without it from the chi-square (Wilks).
+        expected : callable, optional
+            Expected number of events at a point: the extended likelihood, whose toys have Poisson counts.
         toys : int
         """
-        if not 0 < level < 1:
-            msg = f"level is {level!r}; it must lie between 0 and 1."
-            raise InputError(msg)
+        _check_level(level)
         points = self._points(theta)
         features = self._events(data)
-        statistic = self._statistic(features, points)
+        counts = None if expected is None else _counts(points, expected)
+        statistic = self._statistic(features, points, counts)
         if simulate is None:
             threshold = np.full(len(points), stats.chi2.ppf(level, len(self.parameters)))
         else:
             rng = np.random.default_rng(random_state)
             threshold = np.empty(len(points))
-            for k, p in enumerate(points):
-                found = [self._statistic(self._events(simulate(p, len(features), rng)), points)[k] for _ in range(toys)]
+            for k in range(len(points)):
+                found = self._toys(k, points, counts, len(features), simulate, toys, rng)
                 threshold[k] = np.quantile(found, level)
         return ConfidenceSet(points, statistic <= threshold, statistic, threshold, level)
 
-    def _statistic(self, features: Array, points: Array) -> Array:
+    def expected_coverage(
+        self,
+        simulate: Simulate,
+        truths: ArrayLike,
+        theta: ArrayLike,
+        n: int | None = None,
+        level: float = 0.68,
+        *,
+        expected: Callable[[Array], float] | None = None,
+        toys: int = 200,
+        random_state: int = 0,
+    ) -> ExpectedCoverage:
+        """How often the confidence set of Wilks holds the true parameters, from toys.
+
+        Parameters
+        ----------
+        simulate : callable
+            ``simulate(theta, n, rng)`` returns n events.
+        truths : array, shape (truths, parameters)
+            Points at which toys are made.
+        theta : array, shape (points, parameters)
+            Points among which the best is searched, as in :meth:`confidence_set`.
+        n : int, optional
+            Events in each toy; not needed with ``expected``.
+        expected : callable, optional
+            Expected number of events at a point: the extended likelihood, whose toys have Poisson counts.
+
+        Returns
+        -------
+        ExpectedCoverage
+        """
+        from bayesunfold.studies.coverage import clopper_pearson
+
+        _check_level(level)
+        if (n is None) == (expected is None):
+            msg = "give either n, the events of each toy, or expected=, from which it is drawn."
+            raise InputError(msg)
+        targets, grid = self._points(truths), self._points(theta)
+        self._check_range(np.concatenate([targets, grid]), "warn")
+        rng = np.random.default_rng(random_state)
+        limit = stats.chi2.ppf(level, len(self.parameters))
+        covered = []
+        for target in targets:
+            points = np.concatenate([target[None], grid])
+            counts = None if expected is None else _counts(points, expected)
+            found = self._toys(0, points, counts, n or 0, simulate, toys, rng)
+            covered.append(int(np.sum(found <= limit)))
+        lower, upper = clopper_pearson(covered, toys)
+        return ExpectedCoverage(targets, np.array(covered) / toys, lower, upper, level)
+
+    def _toys(
+        self,
+        k: int,
+        points: Array,
+        counts: Array | None,
+        n: int,
+        simulate: Simulate,
+        toys: int,
+        rng: np.random.Generator,
+    ) -> Array:
+        """The statistic of point ``k`` in toys made there."""
+        found = np.empty(toys)
+        for t in range(toys):
+            size = n if counts is None else max(int(rng.poisson(counts[k])), 1)
+            found[t] = self._statistic(self._events(simulate(points[k], size, rng)), points, counts)[k]
+        return found
+
+    def _statistic(self, features: Array, points: Array, counts: Array | None = None) -> Array:
         """``-2 log lambda`` of every point against the best of them."""
         n, k = len(features), len(points)
         x = np.column_stack([np.tile(features, (k, 1)), np.repeat(points, n, axis=0)])
         totals = self.classifier_.log_ratio(x).reshape(k, n).sum(axis=1)
+        if counts is not None:
+            totals = totals + _poisson(n, counts)
         return 2.0 * (totals.max() - totals)
 
-    def posterior(
+    def model(
         self,
         data: ArrayLike,
-        log_prior: Callable[[Array], float] | None = None,
-        *,
-        draws: int = 1000,
-        chains: int = 4,
-        random_seed: int = 0,
-    ) -> Any:
-        """Posterior of the parameters by PyMC, uniform over the training's range unless a prior is given.
+        log_prior: Callable[[Any], Any] | None = None,
+        expected: Callable[[Any], Any] | None = None,
+    ) -> pm.Model:
+        """The PyMC model of the parameters, to look at or to extend.
 
         Parameters
         ----------
         data : array, shape (n,) or (n, d)
         log_prior : callable, optional
-            Log density of a parameter point, up to a constant.
+            Log density of the vector of parameters, up to a constant; uniform over the training's range if omitted. It
+            gets a PyTensor vector, on which arithmetic and NumPy functions work.
+        expected : callable, optional
+            Expected number of events, likewise: the extended likelihood.
+        """
+        from bayesunfold.reweighting.parameter_model import parameter_model
+
+        return parameter_model(
+            self.classifier_, self._events(data), self.parameters, self.low, self.high, log_prior, expected
+        )
+
+    def posterior(
+        self,
+        data: ArrayLike,
+        log_prior: Callable[[Any], Any] | None = None,
+        *,
+        expected: Callable[[Any], Any] | None = None,
+        draws: int = 1000,
+        chains: int = 4,
+        random_seed: int = 0,
+    ) -> xr.DataTree:
+        """Posterior of the parameters by NUTS, uniform over the training's range unless a prior is given.
+
+        Parameters
+        ----------
+        data, log_prior, expected
+            As for :meth:`model`.
         draws, chains : int
-            The sampler is DEMetropolisZ, which needs no gradient of the network.
 
         Returns
         -------
         xarray.DataTree
-            With group ``posterior``, one variable a parameter.
+            What ``nutpie.sample`` returns; group ``posterior`` holds one variable a parameter.
+
+        Notes
+        -----
+        The point estimate of the ratio is the likelihood; the band of :meth:`scan` shows the network's own uncertainty.
         """
-        import pymc as pm
-        import pytensor.tensor as pt
-        from pytensor import wrap_py
+        import nutpie
 
         from bayesunfold.inference.draws import quiet_pymc
 
-        features = self._events(data)
-
-        @wrap_py(itypes=[pt.dvector], otypes=[pt.dscalar])  # type: ignore[untyped-decorator]
-        def log_likelihood(point: Array) -> Array:
-            x = np.column_stack([features, np.broadcast_to(point, (len(features), len(point)))])
-            extra = 0.0 if log_prior is None else float(log_prior(point))
-            return np.array(self.classifier_.log_ratio(x).sum() + extra)
-
-        with pm.Model(), quiet_pymc():
-            values = [
-                pm.Uniform(name, float(a), float(b))
-                for name, a, b in zip(self.parameters, self.low, self.high, strict=True)
-            ]
-            pm.Potential("log_likelihood", log_likelihood(pt.stack(values)))
-            return pm.sample(
+        model = self.model(data, log_prior, expected)
+        with threadpool_limits(limits=1, user_api="blas"), quiet_pymc(), warnings.catch_warnings():
+            # nutpie's wrappers say each time that numba cannot cache them (pymc-devs/nutpie#334)
+            warnings.filterwarnings("ignore", message="Cannot cache compiled function")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            return nutpie.sample(
+                nutpie.compile_pymc_model(model),
                 draws=draws,
-                tune=draws,
                 chains=chains,
-                cores=1,
-                step=pm.DEMetropolisZ(),
-                random_seed=random_seed,
-                progressbar=False,
-                compute_convergence_checks=False,
+                cores=2,
+                seed=random_seed,
+                progress_bar=False,
             )
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        msg = f"level is {level!r}; it must lie between 0 and 1."
+        raise InputError(msg)
+
+
+def _counts(points: Array, expected: Callable[[Array], float]) -> Array:
+    """Expected number of events at every point."""
+    counts = np.array([float(expected(p)) for p in points])
+    if np.any(~(counts > 0)):
+        msg = f"expected counts fall to {counts.min():g}; they must be positive at every point."
+        raise InputError(msg)
+    return counts
+
+
+def _poisson(n: int, counts: Array) -> Array:
+    """Log probability of the number of events, up to a constant."""
+    return n * np.log(counts) - counts

@@ -1,0 +1,107 @@
+"""The likelihood of parameters, learned by a classifier, as a PyMC model with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from numpy.typing import NDArray
+
+from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.errors import InputError
+from bayesunfold.standardize import Standardizer
+
+__all__ = ["parameter_model"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def parameter_model(
+    classifier: BayesianClassifier,
+    features: Array,
+    names: Sequence[str],
+    low: Array,
+    high: Array,
+    log_prior: Callable[[Any], Any] | None = None,
+    expected: Callable[[Any], Any] | None = None,
+) -> pm.Model:
+    """Uniform parameters and the log likelihood ratio of all events, point estimate of the network.
+
+    Parameters
+    ----------
+    classifier : BayesianClassifier
+        Trained on features followed by parameters.
+    features : array, shape (n, d)
+        The data.
+    names : sequence of str
+    low, high : array, shape (parameters,)
+        Range of each.
+    log_prior, expected : callable, optional
+        Of the vector of parameters, a PyTensor variable: arithmetic and NumPy functions work on it.
+    """
+    with pm.Model() as model:
+        theta = pt.stack([pm.Uniform(n, float(a), float(b)) for n, a, b in zip(names, low, high, strict=True)])
+        pm.Potential("log_likelihood", _log_ratio(classifier, features, theta).sum())
+        if log_prior is not None:
+            pm.Potential("log_prior", _scalar(log_prior(theta), "log_prior"))
+        if expected is not None:
+            count = _scalar(expected(theta), "expected")
+            pm.Potential("poisson", len(features) * pt.log(count) - count)
+    return model
+
+
+def _scalar(value: Any, what: str) -> Any:
+    found = pt.as_tensor_variable(value)
+    if found.ndim != 0:
+        msg = f"{what} returns an array of {found.ndim} dimensions; it must return one number for one parameter point."
+        raise InputError(msg)
+    return found
+
+
+def _log_ratio(classifier: BayesianClassifier, features: Array, theta: Any) -> Any:
+    """Log ratio of every event: the network, and its tangent along the mode of the linearised posterior."""
+    layout = classifier.layout_
+    activation = {"tanh": pt.tanh, "relu": lambda x: pt.maximum(x, 0.0), "softplus": pt.softplus}[layout.activation]
+    slope = {
+        "tanh": lambda a: 1.0 - a**2,
+        "relu": lambda a: pt.gt(a, 0.0).astype("float64"),
+        "softplus": lambda a: -pt.expm1(-a),
+    }[layout.activation]
+    moved = classifier.directions_ @ classifier.mode_
+    layers, steps = layout.layers(classifier.theta_), layout.layers(moved)
+    h = _standardized(classifier.standardizer_, features, theta)
+    tangent: Any = None  # of the layer's inputs
+    for number, ((weight, bias), (dw, db)) in enumerate(zip(layers, steps, strict=True)):
+        change = h @ pt.as_tensor(dw) + db
+        tangent = change if tangent is None else tangent @ pt.as_tensor(weight) + change
+        h = h @ pt.as_tensor(weight) + bias
+        if number < len(layers) - 1:
+            h = activation(h)
+            tangent = tangent * slope(h)  # type: ignore[no-untyped-call]
+    return (h + tangent)[:, 0] - classifier._level
+
+
+def _standardized(s: Standardizer, features: Array, theta: Any) -> Any:
+    """Standardised columns; those of the features are numbers already."""
+    d = features.shape[1]
+    known = Standardizer(s.centre[:d], s.scale[:d], s.power[:d], s.mean[:d], np.eye(d), s.undefined[:d])(features)
+    z = (theta - s.centre[d:]) / s.scale[d:]
+    columns = [_power(z[j], float(power)) for j, power in enumerate(s.power[d:])]
+    return known.astype(np.float64) @ s.mixing[:d] + (pt.stack(columns) - s.mean[d:]) @ pt.as_tensor(s.mixing[d:])
+
+
+def _power(z: Any, power: float) -> Any:
+    """Yeo-Johnson transform of one number; each branch is zero where the other one acts."""
+    if power == 1.0:
+        return z
+    up, down = pt.log1p(pt.maximum(z, 0.0)), pt.log1p(-pt.minimum(z, 0.0))
+    positive = up if power == 0.0 else pt.expm1(power * up) / power
+    negative = down if power == 2.0 else pt.expm1((2.0 - power) * down) / (2.0 - power)
+    return positive - negative
