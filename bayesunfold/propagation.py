@@ -356,6 +356,7 @@ def refit(
     samples: Samples,
     prior: Array | None = None,
     level: Level | None = None,
+    centre: Response | None = None,
 ) -> Response:
     """Answer of one classifier to every member, equations (1)-(3) and (4)-(6).
 
@@ -371,6 +372,8 @@ def refit(
         Prior noise ``xi``; None for classifiers that are projections, not measurements.
     level : Level, optional
         Normalisation of the pull weights that must be kept.
+    centre : Response, optional
+        The classifier whose hidden layers are the mean of this one's prior: where it moves, the prior moves.
 
     Returns
     -------
@@ -385,6 +388,11 @@ def refit(
     factor = _factor(sums.curvature, f"the {stage.level}-level classifier")
     if prior is not None:
         sums.add("prior", stage.basis.T @ prior)
+    if centre is not None:
+        hidden = stage.layout.n_hidden_parameters
+        matrix = stage.basis[:hidden].T @ centre.stage.basis[:hidden]
+        for name, d in centre.displacement.items():
+            sums.add(name, matrix @ d)
     for matrix, link in zip(sums.links, links, strict=True):
         for name, d in link.response.displacement.items():
             sums.add(name, matrix @ d)

@@ -78,6 +78,7 @@ class Run:
     stages: Stages | None = None
     first_stage: Stage | None = None
     responses: dict[str, Response] = field(default_factory=dict)
+    first_response: Response | None = None
     conditioning: Conditioning | None = None
     draws: Draws | None = None
     axes: Array | None = None
@@ -166,7 +167,9 @@ class Run:
         links = [Link(previous["step2"], "zeros", events.both)] if previous else []
         if "fakes" in previous:
             links.append(Link(previous["fakes"], "zeros", events.fakes))
-        one = refit(stages.step1, links, self.samples, self.prior)
+        one = refit(stages.step1, links, self.samples, self.prior, centre=self.first_response)
+        if self.first_response is None:
+            self.first_response = one
         if not self.responses and self.conditioning is None and self.axes is not None:
             # the Gaussian posterior's draws are the members' own answers, so that both are one draw
             own = [one.displacement[name] for name in self._posterior_sources(one)]
