@@ -6,7 +6,7 @@ flags and settings. ``docs/statistics.md`` says what the bands mean.
 
 from __future__ import annotations
 
-from bayesunfold import datasets, errors, io, plots, report
+from bayesunfold import datasets, errors, io, plots, report, studies
 from bayesunfold.binned import (
     FBU,
     IBU,
@@ -60,6 +60,7 @@ __all__ = [
     "load",
     "plots",
     "report",
+    "studies",
     "unfold",
 ]
 

@@ -390,9 +390,9 @@ def refit(
         sums.add("prior", stage.basis.T @ prior)
     if centre is not None:
         hidden = stage.layout.n_hidden_parameters
-        matrix = stage.basis[:hidden].T @ centre.stage.basis[:hidden]
+        common = stage.basis[:hidden].T @ centre.stage.basis[:hidden]
         for name, d in centre.displacement.items():
-            sums.add(name, matrix @ d)
+            sums.add(name, common @ d)
     for matrix, link in zip(sums.links, links, strict=True):
         for name, d in link.response.displacement.items():
             sums.add(name, matrix @ d)

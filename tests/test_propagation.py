@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -11,6 +13,7 @@ from bayesunfold.mlp import Layout
 from bayesunfold.propagation import (
     Level,
     Link,
+    Response,
     Stage,
     condition_on,
     leading_directions,
@@ -338,3 +341,19 @@ def test_leading_directions_span_the_informed_space(rows):
     assert basis.shape == (60, 5)
     np.testing.assert_allclose(basis.T @ basis, np.eye(5), atol=1e-10)
     np.testing.assert_allclose(basis @ (basis.T @ mix), mix, atol=1e-8)
+
+
+def test_prior_follows_the_hidden_layers_of_its_centre():
+    """Without information from events, weights are where their prior's mean is; output layers have none in common."""
+    rng = np.random.default_rng(8)
+    layout = Layout((1, 6, 1), "tanh", (2.0, 4.0))
+    n, hidden = layout.n_parameters, layout.n_hidden_parameters
+    nothing = np.zeros(5)
+    stage = Stage(layout, rng.standard_normal(n), np.eye(n), "reco", nothing, nothing, 0.0, nothing)
+    x, g = rng.standard_normal((5, 1)), np.zeros((5, 3))
+    step = rng.standard_normal((n, 3))
+    rotation = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    other = replace(stage, basis=rotation)
+    answer = refit(stage, [], _samples(x, x, x, g, g), centre=Response(other, {"data": rotation.T @ step}))
+    assert answer.displacement["data"][:hidden] == pytest.approx(step[:hidden])
+    assert answer.displacement["data"][hidden:] == pytest.approx(0, abs=1e-12)

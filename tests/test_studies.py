@@ -148,3 +148,16 @@ def test_default_bands_cover():
     for level, low, high in ((0.68, 0.66, 0.70), (0.95, 0.93, 0.97)):
         mean, error = study.mean_coverage(level)
         assert low - 3.5 * error < mean < high + 3.5 * error
+
+
+def test_members_move_as_the_refitted_loop_does():
+    """Same fluctuations in both, so that widths agree to some per cent in well filled bins."""
+    toy = bu.datasets.gaussian_toy(1000, 3000, smear=0.5, shift=0.0, gen=(0.0, 1.0), truth=(0.3, 0.9), random_seed=3)
+    unfolder = bu.OmniFold(3, inference="laplace", draws=30, random_seed=1, progressbar=False)
+    result = unfolder.fit(toy.simulation, toy.measurement)
+    found = bu.studies.compare_with_refits(result, "gen", np.linspace(-0.8, 1.6, 4), 16, 0.3, progressbar=False)
+    assert found.width_ratio == pytest.approx(1, abs=0.12)
+    assert np.all(found.correlation > 0.8)
+    assert "members/refits" in found.table()
+    with pytest.raises(InputError, match="refits is 31"):
+        bu.studies.compare_with_refits(result, "gen", [0, 1], 31)

@@ -1,10 +1,12 @@
-"""Pseudo-experiments at scale."""
+"""Pseudo-experiments at scale, and refits of the loop."""
 
 from __future__ import annotations
 
-from bayesunfold.studies.coverage import CoverageStudy, coverage_study, load_coverage
+from bayesunfold.studies.coverage import CoverageStudy, load_coverage
+from bayesunfold.studies.pseudo_experiments import coverage_study
+from bayesunfold.studies.refits import RefitComparison, compare_with_refits
 
-__all__ = ["CoverageStudy", "coverage_study", "load_coverage"]
+__all__ = ["CoverageStudy", "RefitComparison", "compare_with_refits", "coverage_study", "load_coverage"]
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,302 @@
+"""Pseudo-experiments: fresh data and a fresh simulation each, in parallel, resumed after a kill.
+
+Every toy's bands are scored against the *expected* truth, which does not fluctuate. Scoring toys against their own
+truth sample, or with the spread of the toys instead of their bands, would be no coverage test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
+
+from bayesunfold._progress import Progress
+from bayesunfold._validate import check_bins, check_count
+from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.spectrum import Spectrum
+from bayesunfold.studies.coverage import CORE_EXPECTED, CoverageStudy
+
+__all__ = ["coverage_study"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _default_unfold(toy: Any, random_seed: int) -> Any:
+    """Unfold with default settings."""
+    from bayesunfold.omnifold import OmniFold
+
+    simulation = getattr(toy, "simulation", None)
+    data = getattr(toy, "measurement", None)
+    if simulation is None:
+        simulation, data = toy
+    elif data is None:
+        data = toy.data
+    return OmniFold(random_seed=random_seed, progressbar=False).fit(simulation, data)
+
+
+def _score(
+    make_toy: Callable[[int], Any],
+    unfold: Callable[[Any, int], Any],
+    edges: Mapping[str, Array],
+    expected: Array,
+    levels: Sequence[float],
+    seed: int,
+) -> dict[str, Any]:
+    """One pseudo-experiment, as JSON-ready numbers."""
+    with threadpool_limits(limits=1):
+        start = time.perf_counter()
+        answer = unfold(make_toy(seed), seed)
+        spectra = _as_spectra(answer, edges)
+        seconds = time.perf_counter() - start
+    values = np.concatenate([s.values for s in spectra], axis=1)
+    nominal = np.concatenate([s.nominal for s in spectra])
+    bands = [[np.concatenate(side) for side in zip(*(s.interval(lv) for s in spectra), strict=True)] for lv in levels]
+    chi2, start_bin = [], 0
+    for s in spectra:
+        truth = expected[start_bin : start_bin + s.n_bins]
+        start_bin += s.n_bins
+        chi2.append(_core_chi2(s, truth))
+    record = {
+        "seed": seed,
+        "nominal": nominal.tolist(),
+        "std": values.std(axis=0, ddof=1).tolist(),
+        "lower": [b[0].tolist() for b in bands],
+        "upper": [b[1].tolist() for b in bands],
+        "pit": ((values < expected).sum(axis=0) + 0.5).tolist(),
+        "draws": len(values),
+        "chi2": [c[0] for c in chi2],
+        "dof": [c[1] for c in chi2],
+        "seconds": seconds,
+        "extra": {},
+    }
+    configuration = getattr(answer, "configuration", None)
+    if isinstance(configuration, dict) and "iterations_done" in configuration:
+        record["extra"] = {"iterations": configuration["iterations_done"]}
+    return record
+
+
+def _as_spectra(answer: Any, edges: Mapping[str, Array]) -> list[Spectrum]:
+    if isinstance(answer, Spectrum):
+        return [answer]
+    if isinstance(answer, list | tuple) and all(isinstance(s, Spectrum) for s in answer):
+        return list(answer)
+    return [answer.spectrum(name, e) for name, e in edges.items()]
+
+
+def _core_chi2(spectrum: Spectrum, truth: Array) -> tuple[float, int]:
+    core = truth >= CORE_EXPECTED
+    if not core.any():
+        return 0.0, 0
+    part = Spectrum((np.arange(core.sum() + 1.0),), spectrum.values[:, core], spectrum.nominal[core])
+    value = part.chi2(truth[core])
+    return value.value, value.dof
+
+
+def coverage_study(
+    make_toy: Callable[[int], Any],
+    *,
+    bins: ArrayLike | Mapping[str, ArrayLike],
+    expected: ArrayLike | Mapping[str, ArrayLike],
+    unfold: Callable[[Any, int], Any] | None = None,
+    toys: int = 200,
+    levels: Sequence[float] = (0.68, 0.95),
+    random_seed: int = 0,
+    client: Any = None,
+    workers: int | None = None,
+    checkpoint: str | Path | None = None,
+    progressbar: bool = True,
+) -> CoverageStudy:
+    """Pseudo-experiments with an independent, unfluctuated truth.
+
+    Parameters
+    ----------
+    make_toy : callable
+        ``make_toy(seed)`` gives fresh data and a fresh simulation: an object with ``simulation`` and
+        ``measurement`` (or ``data``), or a pair ``(Simulation, Data)``. Poisson-fluctuate the number of data
+        events, or the yield is not tested.
+    bins : array, or mapping of feature name to array
+        Bin edges; a bare array belongs to the feature called ``"gen"``.
+    expected : array, or mapping like ``bins``
+        Expected truth events per bin.
+    unfold : callable, optional
+        ``unfold(toy, seed)`` gives an :class:`UnfoldingResult`, or a :class:`Spectrum` for each entry of
+        ``bins``. Default settings of :class:`OmniFold` if omitted.
+    toys : int
+        Number of pseudo-experiments; toy ``i`` has seed ``random_seed + i``.
+    levels : sequence of float
+        Credible levels to test.
+    client : dask.distributed.Client, optional
+        Where to run; for a batch cluster pass one connected to its scheduler.
+    workers : int, optional
+        Local processes if there is no client: one a core by default, 0 to stay in this process.
+    checkpoint : path, optional
+        Finished toys are appended to this file (JSON lines); a killed study goes on from it.
+    progressbar : bool
+
+    Returns
+    -------
+    CoverageStudy
+        The same numbers whatever the number of workers.
+
+    Raises
+    ------
+    InputError
+        Shapes that disagree, levels outside (0, 1), a checkpoint of another study.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> from functools import partial
+    >>> def toy(seed):
+    ...     return bu.datasets.gaussian_toy(200, 400, poisson=True, random_seed=seed)
+    >>> def quick(toy, seed):
+    ...     return bu.OmniFold(2, inference="laplace", draws=100, random_seed=seed, progressbar=False).fit(
+    ...         toy.simulation, toy.measurement)
+    >>> edges = [-3, 0, 3, 6]
+    >>> study = bu.coverage_study(toy, bins=edges, expected=toy(0).expected(edges), unfold=quick, toys=2,
+    ...                           workers=0, progressbar=False)
+    >>> study.lower.shape
+    (2, 2, 3)
+    """
+    edges = {str(k): check_bins(v, f"bins of {k}") for k, v in _as_mapping(bins, "gen").items()}
+    truth = _check_expected(expected, edges)
+    check_count(toys, "toys", 2)
+    for level in levels:
+        if not 0 < level < 1:
+            msg = f"levels hold {level!r}; each must lie between 0 and 1."
+            raise InputError(msg)
+    unfold = unfold or _default_unfold
+    path = None if checkpoint is None else Path(checkpoint)
+    heading = {"edges": {k: v.tolist() for k, v in edges.items()}, "expected": truth.tolist(), "levels": list(levels)}
+    done = _read_records(path, heading)
+    todo = [random_seed + i for i in range(toys) if random_seed + i not in done]
+    progress = Progress(toys, "coverage", show=progressbar)
+    start = time.perf_counter()
+    task = partial(_score, make_toy, unfold, edges, truth, tuple(levels))
+    for record in _run(task, todo, client, workers):
+        done[record["seed"]] = record
+        if path is not None:
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        progress.update(len(done), f"({record['seconds']:.1f} s a toy) ")
+    wall = time.perf_counter() - start
+    progress.close(f"{toys} toys, {60 * len(todo) / wall:.1f} toys a minute")
+    return _collect([done[random_seed + i] for i in range(toys)], edges, truth, tuple(levels), wall if todo else 0.0)
+
+
+def _as_mapping(values: Any, name: str) -> dict[str, Any]:
+    return dict(values) if isinstance(values, Mapping) else {name: values}
+
+
+def _check_expected(expected: Any, edges: Mapping[str, Array]) -> Array:
+    given = _as_mapping(expected, next(iter(edges)))
+    parts = []
+    for name, e in edges.items():
+        if name not in given:
+            msg = f"expected misses {name!r}; give the expected content of every observable in bins."
+            raise InputError(msg)
+        part = np.asarray(given[name], dtype=np.float64)
+        if part.shape != (len(e) - 1,) or not np.all(np.isfinite(part)) or np.any(part < 0):
+            msg = f"expected of {name} has shape {part.shape}; it must be ({len(e) - 1},), finite and not negative."
+            raise InputError(msg)
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def _read_records(path: Path | None, heading: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Toys of an earlier run; starts the file if there is none."""
+    if path is None:
+        return {}
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(heading) + "\n")
+        return {}
+    lines = path.read_text().splitlines()
+    if not lines or json.loads(lines[0]) != heading:
+        msg = f"{path} belongs to a study with other bins, truth or levels; remove it or name another."
+        raise InputError(msg)
+    records = {}
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as err:
+            if number == len(lines):  # the line that was being written when the study was killed
+                path.write_text("\n".join(lines[:-1]) + "\n")
+                break
+            msg = f"{path}, line {number}: not readable ({err})."
+            raise FileFormatError(msg) from err
+        records[record["seed"]] = record
+    return records
+
+
+def _run(
+    task: Callable[[int], dict[str, Any]], seeds: list[int], client: Any, workers: int | None
+) -> Iterator[dict[str, Any]]:
+    """Records of the toys, in the order in which they finish."""
+    if not seeds:
+        return
+    if client is None and workers == 0:
+        for seed in seeds:
+            yield task(seed)
+        return
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as err:
+        msg = "a parallel study needs dask: install bayesunfold[dask], or pass workers=0 to stay in one process."
+        raise ImportError(msg) from err
+
+    def submit(running: Any) -> Iterator[dict[str, Any]]:
+        futures = [running.submit(task, seed, pure=False) for seed in seeds]
+        for future in as_completed(futures):
+            yield future.result()
+            future.release()
+
+    if client is not None:
+        yield from submit(client)
+        return
+    n_workers = workers or os.cpu_count() or 1
+    with (
+        LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+        ) as cluster,
+        Client(cluster) as local,
+    ):
+        yield from submit(local)
+
+
+def _collect(
+    records: list[dict[str, Any]], edges: dict[str, Array], expected: Array, levels: tuple[float, ...], wall: float
+) -> CoverageStudy:
+    def gather(name: str) -> Array:
+        return np.array([r[name] for r in records])
+
+    draws = gather("draws")[:, None] + 1.0
+    extra = {k: np.array([r["extra"][k] for r in records]) for k in records[0]["extra"]}
+    return CoverageStudy(
+        edges=edges,
+        expected=expected,
+        levels=levels,
+        nominal=gather("nominal"),
+        std=gather("std"),
+        lower=gather("lower"),
+        upper=gather("upper"),
+        pit=gather("pit") / draws,
+        chi2=gather("chi2"),
+        dof=gather("dof"),
+        seconds=gather("seconds"),
+        seeds=np.array([r["seed"] for r in records], dtype=np.int64),
+        wall_seconds=wall,
+        extra=extra,
+    )

@@ -1,0 +1,174 @@
+"""Members against a loop that is really trained again on their own fluctuations.
+
+The members' answer is linear (one Gauss-Newton refit each); this study shows, bin by bin, what that leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._progress import Progress
+from bayesunfold._validate import check_bins, check_count, check_positive
+from bayesunfold.errors import InputError
+from bayesunfold.fluctuations import Sample
+from bayesunfold.network import Network
+from bayesunfold.omnifold import OmniFold
+from bayesunfold.run import train_point_estimate
+from bayesunfold.threads import block_threads
+
+if TYPE_CHECKING:
+    from bayesunfold.result import UnfoldingResult
+
+__all__ = ["RefitComparison", "compare_with_refits"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class RefitComparison:
+    """Shapes of a spectrum from members and from refits, without the prior's noise in either.
+
+    Attributes
+    ----------
+    edges : array, shape (bins + 1,)
+    members, refits : array, shape (refits, bins)
+        Deviations from the point estimate, row by row of the same fluctuation.
+    """
+
+    edges: Array
+    members: Array
+    refits: Array
+
+    @property
+    def width_ratio(self) -> Array:
+        """Width of the members over width of the refits, shape (bins,); NaN in bins that never move."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.members.std(axis=0) / self.refits.std(axis=0)
+
+    @property
+    def correlation(self) -> Array:
+        """Correlation between a member and its refit, shape (bins,)."""
+        a, b = (x - x.mean(axis=0) for x in (self.members, self.refits))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))
+
+    @property
+    def shift(self) -> Array:
+        """Mean deviation of the refits in units of their width: what is not linear, shape (bins,)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.refits.mean(axis=0) / self.refits.std(axis=0)
+
+    def table(self) -> str:
+        """All of it, bin by bin."""
+        lines = [f"{'bin':>22} {'members/refits':>15} {'correlation':>12} {'shift/width':>12}"]
+        rows = zip(self.width_ratio, self.correlation, self.shift, strict=True)
+        for low, high, (ratio, correlation, shift) in zip(self.edges[:-1], self.edges[1:], rows, strict=True):
+            lines.append(f"{f'[{low:.3g}, {high:.3g})':>22} {ratio:15.3f} {correlation:12.3f} {shift:12.2f}")
+        return "\n".join(lines)
+
+
+def compare_with_refits(
+    result: UnfoldingResult,
+    observable: str,
+    bins: ArrayLike,
+    refits: int = 50,
+    size: float = 1.0,
+    *,
+    progressbar: bool = True,
+) -> RefitComparison:
+    """Train the loop again for some members and compare.
+
+    Parameters
+    ----------
+    result : UnfoldingResult
+        Without backgrounds and systematic variations.
+    observable : str
+        A particle-level feature.
+    bins : array of edges
+    refits : int
+        How many; each takes about the training time of the result. At most the number of draws.
+    size : float
+        Scale of the refits' fluctuations: 1 is the Bayesian bootstrap; smaller ones come closer to the linear response.
+
+    Returns
+    -------
+    RefitComparison
+
+    Raises
+    ------
+    InputError
+        More refits than draws, or a result with backgrounds or systematic variations.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(300, 600, random_seed=1)
+    >>> unfolder = bu.OmniFold(2, inference="laplace", draws=20, progressbar=False, random_seed=1)
+    >>> result = unfolder.fit(toy.simulation, toy.measurement)
+    >>> found = bu.studies.compare_with_refits(result, "gen", [-3, 0, 3], refits=20, progressbar=False)
+    >>> found.width_ratio.shape
+    (2,)
+    """
+    edges = check_bins(bins)
+    check_count(refits, "refits", 2)
+    check_positive(size, "size")
+    m = result.members
+    if refits > m.n_members:
+        msg = f"refits is {refits} and the result has {m.n_members} members; refits must not be more."
+        raise InputError(msg)
+    if result.backgrounds or m.samples.variations or m.samples.shifts:
+        msg = "the comparison knows data and simulation statistics only; unfold without backgrounds and systematics."
+        raise InputError(msg)
+    spectrum = result.spectrum(observable, edges, normalization="shape")
+    members = np.sum([spectrum.sources[s]() - spectrum.nominal for s in ("data", "simulation")], axis=0)
+    progress = Progress(refits, "refits", show=progressbar)
+    moved = []
+    with block_threads():
+        for k, shape in enumerate(_refitted(result, observable, edges, refits, size)):
+            moved.append((shape - spectrum.nominal) / size)
+            progress.update(k + 1, "")
+    progress.close(f"{refits} refits")
+    return RefitComparison(edges, members[:refits], np.array(moved))
+
+
+def _refitted(result: UnfoldingResult, observable: str, edges: Array, refits: int, size: float) -> Iterator[Array]:
+    """Shapes after training on the events with each member's weights."""
+    m, c = result.members, result.configuration
+    events = m.events
+    values = result.simulation.gen_column(observable)
+    settings = OmniFold(
+        len(result.iterations),
+        Network(**c["network"]),
+        efficiency=c["efficiency"],
+        restarts=c["restarts"],
+        progressbar=False,
+    )
+    both = events.both
+    for s in range(refits):
+        weight = events.weight * (1.0 + size * _fluctuation(m.samples.simulation, s))
+        data_weight = events.data_weight * (1.0 + size * _fluctuation(m.samples.data, s))
+        changed = replace(
+            events,
+            weight=weight * (both.sum() / weight[both].sum()),
+            data_weight=data_weight * (events.data_weight.sum() / data_weight.sum()),
+        )
+        push = train_point_estimate(
+            settings, changed, len(result.iterations), int(c["random_seed"]), result.iterations
+        ).push
+        used = events.pass_gen
+        total = (weight * push)[used]
+        yield np.histogram(values[used], edges, weights=total)[0] / total.sum()
+
+
+def _fluctuation(sample: Sample, s: int) -> Array:
+    """Relative weight fluctuation of every event in one member."""
+    return np.concatenate([sample.fluctuations.block(index)[:, s] for index, _ in sample.blocks()]).astype(np.float64)
