@@ -47,6 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the dashboard of a saved result, one HTML file")
     report.add_argument("result", type=Path)
     report.add_argument("--out", type=Path, help="the file; beside the result by default")
+    explore = commands.add_parser(
+        "explore",
+        help="choose observable, binning and level of a saved result live, on a local page",
+        epilog="example:\n  bayesunfold explore demo/unfolded.nc --port 5006",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explore.add_argument("result", type=Path)
+    explore.add_argument("--port", type=int, default=5006, help="0 takes a free one (default: 5006)")
+    explore.add_argument("--no-browser", action="store_true", help="only print the address")
     info = commands.add_parser("info", help="describe a saved result")
     info.add_argument("result", type=Path)
     study = commands.add_parser("coverage", help="pseudo-experiments on the Gaussian toy")
@@ -106,6 +115,13 @@ def _report(args: argparse.Namespace) -> None:
     print(f"written: {write_report(load(args.result), args.out or args.result.with_suffix('.html'))}")
 
 
+def _explore(args: argparse.Namespace) -> None:
+    from bayesunfold.explore import serve
+    from bayesunfold.storage import load
+
+    serve(load(args.result), args.port, show=not args.no_browser)
+
+
 def _toy(seed: int, settings: dict[str, Any]) -> Any:
     from bayesunfold.datasets import gaussian_toy
 
@@ -156,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": _demo,
         "unfold": _unfold_config,
         "report": _report,
+        "explore": _explore,
         "info": _info,
         "coverage": _coverage,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,8 +48,9 @@ def plot_spectrum(
     generator: ArrayLike | None = None,
     data: ArrayLike | None = None,
     label: str | None = None,
+    levels: Sequence[float] = (0.68, 0.95),
 ) -> Figure:
-    """Unfolded spectrum with 68 and 95 % bands, and a panel of ratios to it.
+    """Unfolded spectrum with bands, and a panel of ratios to it.
 
     Parameters
     ----------
@@ -58,6 +60,8 @@ def plot_spectrum(
         Contents to draw beside it, in the same normalisation.
     label : str, optional
         Title of the horizontal axis.
+    levels : sequence of float
+        Credible levels of the bands.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def plot_spectrum(
         fig = figure()
         top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         safe = np.where(spectrum.nominal != 0, spectrum.nominal, np.nan)
-        for level, alpha in ((0.95, 0.25), (0.68, 0.55)):
+        for level, alpha in zip(sorted(levels, reverse=True), np.linspace(0.55, 0.25, len(levels))[::-1], strict=True):
             lower, upper = spectrum.interval(level)
             options = {"color": COLORS["unfolded"], "alpha": alpha, "lw": 0}
             band(top, edges, lower, upper, label=f"{100 * level:.0f} % band", **options)
@@ -90,7 +94,7 @@ def plot_spectrum(
             centres = 0.5 * (edges[1:] + edges[:-1])
             bottom.plot(centres, 1 - spectrum.bias / safe, "v", ms=4, color=COLORS["prior"], label="bias removed")
             bottom.legend(loc="upper left", fontsize="small")
-        lower, upper = spectrum.interval(0.95)
+        lower, upper = spectrum.interval(max(0.95, *levels))
         reach = np.nanmax(np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)], initial=0.05)
         bottom.set_ylim(1 - min(1.0, 1.3 * reach), 1 + min(1.5, 1.3 * reach))
         bottom.set_ylabel("ratio to\nunfolded")

@@ -1,0 +1,114 @@
+"""The live page: its controls in Python, and itself in a real browser."""
+
+import csv
+import json
+import shutil
+import socket
+import time
+
+import hist
+import numpy as np
+import pytest
+import uhi.io.json
+
+import bayesunfold as bu
+from bayesunfold.explore import Explorer, serve
+
+pytestmark = [
+    # raised on import by the packages that Panel brings along
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def result():
+    toy = bu.datasets.gaussian_toy(400, 500, dimension=2, random_seed=1)
+    unfolder = bu.OmniFold(2, inference="laplace", draws=50, random_seed=1, progressbar=False)
+    return unfolder.fit(toy.simulation, toy.measurement)
+
+
+def test_controls_choose_the_spectrum(result):
+    page = Explorer(result)
+    page.observable.value = result.simulation.gen_names[1]
+    page.edges.value = "-3, 0; 1,4"
+    page.normalization.value = "density"
+    page.level.value = 0.9
+    page.update()
+    expected = result.spectrum(result.simulation.gen_names[1], [-3, 0, 1, 4], normalization="density")
+    assert np.array_equal(page.spectrum.nominal, expected.nominal)
+    rows = list(csv.reader(page.csv()))
+    assert rows[0][:6] == ["from", "to", "unfolded", "90 % low", "90 % high", "std"]
+    assert np.array(rows[1:], dtype=float)[:, 3] == pytest.approx(expected.interval(0.9)[0])
+    assert np.array(rows[1:], dtype=float)[:, 6:] == pytest.approx(expected.covariance())
+    read = hist.Hist(json.loads(page.hist().read(), object_hook=uhi.io.json.object_hook))
+    assert read.values() == pytest.approx(expected.nominal)
+    assert page.png().getvalue()[:4] == b"\x89PNG"
+    assert "90 % low" in page.table.object
+
+
+def test_a_mistake_is_shown_and_the_last_spectrum_stays(result):
+    page = Explorer(result)
+    before = page.spectrum
+    page.edges.value = "3, 1"
+    assert "role='alert'" in page.message.object
+    page.edges.value = "one, two"
+    assert "no list of numbers" in page.message.object
+    assert page.spectrum is before
+    page.edges.value = ""
+    assert "alert" not in page.message.object
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="no Chromium")
+def test_in_a_real_browser(result):
+    """Everything comes from the loopback address, without errors, and changes when a control changes."""
+    from selenium import webdriver
+    from selenium.webdriver.common.keys import Keys
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = serve(result, port, show=False, threaded=True)
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    # panes live in shadow roots
+    find = """
+        const all = (root, what) => [...root.querySelectorAll(what),
+            ...[...root.querySelectorAll('*')].filter(e => e.shadowRoot).flatMap(e => all(e.shadowRoot, what))];
+        return all(document, arguments[0]);"""
+
+    def wait_for(condition):
+        for _ in range(120):
+            if condition():
+                return True
+            time.sleep(0.25)
+        return False
+
+    def rows():
+        return len(driver.execute_script(find, "tbody tr"))
+
+    try:
+
+        def listening():
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        assert wait_for(listening)
+        driver.get(f"http://127.0.0.1:{port}/")
+        assert wait_for(lambda: rows() == 15)
+        assert wait_for(lambda: len(driver.execute_script(find, "img")) == 2)
+        (edges,) = (
+            e for e in driver.execute_script(find, "input") if e.get_attribute("placeholder") == "0, 10, 20, 50"
+        )
+        edges.send_keys("-3, 0, 3", Keys.ENTER)
+        assert wait_for(lambda: rows() == 2)
+        loaded = driver.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+        assert all(url.startswith(("http://127.0.0.1:", "data:", "blob:")) for url in loaded)
+        assert [m for m in driver.get_log("browser") if m["level"] == "SEVERE"] == []
+    finally:
+        driver.quit()
+        server.stop()
