@@ -58,12 +58,23 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("--no-browser", action="store_true", help="only print the address")
     info = commands.add_parser("info", help="describe a saved result")
     info.add_argument("result", type=Path)
-    study = commands.add_parser("coverage", help="pseudo-experiments on the Gaussian toy")
-    study.add_argument("--toys", type=int, default=100)
-    study.add_argument("--n-data", type=int, default=1000)
-    study.add_argument("--n-simulation", type=int, default=1000)
-    study.add_argument("--smear", type=float, default=0.2)
-    study.add_argument("--inference", choices=("advi", "nuts", "laplace"), default="advi")
+    study = commands.add_parser(
+        "coverage",
+        help="pseudo-experiments on the problem of a configuration, or on the Gaussian toy",
+        description="Pseudo-experiments: how often bands contain the truth. With a configuration, toys are drawn from "
+        "its simulation (section [coverage] says what plays nature); without one, from the Gaussian toy.",
+        epilog="examples:\n  bayesunfold coverage zjets.toml --toys 50 --checkpoint toys.jsonl\n"
+        "  bayesunfold coverage --toys 20 --n-data 1000 --save coverage.npz\n"
+        "  bayesunfold coverage zjets.toml --scheduler tcp://10.0.0.1:8786",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    study.add_argument("config", type=Path, nargs="?", help="a TOML file, as for `bayesunfold unfold`")
+    study.add_argument("--toys", type=int, help="pseudo-experiments (default: the configuration's, or 100)")
+    gaussian = study.add_argument_group("the Gaussian toy, without a configuration")
+    gaussian.add_argument("--n-data", type=int)
+    gaussian.add_argument("--n-simulation", type=int)
+    gaussian.add_argument("--smear", type=float)
+    gaussian.add_argument("--inference", choices=("advi", "nuts", "laplace"))
     study.add_argument("--seed", type=int, default=0, help="toy i has seed SEED + i")
     study.add_argument("--workers", type=int, help="local processes; one a core by default, 0 for none")
     study.add_argument("--scheduler", help="address of a Dask scheduler, for a batch cluster")
@@ -135,23 +146,17 @@ def _unfold(toy: Any, seed: int, inference: Any) -> Any:
 
 
 def _coverage(args: argparse.Namespace) -> None:
-    import numpy as np
-
     from bayesunfold.studies import coverage_study
 
-    settings = {"n_data": args.n_data, "n_simulation": args.n_simulation, "smear": args.smear}
-    edges = np.linspace(-9, 11, 21)
+    problem, toys = _gaussian_problem(args) if args.config is None else _configured_problem(args)
     client = None
     if args.scheduler:
         from distributed import Client
 
         client = Client(args.scheduler)
     study = coverage_study(
-        partial(_toy, settings=settings),
-        unfold=partial(_unfold, inference=args.inference),
-        bins=edges,
-        expected=_toy(0, settings).expected(edges),
-        toys=args.toys,
+        **problem,
+        toys=args.toys or toys,
         random_seed=args.seed,
         workers=args.workers,
         client=client,
@@ -163,6 +168,50 @@ def _coverage(args: argparse.Namespace) -> None:
     if args.plot:
         study.plot().savefig(args.plot)
         print(f"written: {args.plot}")
+
+
+def _gaussian_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Arguments of the study, and the number of toys by default."""
+    import numpy as np
+
+    settings = {
+        "n_data": args.n_data or 1000,
+        "n_simulation": args.n_simulation or 1000,
+        "smear": 0.2 if args.smear is None else args.smear,
+    }
+    edges = np.linspace(-9, 11, 21)
+    problem = {
+        "make_toy": partial(_toy, settings=settings),
+        "unfold": partial(_unfold, inference=args.inference or "advi"),
+        "bins": edges,
+        "expected": _toy(0, settings).expected(edges),
+    }
+    return problem, 100
+
+
+def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from bayesunfold.errors import InputError
+    from bayesunfold.io.config import load_job
+    from bayesunfold.studies.resampled import unfold_toy
+
+    given = [f"--{n.replace('_', '-')}" for n in ("n_data", "n_simulation", "smear", "inference") if getattr(args, n)]
+    if given:
+        msg = f"{', '.join(given)} belong to the Gaussian toy; the configuration says what is unfolded and how."
+        raise InputError(msg)
+    job = load_job(args.config)
+    bins = {section["observable"]: section["bins"] for section in job.settings["spectrum"]}
+    if not bins:
+        msg = f"{args.config} has no section [[spectrum]]; coverage is counted in bins."
+        raise InputError(msg)
+    toys = job.toys()
+    settings = {k: v for k, v in job.unfolding().items() if k != "random_seed"}
+    problem = {
+        "make_toy": toys,
+        "unfold": partial(unfold_toy, settings=settings),
+        "bins": bins,
+        "expected": toys.expected(bins),
+    }
+    return problem, int(job.settings["coverage"].get("toys", 100))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+import bayesunfold as bu
 from bayesunfold.cli import main
 
 
@@ -45,3 +47,48 @@ def test_coverage_command(tmp_path, capsys):
     assert main([*arguments, "--workers", "0", "--save", str(path), "--plot", str(tmp_path / "c.png")]) == 0
     assert "0.68 mean" in capsys.readouterr().out
     assert path.exists()
+
+
+def test_coverage_of_the_users_own_events(tmp_path, capsys):
+    """Toys drawn from the files of a configuration, nature being a reweighting of the simulation."""
+    toy = bu.datasets.gaussian_toy(300, 1500, random_seed=1)
+    gen, reco = toy.gen[:, 0], toy.simulation.reco[:, 0]
+    np.savez(tmp_path / "sim.npz", x=gen, y=reco)
+    np.savez(tmp_path / "data.npz", y=np.ravel(toy.data))
+    text = """
+[simulation]
+file = "sim.npz"
+gen = ["x"]
+reco = ["y"]
+[data]
+file = "data.npz"
+features = ["y"]
+[unfolding]
+iterations = 2
+inference = "laplace"
+draws = 60
+[[spectrum]]
+observable = "x"
+bins = [-3, 0, 3]
+[coverage]
+toys = 3
+"""
+    path = tmp_path / "c.toml"
+    path.write_text(text + 'truth_weight = "exp(0.2 * x)"\n')
+    saved = tmp_path / "s.npz"
+    assert main(["coverage", str(path), "--workers", "0", "--save", str(saved)]) == 0
+    assert "toys: 3" in capsys.readouterr().out
+    weight = np.exp(0.2 * gen)
+    expected = np.histogram(gen, [-3, 0, 3], weights=weight * 300 / weight.sum())[0]
+    assert bu.studies.load_coverage(saved).expected == pytest.approx(expected)
+    assert main(["coverage", str(path), "--n-data", "5"]) == 2
+    assert "--n-data belong to the Gaussian toy" in capsys.readouterr().err
+    # nature as a saved answer says
+    assert main(["unfold", str(path)]) == 0
+    path.write_text(text + 'answer = "unfolded.nc"\n')
+    assert main(["coverage", str(path), "--workers", "0", "--toys", "2", "--save", str(saved)]) == 0
+    answer = bu.load(tmp_path / "c" / "unfolded.nc").spectrum("x", [-3, 0, 3])
+    assert bu.studies.load_coverage(saved).expected == pytest.approx(answer.nominal)
+    path.write_text(text + 'answer = "unfolded.nc"\ntruth_weight = "x"\n')
+    assert main(["coverage", str(path)]) == 2
+    assert "give one of them" in capsys.readouterr().err

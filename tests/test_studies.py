@@ -161,3 +161,27 @@ def test_members_move_as_the_refitted_loop_does():
     assert "members/refits" in found.table()
     with pytest.raises(InputError, match="refits is 31"):
         bu.studies.compare_with_refits(result, "gen", [0, 1], 31)
+
+
+def test_resampled_toys_have_the_population_as_their_mean():
+    """Yields of 200 toys against the population's: Poisson errors, 5 sigma; backgrounds are part of the data."""
+    population = bu.datasets.gaussian_toy(100, 3000, random_seed=4).simulation
+    background = bu.Background(np.linspace(-3, 3, 50), np.full(50, 0.4), name="flat", relative_uncertainty=0.1)
+    make = bu.studies.ResampledToys(population, 120.0, np.exp(0.1 * population.gen[:, 0]), [background])
+    edges = np.array([-20.0, -2.0, 1.0, 20.0])
+    assert make.expected({"gen": edges})["gen"].sum() == pytest.approx(100)
+    found = np.zeros(3)
+    for seed in range(200):
+        toy = make(seed)
+        found += np.histogram(toy.measurement.features, edges)[0]
+        assert len(toy.simulation) == 3000
+        assert toy.backgrounds[0].weight.sum() == pytest.approx(20)
+    reco = np.histogram(population.reco, edges, weights=make.nature)[0]
+    mean = reco + np.histogram(background.features, edges, weights=background.weight)[0]
+    assert np.all(np.abs(found / 200 - mean) < 5 * np.sqrt(mean / 200))
+    again = make(199)
+    assert np.array_equal(again.measurement.features, toy.measurement.features)
+    with pytest.raises(InputError, match="negative weights"):
+        bu.studies.ResampledToys(population, 100, -np.ones(3000))
+    with pytest.raises(InputError, match="nothing is left"):
+        bu.studies.ResampledToys(population, 10, None, [background])

@@ -16,6 +16,8 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.io.events import read_columns
 from bayesunfold.network import Network
 from bayesunfold.omnifold import OmniFold
+from bayesunfold.storage import load
+from bayesunfold.studies.resampled import ResampledToys
 from bayesunfold.systematics import Systematic
 
 __all__ = ["Job", "load_job", "schema_text"]
@@ -80,6 +82,12 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "normalization": (TEXT, '"yield", "shape" or "density"'),
         "luminosity": (NUMBER, "divides the spectrum"),
         "luminosity_uncertainty": (NUMBER, "relative"),
+    },
+    "coverage": {
+        "toys": (WHOLE, "pseudo-experiments"),
+        "truth_weight": (TEXT, "expression of the simulation: factor on the generator weight that makes nature"),
+        "answer": (TEXT, "saved result whose weights make nature; relative to the output folder"),
+        "expected_data": (NUMBER, "expected number of data events; that of the data file if omitted"),
     },
     "output": {
         "folder": (TEXT, "where everything is written; relative to the configuration"),
@@ -195,11 +203,46 @@ class Job:
             out.append(Background(_table(columns, s["features"]), weight, s["name"], uncertainty))
         return out
 
+    def toys(self) -> ResampledToys:
+        """Pseudo-experiments from the simulation, as the section [coverage] says."""
+        section = self.settings["coverage"]
+        simulation, systematics = self.simulation()
+        if systematics:
+            msg = "coverage toys have no systematic variations; remove the sections [[systematic]]."
+            raise InputError(msg)
+        if "truth_weight" in section and "answer" in section:
+            msg = "coverage.truth_weight and coverage.answer both say what nature is; give one of them."
+            raise InputError(msg)
+        factor = None
+        if "truth_weight" in section:
+            expression = section["truth_weight"]
+            factor = self._read(self.settings["simulation"], [expression])[expression]
+        elif "answer" in section:
+            factor = _answer(self.folder / section["answer"], simulation)
+        count = section.get("expected_data") or float(self.data().weight.sum())
+        return ResampledToys(simulation, count, factor, self.backgrounds())
+
     def unfolder(self, *, progressbar: bool = True) -> OmniFold:
         """The unfolding's settings."""
+        return OmniFold(**self.unfolding(), progressbar=progressbar)
+
+    def unfolding(self) -> dict[str, Any]:
+        """Arguments of the unfolding."""
         settings = {k: v for k, v in self.settings["unfolding"].items() if k != "bias"}
-        network = Network(**self.settings["network"]) if self.settings["network"] else None
-        return OmniFold(network=network, progressbar=progressbar, **settings)
+        return settings | {"network": Network(**self.settings["network"]) if self.settings["network"] else None}
+
+
+def _answer(path: Path, simulation: Simulation) -> np.ndarray:
+    """Weights of a saved answer in units of the generator's; fakes get the mean factor."""
+    result = load(path)
+    if len(result) != len(simulation) or not np.array_equal(result.simulation.pass_gen, simulation.pass_gen):
+        msg = f"{path} was unfolded with another simulation ({len(result)} events, here {len(simulation)})."
+        raise InputError(msg)
+    gen = simulation.pass_gen
+    factor = np.ones(len(simulation))
+    factor[gen] = result.nominal[gen] / simulation.weight[gen]
+    factor[~gen] = result.nominal[gen].sum() / simulation.weight[gen].sum()
+    return factor
 
 
 def _table(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:

@@ -5,8 +5,16 @@ from __future__ import annotations
 from bayesunfold.studies.coverage import CoverageStudy, load_coverage
 from bayesunfold.studies.pseudo_experiments import coverage_study
 from bayesunfold.studies.refits import RefitComparison, compare_with_refits
+from bayesunfold.studies.resampled import ResampledToys
 
-__all__ = ["CoverageStudy", "RefitComparison", "compare_with_refits", "coverage_study", "load_coverage"]
+__all__ = [
+    "CoverageStudy",
+    "RefitComparison",
+    "ResampledToys",
+    "compare_with_refits",
+    "coverage_study",
+    "load_coverage",
+]
 
 
 def __dir__() -> list[str]:

@@ -258,7 +258,9 @@ def _run(
         raise ImportError(msg) from err
 
     def submit(running: Any) -> Iterator[dict[str, Any]]:
-        futures = [running.submit(task, seed, pure=False) for seed in seeds]
+        # sent once, not with every toy: it may hold a whole simulation
+        shared = running.scatter(task, broadcast=True, hash=False)
+        futures = [running.submit(_call, shared, seed, pure=False) for seed in seeds]
         for future in as_completed(futures):
             yield future.result()
             future.release()
@@ -274,6 +276,10 @@ def _run(
         Client(cluster) as local,
     ):
         yield from submit(local)
+
+
+def _call(task: Callable[[int], dict[str, Any]], seed: int) -> dict[str, Any]:
+    return task(seed)
 
 
 def _collect(

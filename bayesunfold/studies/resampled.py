@@ -1,0 +1,152 @@
+"""Pseudo-experiments from the user's own events, resampled: is the method calibrated on *this* problem?
+
+The simulated events are taken as the population. Each toy draws its data from it, with the weights that play nature, and
+its simulation, with replacement, so both fluctuate as they would, and the expected truth is known without fluctuation:
+it is the population's own spectrum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._validate import as_weight, check_bins, check_positive
+from bayesunfold.errors import InputError
+from bayesunfold.events import Background, Data, Simulation
+
+__all__ = ["ResampledToys", "Toy", "unfold_toy"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Toy:
+    """One pseudo-experiment.
+
+    Attributes
+    ----------
+    simulation : Simulation
+    measurement : Data
+    backgrounds : list of Background
+    """
+
+    simulation: Simulation
+    measurement: Data
+    backgrounds: list[Background]
+
+
+class ResampledToys:
+    """Makes pseudo-experiments from a seed, for :func:`bayesunfold.coverage_study`.
+
+    Parameters
+    ----------
+    simulation : Simulation
+        Population, response included. Weights must not be negative: they are probabilities here.
+    n_data : float
+        Expected number of data events, backgrounds included; each toy's number is Poisson distributed.
+    factor : array, shape (n,), optional
+        What nature's weight is in units of the generator's, event by event: a reweighting of the generator, or the
+        unfolded answer ``result.nominal / simulation.weight``. One everywhere if omitted.
+    backgrounds : sequence of Background, optional
+        Weights in units of expected data events.
+
+    Raises
+    ------
+    InputError
+        Negative weights, a factor of the wrong length, backgrounds that leave nothing for the signal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(100, 2000, random_seed=1)
+    >>> tilt = np.exp(0.1 * toy.simulation.gen[:, 0])
+    >>> make = bu.studies.ResampledToys(toy.simulation, 100, tilt)
+    >>> make(0).measurement
+    Data(97 events, features: reco, effective size: 97.0)
+    >>> float(make.expected({"gen": [-100.0, 100.0]})["gen"].sum().round(6))
+    100.0
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        n_data: float,
+        factor: ArrayLike | None = None,
+        backgrounds: Sequence[Background] = (),
+    ) -> None:
+        self.simulation, self.backgrounds = simulation, list(backgrounds)
+        nature = simulation.weight * as_weight(factor, len(simulation), "factor")
+        for what, weight in (("simulated", nature), *((b.name, b.weight) for b in backgrounds)):
+            negative = int((weight < 0).sum())
+            if negative:
+                msg = f"{negative} {what} events have negative weights; toys cannot be drawn from them. Merge or drop them."
+                raise InputError(msg)
+        check_positive(n_data, "n_data")
+        signal = float(n_data) - sum(float(b.weight.sum()) for b in backgrounds)
+        if signal <= 0:
+            msg = f"the backgrounds sum to {n_data - signal:.6g} of {n_data:.6g} data events; nothing is left for the signal."
+            raise InputError(msg)
+        #: expected events of nature, fakes included
+        self.nature = nature * (signal / nature[simulation.pass_reco].sum())
+
+    def expected(self, bins: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """Expected truth in bins of particle-level features."""
+        rows = self.simulation.pass_gen
+        return {
+            name: np.histogram(
+                self.simulation.gen_column(name)[rows], check_bins(edges, f"bins of {name}"), weights=self.nature[rows]
+            )[0]
+            for name, edges in bins.items()
+        }
+
+    def __call__(self, seed: int) -> Toy:
+        """The pseudo-experiment of a seed."""
+        sim, rng = self.simulation, np.random.default_rng(seed)
+        passing = np.flatnonzero(sim.pass_reco)
+        rows = passing[_poisson_rows(self.nature[passing], rng)]
+        parts = [sim.reco[rows], *(b.columns_for(sim)[_poisson_rows(b.weight, rng)] for b in self.backgrounds)]
+        measurement = Data(rng.permutation(np.concatenate(parts)), undefined=sim.undefined)
+        rows = rng.integers(0, len(sim), len(sim))
+        backgrounds = [_resampled(b, sim, rng) for b in self.backgrounds]
+        return Toy(select(sim, rows), measurement, backgrounds)
+
+
+def select(simulation: Simulation, rows: NDArray[np.integer]) -> Simulation:
+    """Some of the events, in any order, with repetition."""
+    out = Simulation(
+        simulation.gen[rows],
+        simulation.reco[rows],
+        simulation.weight[rows],
+        simulation.pass_gen[rows],
+        simulation.pass_reco[rows],
+        simulation.undefined,
+    )
+    out.gen_names, out.reco_names = simulation.gen_names, simulation.reco_names
+    return out
+
+
+def _poisson_rows(weight: Array, rng: np.random.Generator) -> NDArray[np.integer]:
+    """Rows of a Poisson number of events, drawn in proportion to their weights."""
+    return np.repeat(np.arange(len(weight)), rng.poisson(weight))
+
+
+def _resampled(b: Background, simulation: Simulation, rng: np.random.Generator) -> Background:
+    rows = rng.integers(0, len(b.weight), len(b.weight))
+    return Background(b.columns_for(simulation)[rows], b.weight[rows], b.name, b.relative_uncertainty, b.undefined)
+
+
+def unfold_toy(toy: Toy, random_seed: int, settings: Mapping[str, Any]) -> Any:
+    """Unfold a toy; ``settings`` are arguments of :class:`bayesunfold.OmniFold`."""
+    from bayesunfold.omnifold import OmniFold
+
+    unfolder = OmniFold(**settings, random_seed=random_seed, progressbar=False)
+    return unfolder.fit(toy.simulation, toy.measurement, toy.backgrounds)
