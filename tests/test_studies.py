@@ -176,8 +176,8 @@ def test_resampled_toys_have_the_population_as_their_mean():
         found += np.histogram(toy.measurement.features, edges)[0]
         assert len(toy.simulation) == 3000
         assert toy.backgrounds[0].weight.sum() == pytest.approx(20)
-    reco = np.histogram(population.reco, edges, weights=make.nature)[0]
-    mean = reco + np.histogram(background.features, edges, weights=background.weight)[0]
+    reco = np.histogram(population.reco[:, 0], edges, weights=make.nature)[0]
+    mean = reco + np.histogram(background.features[:, 0], edges, weights=background.weight)[0]
     assert np.all(np.abs(found / 200 - mean) < 5 * np.sqrt(mean / 200))
     again = make(199)
     assert np.array_equal(again.measurement.features, toy.measurement.features)

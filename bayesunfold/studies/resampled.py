@@ -1,8 +1,8 @@
-"""Pseudo-experiments from the user's own events, resampled: is the method calibrated on *this* problem?
+"""Pseudo-experiments from the user's own events, resampled, which test the method on the problem at hand.
 
-The simulated events are taken as the population. Each toy draws its data from it, with the weights that play nature, and
-its simulation, with replacement, so both fluctuate as they would, and the expected truth is known without fluctuation:
-it is the population's own spectrum.
+The simulated events are taken as the population. Each toy draws its data from it, with the weights that play nature,
+and its simulation, with replacement, so both fluctuate as they would, and the expected truth is known without
+fluctuation: it is the population's own spectrum.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ResampledToys:
     >>> tilt = np.exp(0.1 * toy.simulation.gen[:, 0])
     >>> make = bu.studies.ResampledToys(toy.simulation, 100, tilt)
     >>> make(0).measurement
-    Data(97 events, features: reco, effective size: 97.0)
+    Data(100 events, features: reco, effective size: 100.0)
     >>> float(make.expected({"gen": [-100.0, 100.0]})["gen"].sum().round(6))
     100.0
     """
@@ -88,12 +88,13 @@ class ResampledToys:
         for what, weight in (("simulated", nature), *((b.name, b.weight) for b in backgrounds)):
             negative = int((weight < 0).sum())
             if negative:
-                msg = f"{negative} {what} events have negative weights; toys cannot be drawn from them. Merge or drop them."
+                msg = f"{negative} {what} events have negative weights; toys cannot be drawn from them. Merge them."
                 raise InputError(msg)
         check_positive(n_data, "n_data")
         signal = float(n_data) - sum(float(b.weight.sum()) for b in backgrounds)
         if signal <= 0:
-            msg = f"the backgrounds sum to {n_data - signal:.6g} of {n_data:.6g} data events; nothing is left for the signal."
+            size = f"{n_data - signal:.6g} of {n_data:.6g} data events"
+            msg = f"the backgrounds sum to {size}; nothing is left for the signal."
             raise InputError(msg)
         #: expected events of nature, fakes included
         self.nature = nature * (signal / nature[simulation.pass_reco].sum())
