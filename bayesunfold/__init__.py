@@ -17,6 +17,7 @@ from bayesunfold.binned import (
     Tikhonov,
     compare,
 )
+from bayesunfold.citations import citations
 from bayesunfold.classifier import BayesianClassifier
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.network import Network
@@ -51,6 +52,7 @@ __all__ = [
     "Tikhonov",
     "UnfoldingResult",
     "blend",
+    "citations",
     "closure",
     "compare",
     "coverage_study",

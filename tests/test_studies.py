@@ -182,6 +182,6 @@ def test_resampled_toys_have_the_population_as_their_mean():
     again = make(199)
     assert np.array_equal(again.measurement.features, toy.measurement.features)
     with pytest.raises(InputError, match="negative weights"):
-        bu.studies.ResampledToys(population, 100, -np.ones(3000))
+        bu.studies.ResampledToys(population, 100, np.r_[-1.0, np.ones(2999)])
     with pytest.raises(InputError, match="nothing is left"):
         bu.studies.ResampledToys(population, 10, None, [background])
