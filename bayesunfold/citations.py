@@ -31,7 +31,8 @@ ENTRIES = {
         "article",
         "Andreassen:2019cjw",
         title="{OmniFold: A Method to Simultaneously Unfold All Observables}",
-        author="Andreassen, Anders and Komiske, Patrick T. and Metodiev, Eric M. and Nachman, Benjamin and Thaler, Jesse",
+        author="Andreassen, Anders and Komiske, Patrick T. and Metodiev, Eric M. and Nachman, Benjamin and "
+        "Thaler, Jesse",
         journal="Phys. Rev. Lett.",
         volume="124",
         pages="182001",

@@ -28,16 +28,20 @@ def result():
     return bu.unfold(toy.gen, toy.reco, toy.data, iterations=2, draws=100, random_seed=1, progressbar=False)
 
 
-@pytest.fixture(params=["parquet", "root", "h5", "npz"])
+@pytest.fixture(params=["parquet", "root", "rntuple", "h5", "npz"])
 def file(request, tmp_path):
-    path = tmp_path / f"events.{request.param}"
+    path = tmp_path / f"events.{request.param.replace('rntuple', 'root')}"
     if request.param == "parquet":
         pq.write_table(pa.table({"pt": PT, "jets": JETS}), path)
-    elif request.param == "root":
+    elif request.param in ("root", "rntuple"):
         import awkward as ak
 
+        columns = {"pt": PT, "jets": ak.Array(JETS)}
         with uproot.recreate(path) as f:
-            f["events"] = {"pt": PT, "jets": ak.Array(JETS)}
+            if request.param == "root":
+                f["events"] = columns
+            else:
+                f.mkrntuple("events", columns)
     elif request.param == "h5":
         with h5py.File(path, "w") as f:
             f["pt"] = PT
@@ -59,7 +63,7 @@ def test_columns_and_selections_in_every_format(file):
         bu.io.read_columns(file, ["pt"], selection="pt + 1")
 
 
-@pytest.mark.parametrize("file", ["parquet", "root"], indirect=True)
+@pytest.mark.parametrize("file", ["parquet", "root", "rntuple"], indirect=True)
 def test_entries_of_jagged_columns(file):
     second = bu.io.read_columns(file, ["jets[1]"])["jets[1]"]
     assert second[[0, 3]].tolist() == [2.0, 5.0]

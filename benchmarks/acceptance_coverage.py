@@ -1,0 +1,73 @@
+"""Coverage with misses and fakes: efficiency ``clip(0.3 + 0.7 (x + 10) / 20, 0, 1)`` and 10 % fakes.
+
+``python benchmarks/acceptance_coverage.py [--toys 60] [--inference advi] [--out DIR]``. Truth N(1.2, 3.0) with 3000
+expected events, generator N(0.3, 2.5) with 10 000, resolution 0.5. Fakes are events of the same kind without a
+particle level.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+import bayesunfold as bu
+
+EDGES = np.linspace(-9, 11, 21)
+TRUTH, GENERATOR = (1.2, 3.0), (0.3, 2.5)
+EXPECTED, SIMULATED, FAKES = 3000, 10_000, 0.1
+
+
+def sample(rng: np.random.Generator, n: int, mean: float, width: float) -> tuple[np.ndarray, ...]:
+    """Particle level, detector level, and flags of both; events that pass neither are left out."""
+    n_fakes = rng.poisson(n * FAKES / (1 - FAKES)) if n else 0
+    gen = rng.normal(mean, width, n + n_fakes)
+    reco = gen + rng.normal(-2.5, 0.5, len(gen))
+    pass_reco = rng.random(len(gen)) < np.clip(0.3 + 0.7 * (gen + 10) / 20, 0, 1)
+    pass_gen = np.arange(len(gen)) < n
+    kept = pass_gen | pass_reco
+    return gen[kept], reco[kept], pass_gen[kept], pass_reco[kept]
+
+
+def make_toy(seed: int) -> tuple[bu.Simulation, bu.Data]:
+    """One pseudo-experiment with a Poisson yield."""
+    rng = np.random.default_rng([seed, 77])
+    _, reco, _, passing = sample(rng, rng.poisson(EXPECTED), *TRUTH)
+    gen, sim_reco, pass_gen, pass_reco = sample(rng, SIMULATED, *GENERATOR)
+    simulation = bu.Simulation(
+        np.where(pass_gen, gen, np.nan), np.where(pass_reco, sim_reco, np.nan), pass_gen=pass_gen, pass_reco=pass_reco
+    )
+    return simulation, bu.Data(reco[passing])
+
+
+def unfold(toy: tuple[bu.Simulation, bu.Data], seed: int, inference: str) -> bu.UnfoldingResult:
+    """Default settings."""
+    return bu.OmniFold(random_seed=seed, inference=inference, progressbar=False).fit(*toy)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--toys", type=int, default=60)
+    parser.add_argument("--inference", default="advi")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    args = parser.parse_args()
+    study = bu.coverage_study(
+        make_toy,
+        unfold=partial(unfold, inference=args.inference),
+        bins=EDGES,
+        expected=EXPECTED * np.diff(stats.norm(*TRUTH).cdf(EDGES)),
+        toys=args.toys,
+        workers=args.workers,
+        progressbar=False,
+        checkpoint=args.out / f"acceptance-{args.inference}.jsonl",
+    )
+    print(study.table())
+
+
+if __name__ == "__main__":
+    main()
