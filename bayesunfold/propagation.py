@@ -389,7 +389,7 @@ def refit(
     if prior is not None:
         sums.add("prior", stage.basis.T @ prior)
     if centre is not None:
-        hidden = stage.layout.n_hidden_parameters
+        hidden = stage.layout.n_hidden_parameters  # (2a)
         common = stage.basis[:hidden].T @ centre.stage.basis[:hidden]
         for name, d in centre.displacement.items():
             sums.add(name, common @ d)
