@@ -267,6 +267,7 @@ class UnfoldingResult:
             normalization=normalization,
             sources=sources,
             bias=bias,
+            seconds=float(sum(self.seconds.values())) or None,
         )
 
     def _luminosity_pulls(self) -> Array:

@@ -1,10 +1,19 @@
-"""Sphinx configuration."""
+"""Sphinx configuration; notebooks are copied here from the top level, with the outputs they have."""
+
+import shutil
+from pathlib import Path
+
+HERE = Path(__file__).parent
+shutil.copytree(
+    HERE.parent / "notebooks", HERE / "notebooks", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py")
+)
 
 project = "bayesunfold"
 author = "the bayesunfold developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
-exclude_patterns = ["_build"]
+nb_execution_mode = "off"
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "furo"
 numpydoc_show_class_members = False
 suppress_warnings = ["myst.xref_missing"]
