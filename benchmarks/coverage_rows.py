@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--scales", help="prior scales, for example 3,2,10")
     parser.add_argument("--hidden", help="hidden units, for example 16,16")
     parser.add_argument("--activation", default="tanh")
+    parser.add_argument("--generator-prior", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
@@ -73,9 +74,11 @@ def main() -> None:
     if args.hidden:
         network["hidden"] = [int(s) for s in args.hidden.split(",")]
     settings = {"inference": args.inference, "iterations": args.iterations, "network": bu.Network(**network)}
+    if args.generator_prior:
+        settings["generator_prior"] = args.generator_prior
     first = make_toy(0, toy)
     args.out.mkdir(parents=True, exist_ok=True)
-    name = f"row{args.row}-{args.inference}"
+    name = f"row{args.row}-{args.inference}" + (f"-prior{args.generator_prior:g}" if args.generator_prior else "")
     names = first.simulation.gen_names
     study = bu.coverage_study(
         partial(make_toy, settings=toy),
