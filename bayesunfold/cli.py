@@ -156,7 +156,7 @@ def _coverage(args: argparse.Namespace) -> None:
         client = Client(args.scheduler)
     study = coverage_study(
         **problem,
-        toys=args.toys or toys,
+        toys=toys if args.toys is None else args.toys,
         random_seed=args.seed,
         workers=args.workers,
         client=client,
@@ -175,8 +175,8 @@ def _gaussian_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     import numpy as np
 
     settings = {
-        "n_data": args.n_data or 1000,
-        "n_simulation": args.n_simulation or 1000,
+        "n_data": 1000 if args.n_data is None else args.n_data,
+        "n_simulation": 1000 if args.n_simulation is None else args.n_simulation,
         "smear": 0.2 if args.smear is None else args.smear,
     }
     edges = np.linspace(-9, 11, 21)
@@ -185,6 +185,7 @@ def _gaussian_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "unfold": partial(_unfold, inference=args.inference or "advi"),
         "bins": edges,
         "expected": _toy(0, settings).expected(edges),
+        "settings": settings | {"inference": args.inference or "advi"},
     }
     return problem, 100
 
@@ -194,7 +195,8 @@ def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     from bayesunfold.io.config import load_job
     from bayesunfold.studies.resampled import unfold_toy
 
-    given = [f"--{n.replace('_', '-')}" for n in ("n_data", "n_simulation", "smear", "inference") if getattr(args, n)]
+    own = ("n_data", "n_simulation", "smear", "inference")
+    given = [f"--{n.replace('_', '-')}" for n in own if getattr(args, n) is not None]
     if given:
         msg = f"{', '.join(given)} belong to the Gaussian toy; the configuration says what is unfolded and how."
         raise InputError(msg)
@@ -210,6 +212,7 @@ def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "unfold": partial(unfold_toy, settings=settings),
         "bins": bins,
         "expected": toys.expected(bins),
+        "settings": {k: v for k, v in job.settings.items() if k not in ("output", "spectrum")},
     }
     return problem, int(job.settings["coverage"].get("toys", 100))
 

@@ -210,6 +210,7 @@ def serve(result: UnfoldingResult, port: int = 5006, *, show: bool = True, threa
         lambda: Explorer(result).page(),  # a page of its own for every visitor
         address=ADDRESS,
         port=port,
+        websocket_origin=[f"{ADDRESS}:{port}", f"localhost:{port}"] if port else None,
         show=show,
         threaded=threaded,
         title="bayesunfold",

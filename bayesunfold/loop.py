@@ -118,8 +118,13 @@ def _step1_classes(events: Prepared, push: Array) -> _Classes:
         msg = f"the reweighted simulation has total weight {total:g}; negative weights have taken over."
         raise InputError(msg)
     w0 = w0 * (events.signal_yield / total)
-    everything = np.concatenate([w0, *(b.weight for b in events.backgrounds)])
-    scale = effective_size(everything) / everything.sum()
+    backgrounds = [b.weight for b in events.backgrounds]
+    everything = np.concatenate([w0, *backgrounds])
+    sized = everything
+    if events.sizing is not None:
+        sized = np.where(events.pass_reco, events.sizing * push, 0.0)
+        sized = np.concatenate([sized * (events.signal_yield / sized.sum()), *backgrounds])
+    scale = effective_size(sized) / everything.sum()
     u = u * events.data_size / u.sum()
     return _Classes(
         np.zeros_like(w0),
@@ -130,10 +135,11 @@ def _step1_classes(events: Prepared, push: Array) -> _Classes:
     )
 
 
-def _ratio_classes(weight: Array, ratio: Array, rows: NDArray[np.bool_]) -> _Classes:
+def _ratio_classes(events: Prepared, ratio: Array, rows: NDArray[np.bool_]) -> _Classes:
     """The same events twice: weighted by ``v`` (class 0) and by ``v ratio`` (class 1), equal sums."""
-    zeros = np.where(rows, weight, 0.0)
-    zeros = zeros * effective_size(zeros) / zeros.sum()
+    zeros = np.where(rows, events.weight, 0.0)
+    sized = zeros if events.sizing is None else np.where(rows, events.sizing, 0.0)
+    zeros = zeros * effective_size(sized) / zeros.sum()
     ones = zeros * np.where(rows, ratio, 0.0)
     if ones.sum() <= 0:
         msg = f"the target weights of step 2 sum to {ones.sum():g}; negative weights have taken over."
@@ -239,7 +245,7 @@ def train_iteration(
     report("step 1", one.objective)
     pull = _pull(events, reco, one.theta, before.push)
     ratio, rows = _step2_ratio(events, pull, efficiency)
-    classes = _ratio_classes(events.weight, ratio, rows)
+    classes = _ratio_classes(events, ratio, rows)
     two = fit_map(
         gen,
         _problem(events.gen, classes, rows),
@@ -252,7 +258,7 @@ def train_iteration(
     fits: dict[str, MapFit] = {"step1": one, "step2": two}
     if events.fakes.any():
         push = _ratio(forward(gen, two.theta, events.gen), "step 2")
-        classes = _ratio_classes(events.weight, push, events.both)
+        classes = _ratio_classes(events, push, events.both)
         start = None if previous is None else previous.fakes
         problem = _problem(events.reco, classes, events.both)
         fits["fakes"] = fit_map(reco, problem, rng, start=start, restarts=restarts, near=near)
@@ -293,10 +299,10 @@ def build_stages(
     classes = _step1_classes(events, before.push)
     step1 = _stage(reco, it.step1, "reco", events.reco, classes, events.pass_reco, events)
     ratio, rows = _step2_ratio(events, after.pull, efficiency)
-    step2 = _stage(gen, it.step2, "gen", events.gen, _ratio_classes(events.weight, ratio, rows), rows)
+    step2 = _stage(gen, it.step2, "gen", events.gen, _ratio_classes(events, ratio, rows), rows)
     fakes = None
     if it.fakes is not None:
-        classes = _ratio_classes(events.weight, np.where(events.pass_gen, after.push, 0.0), events.both)
+        classes = _ratio_classes(events, np.where(events.pass_gen, after.push, 0.0), events.both)
         fakes = _stage(reco, it.fakes, "reco", events.reco, classes, events.both)
     level = None
     if efficiency == "prior":

@@ -59,6 +59,9 @@ class Prepared:
     backgrounds : tuple of PreparedBackground
     data_size : float
         Effective number of data events, the information that they bring.
+    sizing : array, shape (n,), optional
+        Generator weights whose effective size is the information of the simulation, where those of the events are one
+        fluctuation of it; those of the events if omitted.
     """
 
     gen: Array
@@ -72,6 +75,7 @@ class Prepared:
     scale_reco: Standardizer
     backgrounds: tuple[PreparedBackground, ...] = ()
     data_size: float = 0.0
+    sizing: Array | None = None
 
     @property
     def signal_yield(self) -> float:

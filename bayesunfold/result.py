@@ -243,7 +243,7 @@ class UnfoldingResult:
         missing = rows & np.any([np.isnan(v) for v in values], axis=0)
         # two more groups: outside the bins, and undefined
         groups = np.where(index >= 0, index, np.where(missing, n_bins + 1, np.where(rows, n_bins, -1)))
-        weight = self.nominal if level == "gen" else self._nominal_reco()
+        weight = self.nominal if level == "gen" else self.nominal_reco
         finish = _Finish(project(groups, weight, n_bins + 2), edges, normalization, centre, size)
 
         def make(source: str) -> Callable[[], Array]:
@@ -275,7 +275,9 @@ class UnfoldingResult:
         seed = int(self.configuration["random_seed"])
         return np.random.Generator(np.random.Philox(key=[seed, 10_005])).standard_normal(self.members.n_members)
 
-    def _nominal_reco(self) -> Array:
+    @property
+    def nominal_reco(self) -> Array:
+        """Weights of the point estimate at detector level, shape (n,): fakes included, zero for misses."""
         m = self.members
         v = np.where(m.events.pass_reco, m.events.weight * m.weights.push, 0.0)
         return v * m.signal_yield / v.sum()

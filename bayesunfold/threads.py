@@ -16,13 +16,46 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
 __all__ = ["block_threads", "map_blocks", "thread_count"]
 
-# a thread of the pool starts with an empty context, so work inside a block stays in its own thread
 _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("bayesunfold_block_threads", default=None)
+
+
+class _OneBlasThread:
+    """The limit on BLAS, shared by all threads that are inside it: the first sets it, the last lifts it."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+        self._limit: threadpool_limits | None = None
+        self._count = 1
+
+    def __enter__(self) -> int:
+        """Threads that BLAS had before."""
+        with self._lock:
+            if self._inside == 0:
+                self._count = thread_count()
+                self._limit = threadpool_limits(limits=1, user_api="blas")
+            self._inside += 1
+            return self._count
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._limit is not None:
+                self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+def _start_thread() -> None:
+    """Work inside a block stays in its own thread, and some BLAS libraries count threads for each caller."""
+    _pool.set(None)
+    threadpool_limits(limits=1, user_api="blas")
 
 
 def __dir__() -> list[str]:
@@ -47,12 +80,11 @@ def block_threads() -> Iterator[None]:
     if _pool.get() is not None:
         yield
         return
-    count = thread_count()
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _one_blas_thread as count:
         if count == 1:
             yield
             return
-        pool = ThreadPoolExecutor(count, thread_name_prefix="bayesunfold")
+        pool = ThreadPoolExecutor(count, thread_name_prefix="bayesunfold", initializer=_start_thread)
         token = _pool.set(pool)
         try:
             yield
@@ -78,7 +110,7 @@ def map_blocks[Block, Out](function: Callable[[Block], Out], blocks: Iterable[Bl
                 yield function(block)
         yield from map(function, todo)
         return
-    ahead = 2 * _cores()
+    ahead = 2 * int(pool._max_workers)
     running: deque[Future[Out]] = deque()
     try:
         for block in (first, second):

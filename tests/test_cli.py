@@ -89,6 +89,12 @@ toys = 3
     assert main(["coverage", str(path), "--workers", "0", "--toys", "2", "--save", str(saved)]) == 0
     answer = bu.load(tmp_path / "c" / "unfolded.nc").spectrum("x", [-3, 0, 3])
     assert bu.studies.load_coverage(saved).expected == pytest.approx(answer.nominal)
+    # a checkpoint of other settings is refused
+    checkpoint = ["coverage", str(path), "--workers", "0", "--toys", "2", "--checkpoint", str(tmp_path / "toys.jsonl")]
+    assert main(checkpoint) == 0
+    path.write_text(text.replace("draws = 60", "draws = 50") + 'answer = "unfolded.nc"\n')
+    assert main(checkpoint) == 2
+    assert "or settings" in capsys.readouterr().err
     path.write_text(text + 'answer = "unfolded.nc"\ntruth_weight = "x"\n')
     assert main(["coverage", str(path)]) == 2
     assert "give one of them" in capsys.readouterr().err

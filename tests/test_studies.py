@@ -185,3 +185,22 @@ def test_resampled_toys_have_the_population_as_their_mean():
         bu.studies.ResampledToys(population, 100, np.r_[-1.0, np.ones(2999)])
     with pytest.raises(InputError, match="nothing is left"):
         bu.studies.ResampledToys(population, 10, None, [background])
+
+
+def test_resampled_toys_with_misses_and_fakes():
+    """Fakes without a factor take the mean of the others, so their share stays; bins are half open as spectra's are."""
+    rng = np.random.default_rng(5)
+    gen = rng.integers(0, 6, 4000).astype(float)
+    reco = gen + rng.normal(0, 0.3, 4000)
+    pass_gen, pass_reco = rng.random(4000) > 0.2, rng.random(4000) > 0.3
+    kept = pass_gen | pass_reco
+    gen = np.where(pass_gen, gen, np.nan)[kept]
+    simulation = bu.Simulation(gen, reco[kept], pass_gen=pass_gen[kept], pass_reco=pass_reco[kept])
+    make = bu.studies.ResampledToys(simulation, 500, np.exp(0.2 * gen))
+    fakes, both = simulation.fakes, simulation.both
+    mean = np.exp(0.2 * gen[simulation.pass_gen]).mean()
+    share = mean * fakes.sum() / (mean * fakes.sum() + np.exp(0.2 * gen[both]).sum())
+    assert make.nature[fakes].sum() / 500 == pytest.approx(share)
+    expected = make.expected({"gen": np.arange(6.0)})["gen"]
+    assert expected[4] == pytest.approx(make.nature[gen == 4].sum())  # and not 5, the last edge
+    assert np.isnan(make(1).simulation.gen).any()

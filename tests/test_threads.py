@@ -79,3 +79,23 @@ def test_unfolding_does_not_depend_on_the_number_of_threads():
     parallel = spectrum()
     with threadpool_limits(1, user_api="blas"):
         assert np.array_equal(spectrum(), parallel)
+
+
+def test_overlapping_callers_give_the_limit_back():
+    """Two threads inside at once, the first one leaving first."""
+    before = thread_count()
+    inside, leave = threading.Event(), threading.Event()
+
+    def first():
+        with block_threads():
+            inside.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=first)
+    other.start()
+    inside.wait(10)
+    with block_threads():
+        leave.set()
+        other.join()
+        assert thread_count() == 1
+    assert thread_count() == before

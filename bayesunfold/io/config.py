@@ -219,8 +219,15 @@ class Job:
             factor = self._read(self.settings["simulation"], [expression])[expression]
         elif "answer" in section:
             factor = _answer(self.folder / section["answer"], simulation)
-        count = section.get("expected_data") or float(self.data().weight.sum())
+        count = section["expected_data"] if "expected_data" in section else self._expected_data()
         return ResampledToys(simulation, count, factor, self.backgrounds())
+
+    def _expected_data(self) -> float:
+        data = self.data()
+        if np.any(data.weight != 1.0):
+            msg = "the data have weights, and toys have none; say how many events to draw with coverage.expected_data."
+            raise InputError(msg)
+        return float(len(data))
 
     def unfolder(self, *, progressbar: bool = True) -> OmniFold:
         """The unfolding's settings."""
@@ -233,16 +240,13 @@ class Job:
 
 
 def _answer(path: Path, simulation: Simulation) -> np.ndarray:
-    """Weights of a saved answer in units of the generator's; fakes get the mean factor."""
+    """Weights of a saved answer in units of the generator's, fakes included."""
     result = load(path)
-    if len(result) != len(simulation) or not np.array_equal(result.simulation.pass_gen, simulation.pass_gen):
+    if not np.array_equal(result.simulation.gen, simulation.gen, equal_nan=True):
         msg = f"{path} was unfolded with another simulation ({len(result)} events, here {len(simulation)})."
         raise InputError(msg)
-    gen = simulation.pass_gen
-    factor = np.ones(len(simulation))
-    factor[gen] = result.nominal[gen] / simulation.weight[gen]
-    factor[~gen] = result.nominal[gen].sum() / simulation.weight[gen].sum()
-    return factor
+    nature = np.where(simulation.pass_gen, result.nominal, result.nominal_reco)
+    return np.divide(nature, simulation.weight, out=np.zeros(len(nature)), where=simulation.weight != 0)
 
 
 def _table(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:

@@ -239,7 +239,7 @@ class LikelihoodRatio:
 
     def _total_draws(self, features: Array, point: Array) -> Array:
         x = np.column_stack([features, np.broadcast_to(point, (len(features), len(point)))])
-        total = np.zeros(self.draws)
+        total: Array = np.zeros(1)
         for start in range(0, len(x), 8192):
             total = total + self.classifier_.log_ratio_draws(x[start : start + 8192]).sum(axis=1)
         return total
@@ -297,7 +297,9 @@ class LikelihoodRatio:
         toys : int
         """
         _check_level(level)
+        check_count(toys, "toys", 2)
         points = self._points(theta)
+        self._check_range(points, "warn")
         features = self._events(data)
         counts = None if expected is None else _counts(points, expected)
         statistic = self._statistic(features, points, counts)
@@ -345,6 +347,7 @@ class LikelihoodRatio:
         from bayesunfold.studies.coverage import clopper_pearson
 
         _check_level(level)
+        check_count(toys, "toys", 2)
         if (n is None) == (expected is None):
             msg = "give either n, the events of each toy, or expected=, from which it is drawn."
             raise InputError(msg)
@@ -374,15 +377,16 @@ class LikelihoodRatio:
         """The statistic of point ``k`` in toys made there."""
         found = np.empty(toys)
         for t in range(toys):
-            size = n if counts is None else max(int(rng.poisson(counts[k])), 1)
-            found[t] = self._statistic(self._events(simulate(points[k], size, rng)), points, counts)[k]
+            size = n if counts is None else int(rng.poisson(counts[k]))
+            events = self._events(simulate(points[k], size, rng)) if size else np.zeros((0, self.n_features_))
+            found[t] = self._statistic(events, points, counts)[k]
         return found
 
     def _statistic(self, features: Array, points: Array, counts: Array | None = None) -> Array:
         """``-2 log lambda`` of every point against the best of them."""
         n, k = len(features), len(points)
         x = np.column_stack([np.tile(features, (k, 1)), np.repeat(points, n, axis=0)])
-        totals = self.classifier_.log_ratio(x).reshape(k, n).sum(axis=1)
+        totals = self.classifier_.log_ratio(x).reshape(k, n).sum(axis=1) if n else np.zeros(k)
         if counts is not None:
             totals = totals + _poisson(n, counts)
         return 2.0 * (totals.max() - totals)

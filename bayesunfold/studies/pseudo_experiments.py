@@ -116,6 +116,7 @@ def coverage_study(
     client: Any = None,
     workers: int | None = None,
     checkpoint: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     progressbar: bool = True,
 ) -> CoverageStudy:
     """Pseudo-experiments with an independent, unfluctuated truth.
@@ -143,6 +144,9 @@ def coverage_study(
         Local processes if there is no client: one a core by default, 0 to stay in this process.
     checkpoint : path, optional
         Finished toys are appended to this file (JSON lines); a killed study goes on from it.
+    settings : mapping, optional
+        Whatever else identifies the study (the unfolding's arguments, sizes of samples), JSON-ready. A checkpoint made
+        with other settings is refused; without this only bins, truth and levels can be compared.
     progressbar : bool
 
     Returns
@@ -180,6 +184,8 @@ def coverage_study(
     unfold = unfold or _default_unfold
     path = None if checkpoint is None else Path(checkpoint)
     heading = {"edges": {k: v.tolist() for k, v in edges.items()}, "expected": truth.tolist(), "levels": list(levels)}
+    if settings is not None:
+        heading["settings"] = json.loads(json.dumps(dict(settings), sort_keys=True))
     done = _read_records(path, heading)
     todo = [random_seed + i for i in range(toys) if random_seed + i not in done]
     progress = Progress(toys, "coverage", show=progressbar)
@@ -224,8 +230,13 @@ def _read_records(path: Path | None, heading: dict[str, Any]) -> dict[int, dict[
         path.write_text(json.dumps(heading) + "\n")
         return {}
     lines = path.read_text().splitlines()
-    if not lines or json.loads(lines[0]) != heading:
-        msg = f"{path} belongs to a study with other bins, truth or levels; remove it or name another."
+    try:
+        found = json.loads(lines[0]) if lines else None
+    except json.JSONDecodeError as err:
+        msg = f"{path} is not the checkpoint of a study ({err}); name another file."
+        raise FileFormatError(msg) from err
+    if found != heading:
+        msg = f"{path} belongs to a study with other bins, truth, levels or settings; remove it or name another."
         raise InputError(msg)
     records = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -258,6 +269,7 @@ def _run(
         raise ImportError(msg) from err
 
     def submit(running: Any) -> Iterator[dict[str, Any]]:
+        running.wait_for_workers(1)  # of a batch system these may still be queued
         # sent once, not with every toy: it may hold a whole simulation
         shared = running.scatter(task, broadcast=True, hash=False)
         futures = [running.submit(_call, shared, seed, pure=False) for seed in seeds]

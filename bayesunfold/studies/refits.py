@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._progress import Progress
 from bayesunfold._validate import check_bins, check_count, check_positive
+from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.fluctuations import Sample
 from bayesunfold.network import Network
@@ -125,7 +126,7 @@ def compare_with_refits(
     if refits > m.n_members:
         msg = f"refits is {refits} and the result has {m.n_members} members; refits must not be more."
         raise InputError(msg)
-    if result.backgrounds or m.samples.variations or m.samples.shifts:
+    if set(m.sources) - {"data", "simulation", "prior"}:
         msg = "the comparison knows data and simulation statistics only; unfold without backgrounds and systematics."
         raise InputError(msg)
     spectrum = result.spectrum(observable, edges, normalization="shape")
@@ -144,7 +145,7 @@ def _refitted(result: UnfoldingResult, observable: str, edges: Array, refits: in
     """Shapes after training on the events with each member's weights."""
     m, c = result.members, result.configuration
     events = m.events
-    values = result.simulation.gen_column(observable)
+    index = bin_index([result.simulation.gen_column(observable)], [edges], result.simulation.pass_gen)
     settings = OmniFold(
         len(result.iterations),
         Network(**c["network"]),
@@ -159,14 +160,14 @@ def _refitted(result: UnfoldingResult, observable: str, edges: Array, refits: in
         changed = replace(
             events,
             weight=weight * (both.sum() / weight[both].sum()),
+            sizing=events.weight,
             data_weight=data_weight * (events.data_weight.sum() / data_weight.sum()),
         )
         push = train_point_estimate(
             settings, changed, len(result.iterations), int(c["random_seed"]), result.iterations
         ).push
-        used = events.pass_gen
-        total = (weight * push)[used]
-        yield np.histogram(values[used], edges, weights=total)[0] / total.sum()
+        total = weight * push
+        yield project(index, total, len(edges) - 1) / total[events.pass_gen].sum()
 
 
 def _fluctuation(sample: Sample, s: int) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._validate import as_weight, check_bins, check_positive
+from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
 
@@ -53,10 +54,11 @@ class ResampledToys:
     n_data : float
         Expected number of data events, backgrounds included; each toy's number is Poisson distributed.
     factor : array, shape (n,), optional
-        What nature's weight is in units of the generator's, event by event: a reweighting of the generator, or the
-        unfolded answer ``result.nominal / simulation.weight``. One everywhere if omitted.
+        What nature's weight is in units of the generator's, event by event. One everywhere if omitted. NaN in events
+        that fail particle level (fakes), where a function of the features does not exist, takes the mean of the others.
     backgrounds : sequence of Background, optional
-        Weights in units of expected data events.
+        Weights in units of expected data events; each toy's data have them with another normalisation, drawn from its
+        relative uncertainty.
 
     Raises
     ------
@@ -84,7 +86,7 @@ class ResampledToys:
         backgrounds: Sequence[Background] = (),
     ) -> None:
         self.simulation, self.backgrounds = simulation, list(backgrounds)
-        nature = simulation.weight * as_weight(factor, len(simulation), "factor")
+        nature = simulation.weight * _factor(factor, simulation)
         for what, weight in (("simulated", nature), *((b.name, b.weight) for b in backgrounds)):
             negative = int((weight < 0).sum())
             if negative:
@@ -102,23 +104,38 @@ class ResampledToys:
     def expected(self, bins: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """Expected truth in bins of particle-level features."""
         rows = self.simulation.pass_gen
-        return {
-            name: np.histogram(
-                self.simulation.gen_column(name)[rows], check_bins(edges, f"bins of {name}"), weights=self.nature[rows]
-            )[0]
-            for name, edges in bins.items()
-        }
+        out = {}
+        for name, given in bins.items():
+            edges = check_bins(given, f"bins of {name}")
+            index = bin_index([self.simulation.gen_column(name)], [edges], rows)  # half open, as spectra are
+            out[name] = project(index, self.nature, len(edges) - 1)
+        return out
 
     def __call__(self, seed: int) -> Toy:
         """The pseudo-experiment of a seed."""
         sim, rng = self.simulation, np.random.default_rng(seed)
         passing = np.flatnonzero(sim.pass_reco)
         rows = passing[_poisson_rows(self.nature[passing], rng)]
-        parts = [sim.reco[rows], *(b.columns_for(sim)[_poisson_rows(b.weight, rng)] for b in self.backgrounds)]
+        parts = [sim.reco[rows]]
+        for b in self.backgrounds:
+            size = max(1.0 + b.relative_uncertainty * rng.standard_normal(), 0.0)
+            parts.append(b.columns_for(sim)[_poisson_rows(size * b.weight, rng)])
         measurement = Data(rng.permutation(np.concatenate(parts)), undefined=sim.undefined)
         rows = rng.integers(0, len(sim), len(sim))
         backgrounds = [_resampled(b, sim, rng) for b in self.backgrounds]
         return Toy(select(sim, rows), measurement, backgrounds)
+
+
+def _factor(factor: ArrayLike | None, simulation: Simulation) -> Array:
+    """The factor of every event; fakes without one get the weighted mean of the others."""
+    if factor is None:
+        return np.ones(len(simulation))
+    values = np.array(factor, dtype=np.float64)
+    gen = simulation.pass_gen
+    if values.shape == gen.shape:
+        absent = ~gen & ~np.isfinite(values)
+        values[absent] = np.average(values[gen], weights=simulation.weight[gen])
+    return as_weight(values, len(simulation), "factor")
 
 
 def select(simulation: Simulation, rows: NDArray[np.integer]) -> Simulation:
