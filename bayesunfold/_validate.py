@@ -14,6 +14,9 @@ __all__ = ["as_features", "as_flag", "as_weight", "check_bins", "check_count", "
 
 Array = NDArray[np.floating]
 
+SOURCES = ("data", "simulation", "prior", "generator", "luminosity", "total")
+"""Names of rows among the sources of uncertainty that no background or systematic may have."""
+
 
 def __dir__() -> list[str]:
     return __all__

@@ -21,9 +21,12 @@ def __dir__() -> list[str]:
 
 def as_axes(values: Sequence[Array], bins: ArrayLike | Sequence[ArrayLike]) -> tuple[Array, ...]:
     """Checked edges, one array an observable."""
+    if not isinstance(bins, Sequence | np.ndarray) or len(bins) == 0:
+        msg = f"bins is {bins!r}; give the edges, for instance np.linspace(0, 100, 11)."
+        raise InputError(msg)
     if len(values) == 1 and (np.ndim(bins) == 1 and np.ndim(next(iter(bins))) == 0):  # type: ignore[arg-type]
         return (check_bins(bins),)  # type: ignore[arg-type]
-    edges = list(bins)  # type: ignore[arg-type]
+    edges = list(bins)
     if len(edges) != len(values):
         msg = f"{len(values)} observables but {len(edges)} sets of bin edges; give one set an observable."
         raise InputError(msg)

@@ -13,8 +13,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from bayesunfold._validate import effective_size
-from bayesunfold.errors import InputError
+from bayesunfold._validate import check_count, effective_size
+from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.fluctuations import Fluctuations, Sample, Samples
 from bayesunfold.inference.draws import sample_posterior
 from bayesunfold.inference.evidence import learn_scales
@@ -129,6 +129,14 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         if self.inference not in ("advi", "nuts", "laplace"):
             msg = f"inference is {self.inference!r}; it must be 'advi', 'nuts' or 'laplace'."
             raise InputError(msg)
+        if not self.linearize and self.inference == "laplace":
+            msg = "linearize=False needs inference='advi' or 'nuts'; Laplace's approximation is the linearised network."
+            raise InputError(msg)
+        check_count(self.draws, "draws", 2)
+        check_count(self.restarts, "restarts")
+        if self.network is not None and not isinstance(self.network, Network):
+            msg = f"network is a {type(self.network).__name__}; pass a bayesunfold.Network."
+            raise InputTypeError(msg)
         X, y = cast("tuple[Array, Array]", validate_data(self, X, y, dtype=np.float64))
         check_classification_targets(y)
         if type_of_target(y) != "binary" or len(np.unique(y)) != 2:

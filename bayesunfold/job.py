@@ -36,6 +36,7 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
     if checkpoint.exists() and not resume:
         msg = f"{checkpoint} is left from an interrupted run; pass --resume to go on from it, or remove it."
         raise InputError(msg)
+    job.progressbar = progressbar
     unfolder = job.unfolder(progressbar=progressbar)
     simulation, systematics = job.simulation()
     for section in job.settings["spectrum"]:

@@ -125,11 +125,19 @@ class Members:
                 msg = (
                     f"{bad} of {self.n_members} members have an infinite or non-positive total weight; the samples do "
                     "not overlap, or negative generator weights are too many for this sample size. Cut to the "
-                    "common range, or merge events of opposite sign."
+                    f"common range, or merge events of opposite sign.{self._largest_variation()}"
                 )
                 raise ConvergenceError(msg)
             self._norms[source] = self.signal_yield * self.signal_factor(source) / total
         return self._norms[source]
+
+    def _largest_variation(self) -> str:
+        """Which systematic variation changes event weights by more than their size, as a sentence."""
+        sizes = {n: float(max(np.abs(v.up).max(), np.abs(v.down).max())) for n, v in self.samples.variations.items()}
+        name = max(sizes, key=lambda n: sizes[n], default="")
+        if not name or sizes[name] < 1.0:
+            return ""
+        return f" The systematic {name!r} changes weights by up to {sizes[name]:.3g} times themselves; reduce it."
 
     def blocks(self, source: str | None = None) -> Iterator[tuple[slice, Array]]:
         """Rows and weights (events, members) of one block of events after another.

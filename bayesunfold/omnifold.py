@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._validate import check_count
 from bayesunfold.checkpoint import checkpoint_seed
 from bayesunfold.errors import InputError, InputTypeError
-from bayesunfold.events import Background, Data, Simulation, as_data
+from bayesunfold.events import Background, Data, Simulation, Undefined, as_data
 from bayesunfold.inference.draws import CHAINS, Draws
 from bayesunfold.network import Network
 from bayesunfold.prepare import prepare, warn_without_overlap
@@ -241,6 +241,10 @@ def unfold(
     weight: ArrayLike | None = None,
     pass_gen: ArrayLike | None = None,
     pass_reco: ArrayLike | None = None,
+    undefined: Undefined = "error",
+    backgrounds: Sequence[Background] = (),
+    systematics: Sequence[Systematic] = (),
+    checkpoint: str | Path | None = None,
     **settings: Any,
 ) -> UnfoldingResult:
     """Unfold in one line.
@@ -253,6 +257,10 @@ def unfold(
         Measured events.
     weight, pass_gen, pass_reco : array, shape (n,), optional
         As for :class:`Simulation`.
+    undefined : {"error", "indicator"}
+        As for :class:`Simulation`; also of ``data`` unless that is a :class:`Data`.
+    backgrounds, systematics, checkpoint
+        As for :meth:`OmniFold.fit`.
     **settings
         Arguments of :class:`OmniFold`.
 
@@ -270,5 +278,7 @@ def unfold(
     300
     """
     unfolder = OmniFold(**settings)
-    simulation = Simulation(gen, reco, weight=weight, pass_gen=pass_gen, pass_reco=pass_reco)
-    return unfolder.fit(simulation, data)
+    simulation = Simulation(gen, reco, weight, pass_gen, pass_reco, undefined)
+    if not isinstance(data, Data):
+        data = Data(data, undefined=undefined)
+    return unfolder.fit(simulation, data, backgrounds, systematics, checkpoint=checkpoint)

@@ -22,7 +22,7 @@ from bayesunfold.loop import Iteration
 from bayesunfold.members import Members
 from bayesunfold.mlp import forward
 from bayesunfold.propagation import Stage
-from bayesunfold.spectrum import Normalization, Spectrum
+from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -247,10 +247,10 @@ class UnfoldingResult:
         finish = _Finish(project(groups, weight, n_bins + 2), edges, normalization, centre, size)
 
         def make(source: str) -> Callable[[], Array]:
-            return lambda: finish(self.members.accumulate(groups, n_bins + 2, source))
+            return lambda: finish(self.members.accumulate(groups, n_bins + 2, source, reco=level == "reco"))
 
         drawn = self.members.accumulate(groups, n_bins + 2, reco=level == "reco")
-        sources = {name: make(name) for name in self.members.sources} if level == "gen" else {}
+        sources = {name: make(name) for name in self.members.sources}
         factor = 1.0 / (1.0 + uncertainty * self._luminosity_pulls())
         if uncertainty > 0:
             sources["luminosity"] = lambda: np.outer(factor, finish.nominal)
@@ -282,7 +282,7 @@ class UnfoldingResult:
         v = np.where(m.events.pass_reco, m.events.weight * m.weights.push, 0.0)
         return v * m.signal_yield / v.sum()
 
-    def spectra(self, bins: Mapping[str, ArrayLike], **options: Any) -> dict[str, Spectrum]:
+    def spectra(self, bins: Mapping[str, ArrayLike], **options: Any) -> Spectra:
         """Several particle-level features at once, member by member.
 
         Parameters
@@ -291,11 +291,11 @@ class UnfoldingResult:
 
         Returns
         -------
-        dict of str to Spectrum
-            Draw ``s`` is the same member in all of them, so ``np.cov`` of the concatenated ``values`` is their joint
-            covariance.
+        Spectra
+            A dict of spectra by feature. Draw ``s`` is the same member in all of them, so there is a joint
+            ``covariance()`` and ``chi2(models)``.
         """
-        return {name: self.spectrum(name, edges, **options) for name, edges in bins.items()}
+        return Spectra({name: self.spectrum(name, edges, **options) for name, edges in bins.items()})
 
     def expectation(self, f: Callable[[Array], ArrayLike] | ArrayLike) -> xr.DataArray:
         """Posterior of a weighted mean over the unfolded events.
@@ -426,6 +426,12 @@ class UnfoldingResult:
                 f"iteration {k}: loss {losses}; largest change {entry['change']:.2f} of the band; "
                 f"effective size {entry['effective_size']:.0f}"
             )
+        weight = self.simulation.weight
+        if np.any(weight < 0):
+            lines.append(
+                f"{100 * np.mean(weight < 0):.1f} % of the generator weights are negative: {len(weight)} events are "
+                f"worth {effective_size(weight):.0f}"
+            )
         lines.append(
             "event fluctuations moved below -1 by the posterior draws: "
             f"{100 * self.members.negative_fraction():.2f} % (simulation), "
@@ -494,7 +500,10 @@ def _luminosity(luminosity: float | tuple[float, float] | None, normalization: s
     if normalization == "shape":
         msg = "a shape has no luminosity; use normalization='yield' or 'density'."
         raise InputError(msg)
-    size, uncertainty = luminosity if isinstance(luminosity, tuple) else (luminosity, 0.0)
+    if isinstance(luminosity, tuple | list) and len(luminosity) != 2:
+        msg = f"luminosity is {luminosity!r}; give a number, or a pair of it and its relative uncertainty."
+        raise InputError(msg)
+    size, uncertainty = luminosity if isinstance(luminosity, tuple | list) else (luminosity, 0.0)
     check_positive(size, "luminosity")
     if not 0 <= uncertainty < 0.5:
         msg = f"the luminosity's relative uncertainty is {uncertainty!r}; it must lie in [0, 0.5), 0.02 is 2 %."

@@ -238,8 +238,10 @@ class Run:
         groupings = [quantile_groups(events.gen[:, j], gen) for j in range(events.gen.shape[1])]
         change = 0.0
         widths = self.members().relative_widths(groupings, REFERENCE_BINS)
+        spectra = []
         for groups, width in zip(groupings, widths, strict=True):
             before, after = (_shares(groups, v * push, gen) for push in (old, now.push))
+            spectra.append(after.tolist())
             used = width > 0
             change = max(change, float(np.max(np.abs(after - before)[used] / width[used], initial=0.0)))
         entry = {
@@ -247,6 +249,7 @@ class Run:
             "decrements": self.records[-1].decrements,
             "change": change,
             "effective_size": effective_size(v * now.push),
+            "spectra": spectra,
             "directions": [s.basis.shape[1] for s in (self.stages.step1, self.stages.step2)] if self.stages else [],
         }
         self.history.append(entry)
@@ -268,6 +271,7 @@ class Run:
     def finished_members(self) -> Members:
         """The ensemble, with a warning if conditioning drove many weights negative."""
         members = self.members()
+        members.norm()  # members without a positive total are an error now, not at the first spectrum
         if self.conditioning is not None:
             members.negative_data = _negative(self.samples.data)
         negative = max(members.negative_fraction(), members.negative_data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import hist
     from matplotlib.figure import Figure
 
-__all__ = ["Chi2", "Spectrum"]
+__all__ = ["Chi2", "Spectra", "Spectrum"]
 
 Array = NDArray[np.floating]
 Normalization = Literal["yield", "shape", "density"]
@@ -224,6 +225,12 @@ class Spectrum:
             msg = f"the model has {target.size} bins and the spectrum {self.n_bins}; they must agree."
             raise InputError(msg)
         cov = self.covariance()
+        if not np.all(np.isfinite(cov)):
+            msg = f"this {self.method} spectrum was made without uncertainties; unfold with errors=True."
+            raise InputError(msg)
+        if not np.all(np.isfinite(target)):
+            msg = f"the model is NaN or infinite in bins {np.flatnonzero(~np.isfinite(target)).tolist()}."
+            raise InputError(msg)
         if model_covariance is not None:
             cov = cov + np.asarray(model_covariance, dtype=np.float64)
         scale = np.sqrt(np.diag(cov))
@@ -263,9 +270,10 @@ class Spectrum:
         return out
 
     def table(self, truth: ArrayLike | None = None) -> str:
-        """Bins, point estimate and 68 % band as text, beside the truth if it is known."""
+        """Bins, point estimate and 68 % band as text, beside the truth and the estimated bias if these are known."""
         lower, upper = self.interval(0.68)
         heads = ["bin", "unfolded", "68 % low", "68 % high"] + ([] if truth is None else ["truth", "pull"])
+        heads += [] if self.bias is None else ["bias"]
         rows = [heads]
         centres = [f"[{a:.4g}, {b:.4g})" for a, b in zip(self.edges[0][:-1], self.edges[0][1:], strict=True)]
         if len(self.edges) > 1:
@@ -277,6 +285,8 @@ class Spectrum:
             if true is not None:
                 pull = (self.nominal[b] - true[b]) / std[b] if std[b] > 0 else np.nan
                 row += [f"{true[b]:.5g}", f"{pull:+.2f}"]
+            if self.bias is not None:
+                row.append(f"{self.bias[b]:+.4g}")
             rows.append(row)
         widths = [max(len(r[c]) for r in rows) for c in range(len(heads))]
         return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in rows)
@@ -293,8 +303,44 @@ class Spectrum:
 
         return plot_spectrum(self, truth=truth, generator=generator, data=data, label=label)
 
+    def report(self, path: str | Path) -> Path:
+        """Write a page of this spectrum, one HTML file; see ``bayesunfold.report.write_report``."""
+        from bayesunfold.report import write_report
+
+        return write_report(self, path)
+
     def __repr__(self) -> str:
         return (
             f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, {len(self.values)} draws, "
             f"{self.normalization} {self.nominal.sum():.6g} in range, {self.method})"
         )
+
+
+class Spectra(dict[str, Spectrum]):
+    """Spectra of several observables whose draws are the same members, by name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one = Spectrum((np.array([0.0, 1.0, 2.0]),), np.random.default_rng(1).normal(5, 1, (50, 2)), np.full(2, 5.0))
+    >>> Spectra({"a": one, "b": one}).covariance().shape
+    (4, 4)
+    """
+
+    def joint(self) -> Spectrum:
+        """All bins in a row as one spectrum, with bin numbers for edges."""
+        values = np.concatenate([s.values for s in self.values()], axis=1)
+        nominal = np.concatenate([s.nominal for s in self.values()])
+        return Spectrum((np.arange(len(nominal) + 1.0),), values, nominal, names=("bin",))
+
+    def covariance(self) -> Array:
+        """Joint covariance, bins of the spectra one after another in their order."""
+        return self.joint().covariance()
+
+    def chi2(self, models: Mapping[str, ArrayLike]) -> Chi2:
+        """Chi-square of models of all spectra with the joint covariance; see :meth:`Spectrum.chi2`."""
+        missing = [name for name in self if name not in models]
+        if missing:
+            msg = f"there is no model of {', '.join(missing)}; give the contents of every spectrum."
+            raise InputError(msg)
+        return self.joint().chi2(np.concatenate([np.asarray(models[name], dtype=np.float64).ravel() for name in self]))

@@ -1,6 +1,6 @@
 """Feature scaling for the networks, chosen from the simulation and never from data or truth.
 
-Each feature is shifted by its median and divided by its standard deviation. A feature with
+Each feature is shifted by its mean and divided by its standard deviation. A feature with
 long tails, |skewness| above ``SKEWNESS``, goes through a Yeo-Johnson power transform in between
 (Biometrika 87 (2000) 954, doi:10.1093/biomet/87.4.954), which for positive steeply falling spectra acts like a
 logarithm. The transform is monotone and defined everywhere, so data outside the simulation's
@@ -115,6 +115,10 @@ class Standardizer:
         z[:, marked] = np.where(missing, 0.0, z[:, marked])
         # indicators at -1 and 1: about the scale of the features
         return np.column_stack([z @ self.mixing, 2.0 * missing - 1.0]).astype(np.float32)
+
+    def each(self, values: Array) -> Array:
+        """Features one by one after their own transforms, before decorrelation; NaN where they do not exist."""
+        return _power((values - self.centre) / self.scale, self.power)
 
     def state(self) -> dict[str, Array]:
         """Arrays from which ``Standardizer(**state)`` gives the same map."""

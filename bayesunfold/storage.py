@@ -106,7 +106,11 @@ def load(path: str | Path) -> UnfoldingResult:
     if tree.attrs.get("format") != FORMAT or "unfolding" not in tree.children:
         msg = f"{path} is not a result of bayesunfold (its attribute 'format' is {tree.attrs.get('format')!r})."
         raise FileFormatError(msg)
-    version = int(tree.attrs["format_version"])
+    try:
+        version = int(tree.attrs["format_version"])
+    except (KeyError, ValueError) as err:
+        msg = f"{path} has no readable format version ({err}); it is damaged."
+        raise FileFormatError(msg) from err
     if version > FORMAT_VERSION:
         msg = f"{path} has format version {version}; this bayesunfold reads up to {FORMAT_VERSION}. Update bayesunfold."
         raise FileFormatError(msg)
@@ -185,6 +189,9 @@ def _unpack(dataset: xr.Dataset) -> UnfoldingResult:
         return _rebuild(arrays, notes)
     except KeyError as err:
         msg = f"the file misses {err}; it is damaged."
+        raise FileFormatError(msg) from err
+    except (ValueError, TypeError, IndexError) as err:
+        msg = f"what the file holds does not fit together ({type(err).__name__}: {err}); it is damaged."
         raise FileFormatError(msg) from err
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, as_weight, check_finite
+from bayesunfold._validate import SOURCES, as_features, as_weight, check_finite
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Simulation
 from bayesunfold.fluctuations import Shift, Variation
@@ -66,7 +66,7 @@ class Systematic:
         if not name or "/" in name:
             msg = f"name is {name!r}; give the systematic a name without a slash."
             raise InputError(msg)
-        if name in ("data", "simulation", "prior", "luminosity", "total"):
+        if name in SOURCES:
             msg = f"{name!r} is already a source of uncertainty; give the systematic another name."
             raise InputError(msg)
         given = [weight_up is not None, reco_up is not None, alternative is not None]
@@ -190,26 +190,52 @@ def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) 
     if other is None:
         msg = f"{systematic.name!r} has no alternative simulation."
         raise InputError(msg)
-    if (other.gen.shape[1], other.reco.shape[1]) != (simulation.gen.shape[1], simulation.reco.shape[1]):
-        msg = f"the alternative of {systematic.name!r} has other features than the simulation; give the same ones."
-        raise InputError(msg)
-    if np.isnan(_joint(simulation, simulation)).any():
-        msg = f"the two-point systematic {systematic.name!r} cannot be combined with undefined features yet."
-        raise InputError(msg)
-    x = np.concatenate([_joint(simulation, simulation), _joint(other, simulation)])
+    _check_alternative(systematic.name, other, simulation)
+    x = _joint(simulation, other)
     y = np.repeat([0, 1], [len(simulation), len(other)])
     weight = np.concatenate([simulation.weight, other.weight])
     classifier = BayesianClassifier(inference="laplace", draws=2, random_state=seed % 2**31)
     classifier.fit(x, y, sample_weight=weight)
-    return np.exp(classifier.log_ratio(_joint(simulation, simulation))) - 1.0
+    return np.exp(classifier.log_ratio(x[: len(simulation)])) - 1.0
 
 
-def _joint(events: Simulation, reference: Simulation) -> Array:
-    """Features of both levels, the reference's means where a level is absent, and flags that vary."""
-    gen = np.where(events.pass_gen[:, None], events.gen, reference.gen[reference.pass_gen].mean(axis=0))
-    reco = np.where(events.pass_reco[:, None], events.reco, reference.reco[reference.pass_reco].mean(axis=0))
-    columns = [gen, reco]
-    for flag, other in ((events.pass_gen, reference.pass_gen), (events.pass_reco, reference.pass_reco)):
-        if not other.all():
-            columns.append(flag[:, None].astype(np.float64))
+def _check_alternative(name: str, other: Simulation, simulation: Simulation) -> None:
+    for level in ("gen", "reco"):
+        mine, theirs = getattr(simulation, level), getattr(other, level)
+        named = getattr(simulation, f"{level}_named") and getattr(other, f"{level}_named")
+        names = getattr(simulation, f"{level}_names"), getattr(other, f"{level}_names")
+        if mine.shape[1] != theirs.shape[1] or (named and names[0] != names[1]):
+            msg = (
+                f"the alternative of {name!r} has the {level} features {names[1]} and the simulation {names[0]}; "
+                "give the same, in the same order."
+            )
+            raise InputError(msg)
+        if getattr(simulation, f"pass_{level}").all() and not getattr(other, f"pass_{level}").all():
+            failing = int((~getattr(other, f"pass_{level}")).sum())
+            msg = (
+                f"{failing} events of the alternative of {name!r} fail {level} and no event of the simulation does; "
+                f"weights of its events cannot express that. Keep events that fail {level} in the simulation too."
+            )
+            raise InputError(msg)
+    same = len(other) == len(simulation) and np.array_equal(other.weight, simulation.weight)
+    if same and all(np.array_equal(getattr(other, k), getattr(simulation, k), equal_nan=True) for k in ("gen", "reco")):
+        msg = f"the alternative of {name!r} is identical to the simulation; leave the systematic out."
+        raise InputError(msg)
+
+
+def _joint(simulation: Simulation, other: Simulation) -> Array:
+    """Features of both levels of both samples, one after the other, without NaN.
+
+    Where a level is absent or a feature does not exist, the simulation's mean stands; flags and indicators that vary in
+    either sample are columns of their own.
+    """
+    columns = []
+    for level in ("gen", "reco"):
+        values = np.concatenate([getattr(simulation, level), getattr(other, level)])
+        passing = np.concatenate([getattr(simulation, f"pass_{level}"), getattr(other, f"pass_{level}")])
+        mean = np.nanmean(getattr(simulation, level)[getattr(simulation, f"pass_{level}")], axis=0)
+        exists = passing[:, None] & np.isfinite(values)
+        columns.append(np.where(exists, values, mean))
+        indicators = np.column_stack([passing, exists | ~passing[:, None]])
+        columns.append(indicators[:, ~indicators.all(axis=0)].astype(np.float64))
     return np.column_stack(columns)

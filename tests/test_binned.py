@@ -315,7 +315,14 @@ def test_draws_have_the_covariance_they_come_from(response, counts):
 
 def test_errors_can_be_switched_off(response, counts):
     s = bu.IBU(4, errors=False).fit(response, counts)
-    assert np.allclose(s.values, s.nominal)
+    # not computed is NaN, which no one takes for an uncertainty of zero
+    assert np.isnan(s.values).all()
+    assert np.isnan(s.std()).all()
+    with pytest.raises(InputError, match="errors=True"):
+        s.chi2(s.nominal)
+    row = bu.compare([s], truth=counts).rows()[0]
+    assert np.isnan(row["chi2"])
+    assert row["discriminator"] > 0
 
 
 @pytest.mark.parametrize(
@@ -384,3 +391,32 @@ def test_ibu_of_the_packaged_events_agrees_with_the_reference():
         truth = np.histogram(clip(z.truth(name)), edges)[0]
         ibu = bu.IBU(4, errors=False).fit(R, data).nominal
         assert triangular_discriminator(ibu, truth) == pytest.approx(published["ibu4"], rel=1e-9)
+
+
+def test_histograms_with_other_bins_are_refused(response, counts):
+    edges = response.reco_edges[0]
+    assert np.allclose(bu.IBU(2).fit(response, (counts, edges)).nominal, bu.IBU(2).fit(response, counts).nominal)
+    for method in (bu.IBU(2), bu.MatrixInversion(), bu.Tikhonov(), bu.SVDUnfolding(3)):
+        with pytest.raises(InputError, match="rebin one"):
+            method.fit(response, (counts, edges + 0.5))
+    with pytest.raises(InputError, match="truth histogram has the bins"):
+        bu.ResponseMatrix.from_hist((np.eye(2), [0, 1, 2], [0, 1, 2]), truth=(np.ones(2), [0, 1, 3]))
+    with pytest.raises(InputError, match="gen_edges"):
+        bu.ResponseMatrix(np.eye(2), gen_edges=[0, 2, 1])
+    plain = bu.ResponseMatrix.from_hist((np.eye(2), [0, 1, 2], [0, 1, 2]), truth=[2, 2])
+    assert plain.efficiency == pytest.approx(0.5)
+
+
+def test_histograms_in_several_dimensions_keep_their_names():
+    import hist
+
+    axes = [hist.axis.Regular(2, 0, 2, name=n) for n in ("reco x", "reco y", "x", "y")]
+    h = hist.Hist(*axes, storage=hist.storage.Weight())
+    rng = np.random.default_rng(1)
+    x, y = rng.uniform(0, 2, (2, 4000))
+    h.fill(np.clip(x + 0.1, 0, 1.99), y, x, y)
+    R = bu.ResponseMatrix.from_hist(h)
+    assert R.gen_names == ("x", "y")
+    s = bu.IBU(2).fit(R, R.fold(R.truth))
+    assert s.nominal == pytest.approx(R.truth)
+    assert s.to_hist().axes[1].label == "y"

@@ -195,3 +195,51 @@ def test_schema_and_missing_config(capsys):
     assert main(["unfold", "--schema"]) == 0
     assert "[[systematic]]" in capsys.readouterr().out
     assert main(["unfold"]) == 2
+
+
+def test_mistakes_in_expressions_and_columns_are_clear(tmp_path):
+    pq.write_table(pa.table({"pt": PT, "jets": JETS, "name": ["a", "b", "c", "d"]}), tmp_path / "x.parquet")
+    import awkward as ak
+
+    with uproot.recreate(tmp_path / "x.root") as f:
+        f["t"] = {"pt": PT, "jets": ak.Array(JETS)}
+    for suffix in ("parquet", "root"):
+        with pytest.raises(InputError, match=r"several entries an event; pick one of them, jets\[0\]"):
+            bu.io.read_columns(tmp_path / f"x.{suffix}", ["jets"])
+    with pytest.raises(InputError, match="only numbers and flags"):
+        bu.io.read_columns(tmp_path / "x.parquet", ["name"])
+    with pytest.raises(InputError, match="log takes 1 argument"):
+        bu.io.evaluate("log(x, y)", {"x": np.ones(2), "y": np.ones(2)})
+    with pytest.raises(InputError, match="needs the column 'z'"):
+        bu.io.evaluate("x + z", {"x": np.ones(2)})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_hepdata_touches_no_file_of_the_user(result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "submission.tar.gz").write_text("mine")
+    folder = tmp_path / "hepdata"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine too")
+    spectrum = result.spectrum("gen", np.linspace(-6, 8, 8))
+    bu.io.write_hepdata(folder, {"gen": spectrum, "again": spectrum})
+    bu.io.write_hepdata(folder, {"gen": spectrum})
+    assert (tmp_path / "submission.tar.gz").read_text() == "mine"
+    assert (folder / "notes.txt").read_text() == "mine too"
+    assert not (folder / "again.yaml").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["hepdata", "submission.tar.gz"]
+
+
+def test_spectra_are_checked_before_training(tmp_path):
+    head = '[simulation]\nfile = "s"\ngen = ["x"]\nreco = ["y"]\n[data]\nfile = "d"\nfeatures = ["y"]\n'
+    path = tmp_path / "c.toml"
+    for text, message in (
+        ("bins = [3, 1]", "increas"),
+        ('bins = [1, 3]\nnormalization = "foo"', "normalization is 'foo'"),
+        ('bins = [1, 3]\n[[spectrum]]\nobservable = "x"\nbins = [1, 2]', "give an observable once"),
+    ):
+        path.write_text(f'{head}[[spectrum]]\nobservable = "x"\n{text}\n')
+        with pytest.raises(InputError, match=message):
+            load_job(path)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import bayesunfold as bu
-from bayesunfold.errors import BiasWarning, InputError
+from bayesunfold.errors import BiasWarning, InputError, OverlapWarning
 
 EDGES = np.linspace(-2.4, 2.4, 9)
 
@@ -287,3 +287,72 @@ def test_identical_shift_is_refused(events):
     gen, reco, data = events
     with pytest.raises(InputError, match="identical to the nominal features"):
         unfold(bu.Simulation(gen, reco), data, systematics=[bu.Systematic("x", reco_up=reco)])
+
+
+def test_two_point_uncertainty_of_the_efficiency(events):
+    """The alternative sees 70 % of its events and the simulation 80 %: particle-level yields differ by 1/7."""
+    gen, reco, data = events
+    rng = np.random.default_rng(12)
+    simulation = bu.Simulation(gen, reco, pass_reco=rng.random(4000) < 0.8)
+    alternative = bu.Simulation(gen + 1e-9, reco, pass_reco=rng.random(4000) < 0.7)
+    result = unfold(simulation, data, systematics=[bu.Systematic("model", alternative=alternative)])
+    s = result.spectrum("gen", [-1.0, 0.0, 1.0])
+    # the statistics of the two samples' efficiencies are 0.007 each, 7 % of 1/7; the rest is for linear interpolation
+    assert s.by_source()["model"] == pytest.approx(s.nominal / 7, rel=0.4)
+    everything = bu.Simulation(gen, reco)
+    with pytest.raises(InputError, match="fail reco and no event of the simulation does"):
+        unfold(everything, data, systematics=[bu.Systematic("model", alternative=alternative)])
+    with pytest.raises(InputError, match="identical to the simulation"):
+        unfold(everything, data, systematics=[bu.Systematic("model", alternative=bu.Simulation(gen, reco))])
+
+
+def test_two_point_with_undefined_features(events):
+    gen, reco, _ = events
+    rng = np.random.default_rng(13)
+    second = np.where(rng.random(4000) < 0.5, np.nan, 1.0 * gen)
+    simulation = bu.Simulation(np.column_stack([gen, second]), np.column_stack([reco, second]), undefined="indicator")
+    less = np.where(rng.random(4000) < 0.6, np.nan, 1.0 * gen)
+    alternative = bu.Simulation(np.column_stack([gen, less]), np.column_stack([reco, less]), undefined="indicator")
+    observed = bu.Data(np.column_stack([reco, second])[:2000], undefined="indicator")
+    result = unfold(simulation, observed, systematics=[bu.Systematic("model", alternative=alternative)], draws=60)
+    assert np.all(np.isfinite(result.spectrum("gen_0", EDGES).by_source()["model"]))
+
+
+@pytest.mark.parametrize("name", ["generator", "luminosity", "total"])
+def test_names_of_other_sources_are_taken(events, name):
+    gen, reco, data = events
+    with pytest.raises(InputError, match="other than data, simulation"):
+        unfold(bu.Simulation(gen, reco), data, [bu.Background(reco[:10], name=name)])
+    with pytest.raises(InputError, match="already a source"):
+        bu.Systematic(name, reco_up=reco)
+
+
+def test_several_spectra_have_a_joint_covariance(events):
+    gen, reco, data = events
+    result = unfold(bu.Simulation(gen, reco), data)
+    both = result.spectra({"gen": EDGES})
+    assert both.covariance() == pytest.approx(both["gen"].covariance())
+    assert both.chi2({"gen": both["gen"].nominal}).value == pytest.approx(0)
+    with pytest.raises(InputError, match="no model of gen"):
+        both.chi2({})
+    folded = result.refolded("reco", EDGES)
+    assert set(folded.by_source()) == {"data", "simulation", "prior", "total"}
+    assert len(result.history[0]["spectra"][0]) == 10
+    for bad in (15, None, []):
+        with pytest.raises(InputError, match="give the edges"):
+            result.spectrum("gen", bad)
+    with pytest.raises(InputError, match="a pair of it"):
+        result.spectrum("gen", EDGES, luminosity=(1.0, 0.1, 0.2))
+
+
+def test_gaps_and_far_events_are_seen():
+    rng = np.random.default_rng(14)
+    x = np.r_[rng.uniform(0, 1, 500), rng.uniform(9, 10, 500)]
+    quick = {"iterations": 1, "draws": 10}
+    with pytest.warns(OverlapWarning, match="100.0 % of the data lie outside"):
+        unfold(bu.Simulation(x, x), rng.uniform(4, 6, 300), **quick)
+    far = np.r_[rng.normal(0, 1, 1000), -1e4, 1e4]
+    with pytest.warns(OverlapWarning, match="far events set its scale"):
+        unfold(bu.Simulation(far, far), rng.normal(0, 1, 300), **quick)
+    with pytest.raises(InputError, match=r"is 1 in every simulated event and something else in 300"):
+        unfold(bu.Simulation(x, np.column_stack([x, np.ones(1000)])), np.column_stack([x[:300], x[:300]]), **quick)

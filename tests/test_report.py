@@ -3,9 +3,12 @@
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+import xarray as xr
 
 import bayesunfold as bu
+from bayesunfold.errors import InputError
 
 SECTIONS = [
     "verdict",
@@ -90,3 +93,34 @@ def test_in_a_real_browser(page, dark):
         assert (paper == "rgb(255, 255, 255)") != dark
     finally:
         driver.quit()
+
+
+def test_spectra_of_any_method_have_a_page(tmp_path):
+    rng = np.random.default_rng(1)
+    gen = rng.normal(0, 1, 3000)
+    simulation = bu.Simulation(gen, gen + rng.normal(0, 0.3, 3000))
+    edges = np.linspace(-2, 2, 9)
+    R = bu.ResponseMatrix.from_events(simulation, edges)
+    data = np.histogram(rng.normal(0.1, 1, 1000), edges)[0]
+    spectra = {"IBU": bu.IBU(3).fit(R, data), "no errors": bu.IBU(3, errors=False).fit(R, data)}
+    text = bu.report.write_report(spectra, tmp_path / "r.html").read_text()
+    for section in ("spectra", "uncertainty-by-source", "correlations", "tables", "settings"):
+        assert f'<section id="{section}">' in text
+    assert spectra["IBU"].report(tmp_path / "one.html").exists()
+    with pytest.raises(InputError, match="bins already"):
+        bu.report.write_report(spectra, tmp_path / "r.html", {"x": edges})
+
+
+def test_chains_are_drawn_with_energy_and_effective_size():
+    from bayesunfold.report.figures import plot_draws
+
+    rng = np.random.default_rng(1)
+    tree = xr.DataTree.from_dict(
+        {
+            "fit": xr.Dataset(),
+            "posterior": xr.Dataset({"log_ratio": (("chain", "draw", "probe"), rng.normal(size=(4, 100, 3)))}),
+            "sample_stats": xr.Dataset({"energy": (("chain", "draw"), rng.normal(size=(4, 100)))}),
+        }
+    )
+    labels = [ax.get_xlabel() for ax in plot_draws(tree).axes]
+    assert labels == ["draw", "rank", "energy, centred", "draws"]

@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import bayesunfold as bu
-from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, WeightWarning
 from bayesunfold.reweighting import Calibrator, reliability, weighted_auc
 
 
@@ -129,7 +129,7 @@ def test_clip_and_temper_report_what_they_change(samples):
     reweighter = bu.Reweighter(clip=1.5, temper=0.9, draws=10, random_state=1).fit(samples[0][:3000], samples[1][:3000])
     w = reweighter.weights(samples[0][:3000])
     assert w.mean() == pytest.approx(1, abs=1e-9)
-    assert reweighter.report_["effective size after clip and temper"] > reweighter.report_["effective size"]
+    assert reweighter.report_["effective size after clip, temper and truncate"] > reweighter.report_["effective size"]
     assert reweighter.report_["share of events clipped"] > 0
 
 
@@ -391,3 +391,56 @@ def test_small_overlap_warns():
         bu.Reweighter("analytic", densities=(stats.norm(0, 1), stats.norm(4, 1)), draws=2).fit(
             rng.normal(0, 1, 3000), rng.normal(4, 1, 3000)
         )
+
+
+def test_any_classifier_is_taken_by_what_it_is_not_by_its_length(samples):
+    """An ensemble that is not fitted has no length yet."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(20, min_samples_leaf=50, random_state=1)
+    reweighter = bu.Reweighter(classifier=forest, bootstraps=2, draws=4).fit(samples[0][:2000], samples[1][:2000])
+    assert np.all(np.isfinite(reweighter.weights(samples[0][:2000])))
+    assert bu.closure(reweighter, samples[0][2000:4000], samples[1][2000:4000], classifier=forest).auc < 0.6
+
+
+def test_values_that_repeat_are_in_every_fold():
+    """An integer feature: weights are ratios of counts, and closure sees their absence."""
+    rng = np.random.default_rng(30)
+    source, target = (rng.choice(3, 4000, p=p).astype(float) for p in ([0.4, 0.3, 0.3], [0.24, 0.27, 0.49]))
+    reweighter = bu.Reweighter(draws=10, random_state=1).fit(source, target)
+    found = reweighter.weights(np.arange(3.0))
+    expected = np.bincount(target.astype(int)) / np.bincount(source.astype(int))
+    assert found == pytest.approx(expected, rel=0.15)
+    ones = lambda x: np.ones(len(x))  # noqa: E731
+    flat = bu.Reweighter("analytic", densities=(ones, ones), draws=2)
+    assert bu.closure(flat.fit(source, target), source, target).p_value < 1e-6
+
+
+def test_infinite_ratios_and_other_classifiers_are_refused(samples):
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import LinearSVC
+    from sklearn.tree import DecisionTreeClassifier
+
+    a, b = samples[0][:500], samples[1][:500]
+    for calibration in (None, "beta"):
+        with pytest.raises(InputError, match="infinite or NaN in"):
+            bu.Reweighter(classifier=DecisionTreeClassifier(), calibration=calibration, bootstraps=2).fit(a, b)
+    with pytest.raises(InputTypeError, match="no predict_proba"):
+        bu.Reweighter(classifier=LinearSVC(), bootstraps=2).fit(a, b)
+    with pytest.raises(InputTypeError, match="no sample_weight"):
+        bu.Reweighter(classifier=KNeighborsClassifier(), bootstraps=2).fit(a, b)
+    zero = (lambda x: np.ones(len(x)), lambda x: np.zeros(len(x)))
+    with pytest.raises(InputError, match="infinite or NaN in 500 of 500"):
+        bu.Reweighter("analytic", densities=zero, draws=2).fit(a, b)
+    half = bu.Reweighter("analytic", densities=(lambda x: np.ones(len(x)), lambda x: 1.0 * (x > 0)), draws=2).fit(a, b)
+    assert half.weights([-1.0])[0] == 0
+
+
+def test_smooth_truncation(samples):
+    a, b = samples[0][:3000], samples[1][:3000]
+    free = bu.Reweighter("binned", draws=2).fit(a, b)
+    cut = bu.Reweighter("binned", draws=2, truncate=1.5).fit(a, b)
+    w, t = free.weights(a), cut.weights(a)
+    bounded = w / (1 + w / 1.5)
+    assert t == pytest.approx(bounded / bounded.mean())
+    assert cut.report_["effective size after clip, temper and truncate"] > cut.report_["effective size"]

@@ -27,6 +27,8 @@ class Histogram(NamedTuple):
     values, variances : array
         One axis a dimension; ``variances`` equals ``values`` where the source has none.
     edges : tuple of array
+    names : tuple of str
+        Of the axes, "" where they have none.
     flow : array
         Contents with an under- and an overflow bin around every axis; flow bins are zero if the source has none.
     """
@@ -35,6 +37,7 @@ class Histogram(NamedTuple):
     variances: Array
     edges: tuple[Array, ...]
     flow: Array
+    names: tuple[str, ...] = ()
 
 
 def as_histogram(source: Any, what: str) -> Histogram:
@@ -44,7 +47,7 @@ def as_histogram(source: Any, what: str) -> Histogram:
     """
     if isinstance(source, tuple):
         values = np.asarray(source[0], dtype=np.float64)
-        given = source[1] if len(source) == 2 and values.ndim > 1 else source[1:]
+        given = source[1] if len(source) == 2 and values.ndim > 1 else source[1 : 1 + values.ndim]
         edges = tuple(check_bins(e, f"edges of {what}") for e in given)
         flow = np.pad(values, 1)
         variances = values
@@ -60,7 +63,14 @@ def as_histogram(source: Any, what: str) -> Histogram:
     if values.shape != tuple(len(e) - 1 for e in edges):
         msg = f"{what} has contents of shape {values.shape} and edges for {tuple(len(e) - 1 for e in edges)} bins."
         raise InputError(msg)
-    return Histogram(values, variances, edges, flow)
+    names = tuple(_axis_name(axis) for axis in source.axes) if hasattr(source, "axes") else ("",) * len(edges)
+    return Histogram(values, variances, edges, flow, names)
+
+
+def _axis_name(axis: Any) -> str:
+    name = getattr(axis, "name", "") or getattr(axis, "label", "")
+    # hist calls axes without a name "Axis 0", ROOT calls them xaxis
+    return "" if not isinstance(name, str) or name.startswith(("Axis ", "xaxis", "yaxis", "zaxis")) else name
 
 
 def _edges(axis: Any) -> Array:
@@ -83,7 +93,9 @@ def _with_flow(source: Any, values: Array) -> Array:
     return np.pad(full, pads)
 
 
-def as_counts(counts: Any, n_bins: int, what: str = "data counts") -> tuple[Array, Array]:
+def as_counts(
+    counts: Any, n_bins: int, what: str = "data counts", known_edges: tuple[Array, ...] | None = None
+) -> tuple[Array, Array]:
     """Bin contents and variances of measured counts, flattened.
 
     An array of counts is Poisson; a histogram with weights brings its own variances.
@@ -91,11 +103,14 @@ def as_counts(counts: Any, n_bins: int, what: str = "data counts") -> tuple[Arra
     Raises
     ------
     InputError
-        Negative, NaN or infinite contents (with their bins), or a number of bins that is not ``n_bins``.
+        Negative, NaN or infinite contents (with their bins), a number of bins that is not ``n_bins``, or a histogram
+        with edges other than ``known_edges``.
     """
     if hasattr(counts, "axes") or isinstance(counts, tuple):
         read = as_histogram(counts, what)
         values, variances = read.values.ravel(), read.variances.ravel()
+        if known_edges is not None:
+            check_edges(read.edges, known_edges, what)
     else:
         values = _numbers(counts, what)
         variances = values
@@ -105,6 +120,17 @@ def as_counts(counts: Any, n_bins: int, what: str = "data counts") -> tuple[Arra
     check_contents(values, what)
     check_contents(variances, f"variances of {what}")
     return values, variances
+
+
+def check_edges(found: tuple[Array, ...], wanted: tuple[Array, ...], what: str) -> None:
+    """Same bins on every axis, to a part in a billion of the range."""
+    for axis, edges in enumerate(wanted):
+        same = len(found) == len(wanted) and found[axis].shape == edges.shape
+        if not same or not np.allclose(found[axis], edges, rtol=0.0, atol=1e-9 * np.ptp(edges)):
+            have = " x ".join(str(np.round(e, 6).tolist()) for e in found)
+            want = np.round(edges, 6).tolist()
+            msg = f"{what} has the bins {have} and the response {want} on axis {axis}; rebin one of them."
+            raise InputError(msg)
 
 
 def _numbers(values: ArrayLike, what: str) -> Array:

@@ -38,12 +38,18 @@ def gaussian_spectrum(
 ) -> Spectrum:
     """Gaussian draws around the point estimate.
 
-    The exact covariance travels with the spectrum, so chi-squares do not suffer from the finite number of draws.
+    Without covariances (``errors=False``) bands and covariance are NaN. The exact covariance travels with the spectrum,
+    so chi-squares do not suffer from the finite number of draws.
     """
-    total = np.sum(list(covariances.values()), axis=0) if covariances else np.zeros((len(nominal), len(nominal)))
+    if covariances:
+        total = np.sum(list(covariances.values()), axis=0)
+        values = nominal + gaussian_draws(total, draws, random_seed)
+    else:  # not computed: NaN, which no one takes for an uncertainty of zero
+        total = np.full((len(nominal), len(nominal)), np.nan)
+        values = np.full((2, len(nominal)), np.nan)
     return Spectrum(
         edges=response.gen_edges,
-        values=nominal + gaussian_draws(total, draws, random_seed),
+        values=values,
         nominal=nominal,
         names=response.gen_names,
         method=method,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold.errors import InputError
-from bayesunfold.spectrum import Spectrum
+from bayesunfold.spectrum import Chi2, Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,13 +69,16 @@ class Comparison:
                 "rel. std": float(np.median(s.std()[filled] / s.nominal[filled])),
             }
             if self.truth is not None:
-                chi2 = s.chi2(self.truth, self.truth_covariance)
-                low, high = s.interval(0.68)
+                chi2, inside = Chi2(float("nan"), 0, float("nan")), float("nan")
+                if np.all(np.isfinite(s.std())):  # not made with errors=False
+                    chi2 = s.chi2(self.truth, self.truth_covariance)
+                    low, high = s.interval(0.68)
+                    inside = float(np.mean((low <= self.truth) & (self.truth <= high)))
                 row |= {
                     "chi2": chi2.value,
                     "dof": chi2.dof,
                     "p-value": chi2.p_value,
-                    "in 68 %": float(np.mean((low <= self.truth) & (self.truth <= high))),
+                    "in 68 %": inside,
                     "discriminator": triangular_discriminator(np.maximum(s.nominal, 0.0), self.truth),
                 }
             row["seconds"] = float("nan") if s.seconds is None else s.seconds
@@ -144,6 +147,9 @@ def compare(
         target = np.asarray(truth, dtype=np.float64).ravel()
         if target.shape != (first.n_bins,):
             msg = f"truth has {target.size} bins and the spectra {first.n_bins}; they must agree."
+            raise InputError(msg)
+        if not np.all(np.isfinite(target)) or target.sum() <= 0 or np.any(target < 0):
+            msg = f"truth sums to {target.sum():g} with a least content of {target.min():g}; give finite counts."
             raise InputError(msg)
     covariance = None if truth_covariance is None else np.asarray(truth_covariance, dtype=np.float64)
     return Comparison(named, target, covariance)

@@ -231,7 +231,7 @@ class FBU:
         return xr.Dataset({"counts": (("chain", "draw", "reco_bin"), rng.poisson(expected))})
 
     def _inputs(self, response: ResponseMatrix, data: Any) -> _Inputs:
-        values, _ = as_counts(data, response.n_reco)
+        values, _ = response.counts(data)
         fraction = np.flatnonzero(values != np.round(values))
         if len(fraction):
             msg = f"data counts in bins {fraction.tolist()} are not whole numbers; FBU's likelihood is Poisson."

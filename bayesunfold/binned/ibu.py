@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._validate import check_count, check_positive
-from bayesunfold.binned._counts import as_counts
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
@@ -121,7 +120,7 @@ class IBU:
             Negative or NaN counts, numbers of bins that disagree, a prior that is not positive.
         """
         start = time.perf_counter()
-        values, variances = as_counts(data, response.n_reco)
+        values, variances = response.counts(data)
         steps = self.steps(response, values, variances)
         covariances: dict[str, Array] = {}
         if self.errors:
@@ -141,7 +140,7 @@ class IBU:
 
     def steps(self, response: ResponseMatrix, data: ArrayLike, variances: ArrayLike | None = None) -> list[IBUStep]:
         """Every iteration with its derivatives; arguments as for :meth:`fit`."""
-        values, poisson = as_counts(data, response.n_reco)
+        values, poisson = response.counts(data)
         signal = response.signal(values)
         sigma2 = poisson if variances is None else np.asarray(variances, dtype=np.float64)
         previous = self._first(response)

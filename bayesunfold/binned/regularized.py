@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
 from bayesunfold._validate import check_count
-from bayesunfold.binned._counts import as_counts
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
@@ -112,7 +111,7 @@ class _Linear:
         self.random_seed = check_count(random_seed, "random_seed", 0)
 
     def _problem(self, response: ResponseMatrix, data: Any, penalty: Array, bias: Array, area: bool) -> Any:
-        values, variances = as_counts(data, response.n_reco)
+        values, variances = response.counts(data)
         # an empty bin of Poisson counts has no variance estimate; one count is its 68 % upper limit
         raw = np.where(variances > 0, variances, 1.0)
         purity = 1 - response.fakes
@@ -278,7 +277,7 @@ class Tikhonov(_Linear):
         if self.bias is None:
             return np.zeros(n)
         if np.ndim(self.bias) == 0:
-            values, _ = as_counts(data, response.n_reco)
+            values, _ = response.counts(data)
             scale = response.signal(values).sum() / response.fold(response.prior).sum()
             return float(self.bias) * scale * response.prior  # type: ignore[arg-type]
         bias = np.asarray(self.bias, dtype=np.float64)
@@ -381,7 +380,7 @@ class SVDUnfolding(_Linear):
         if len(low):
             msg = f"the simulated spectrum is not positive in bins {low.tolist()}; ratios to it do not exist there."
             raise InputError(msg)
-        scale = response.signal(as_counts(data, response.n_reco)[0]).sum() / response.fold(prior).sum()
+        scale = response.signal(response.counts(data)[0]).sum() / response.fold(prior).sum()
         curvature = _svd_curvature(n)
         penalty = curvature / (prior * scale)
         problem, raw = self._problem(response, data, penalty, np.zeros(n), False)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features
-from bayesunfold.binned._counts import as_histogram, check_contents
+from bayesunfold._validate import as_features, check_bins
+from bayesunfold.binned._counts import as_counts, as_histogram, check_contents
 from bayesunfold.binning import as_axes, bin_index
 from bayesunfold.errors import InputError, WeightWarning
 from bayesunfold.events import Simulation
@@ -103,6 +103,7 @@ class ResponseMatrix:
             raise InputError(msg)
         self.gen_edges = _edges(gen_edges, n_gen, "gen_edges")
         self.reco_edges = _edges(reco_edges, n_reco, "reco_edges")
+        self._reco_known = reco_edges is not None
         self.gen_names = gen_names
         counts = None if self.truth is None else self.probabilities * self.truth
         self._sums = counts if sums is None else sums
@@ -209,19 +210,18 @@ class ResponseMatrix:
         everything = read.flow[inner_gen].sum(axis=gen_axis).ravel()
         extra = (read.flow[inner_reco].sum(axis=reco_axis) - read.values.sum(axis=reco_axis)).ravel()
         if truth is not None:
-            given = as_histogram(truth, "the truth histogram")
-            if given.values.size != shape[1]:
-                msg = f"the truth histogram has {given.values.size} bins, the migration {shape[1]} particle-level ones."
-                raise InputError(msg)
-            everything, truth_squares = given.values.ravel(), given.variances.ravel()
+            everything, truth_squares = as_counts(truth, shape[1], "the truth histogram", gen_edges)
         else:
             truth_squares = everything * np.divide(
                 squares.sum(axis=0), sums.sum(axis=0), out=np.ones(shape[1]), where=sums.sum(axis=0) > 0
             )
         if fakes is not None:
-            values = as_histogram(fakes, "fakes").values if hasattr(fakes, "axes") else np.asarray(fakes, dtype=float)
-            extra = extra + _contents(values, shape[0], "fakes")
-        return cls._from_sums(sums, squares, everything, truth_squares, extra, gen_edges, reco_edges, ("observable",))
+            extra = extra + as_counts(fakes, shape[0], "fakes", reco_edges)[0]
+        given = [
+            name or ("observable" if n_axes == 1 else f"observable {i}") for i, name in enumerate(read.names[split:])
+        ]
+        names = tuple(given)
+        return cls._from_sums(sums, squares, everything, truth_squares, extra, gen_edges, reco_edges, names)
 
     @classmethod
     def _from_sums(
@@ -262,6 +262,10 @@ class ResponseMatrix:
             squares=squares,
             truth_squares=truth_squares,
         )
+
+    def counts(self, data: Any, what: str = "data counts") -> tuple[Array, Array]:
+        """Contents and variances of a detector-level histogram in the response's bins, flattened; checked."""
+        return as_counts(data, self.n_reco, what, self.reco_edges if self._reco_known else None)
 
     @property
     def n_reco(self) -> int:
@@ -394,7 +398,7 @@ def _edges(edges: Sequence[ArrayLike] | None, n: int, what: str) -> Edges:
         return (np.arange(n + 1, dtype=np.float64),)
     if len(edges) and np.ndim(edges[0]) == 0:
         edges = (edges,)  # type: ignore[assignment]
-    out = tuple(np.asarray(e, dtype=np.float64) for e in edges)
+    out = tuple(check_bins(e, what) for e in edges)
     if _size(out) != n:
         msg = f"{what} make {_size(out)} bins; the response has {n}."
         raise InputError(msg)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesunfold._validate import check_bins
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.io.events import read_columns
@@ -141,10 +142,13 @@ class Job:
         The configuration file.
     settings : dict
         Its contents; lists for sections that may repeat.
+    progressbar : bool
+        Whether reading of files shows progress.
     """
 
     path: Path
     settings: dict[str, Any]
+    progressbar: bool = False
 
     def file(self, name: str) -> Path:
         """A path relative to the configuration."""
@@ -157,7 +161,11 @@ class Job:
 
     def _read(self, section: Mapping[str, Any], expressions: list[str]) -> dict[str, np.ndarray]:
         return read_columns(
-            self.file(section["file"]), expressions, selection=section.get("selection"), tree=section.get("tree")
+            self.file(section["file"]),
+            expressions,
+            selection=section.get("selection"),
+            tree=section.get("tree"),
+            progressbar=self.progressbar,
         )
 
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
@@ -296,7 +304,27 @@ def load_job(path: str | Path) -> Job:
         for table in value if section in MANY else [value]:
             _check_table(section, table, keys, present=section in raw)
         settings[section] = value
+    _check_spectra(settings["spectrum"])
     return Job(path, settings)
+
+
+def _check_spectra(sections: list[dict[str, Any]]) -> None:
+    """Bins and normalisation, before hours of training and not after."""
+    seen = set()
+    for section in sections:
+        name = section["observable"]
+        check_bins(section["bins"], f"bins of {name}")
+        normalization = section.get("normalization", "yield")
+        if normalization not in ("yield", "shape", "density"):
+            msg = f"spectrum.normalization is {normalization!r}; it must be 'yield', 'shape' or 'density'."
+            raise InputError(msg)
+        if normalization == "shape" and "luminosity" in section:
+            msg = f"the spectrum of {name} is a shape and has a luminosity; use 'yield' or 'density', or drop it."
+            raise InputError(msg)
+        if name in seen:
+            msg = f"two sections [[spectrum]] name {name}; one file is written for each, so give an observable once."
+            raise InputError(msg)
+        seen.add(name)
 
 
 def _check_table(section: str, table: Mapping[str, Any], keys: Mapping[str, tuple[str, str]], *, present: bool) -> None:

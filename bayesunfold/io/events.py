@@ -164,6 +164,10 @@ def _pick(entries: NDArray[Any], index: int) -> NDArray[Any]:
     return entries[:, index] if index < entries.shape[1] else np.full(len(entries), np.nan)
 
 
+def _jagged(name: str) -> str:
+    return f"the column {name!r} has several entries an event; pick one of them, {name}[0] for instance."
+
+
 class _Parquet(_File):
     def __init__(self, path: Path, _tree: str | None) -> None:
         import pyarrow.parquet as pq
@@ -193,6 +197,8 @@ class _Parquet(_File):
                     rows = long.to_numpy(zero_copy_only=False)
                     values[rows] = pc.list_element(column.filter(long), index).to_numpy(zero_copy_only=False)
                     chunk[name] = values
+                elif "list" in str(column.type):
+                    raise InputError(_jagged(name))
                 else:
                     chunk[name] = column.to_numpy(zero_copy_only=False)
             yield chunk
@@ -293,6 +299,8 @@ class _Root(_File):
                     index = int(match["index"])
                     padded = ak.pad_none(column, index + 1, axis=1)[:, index]
                     chunk[name] = ak.to_numpy(ak.fill_none(ak.values_astype(padded, np.float64), np.nan))
+                elif column.ndim != 1:
+                    raise InputError(_jagged(name))
                 else:
                     chunk[name] = ak.to_numpy(column)
             yield chunk

@@ -124,7 +124,10 @@ def evaluate(expression: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[An
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return node.value
         if isinstance(node, ast.Name):
-            return columns[node.id]
+            if node.id not in columns:
+                msg = f"{expression!r} needs the column {node.id!r}; there are {', '.join(columns)}."
+                raise InputError(msg)
+            return _numeric(columns[node.id], node.id, expression)
         if isinstance(node, ast.Subscript):
             return columns[_indexed(node, expression)]
         if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
@@ -147,9 +150,21 @@ def evaluate(expression: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[An
             else:
                 return result
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
-            return FUNCTIONS[node.func.id](*map(value, node.args))
+            function = FUNCTIONS[node.func.id]
+            wanted = function.nin if isinstance(function, np.ufunc) else 1
+            if len(node.args) != wanted or node.keywords:
+                msg = f"{expression!r}: {node.func.id} takes {wanted} argument{'s' if wanted > 1 else ''}."
+                raise InputError(msg)
+            return function(*map(value, node.args))
         legal = ", ".join(FUNCTIONS)
         msg = f"{expression!r} uses {ast.unparse(node)!r}; only arithmetic, comparisons, &, |, ~ and {legal}."
         raise InputError(msg)
 
     return np.asarray(value(_parse(expression)))
+
+
+def _numeric(values: NDArray[Any], name: str, expression: str) -> NDArray[Any]:
+    if values.dtype.kind not in "biuf":
+        msg = f"{expression!r}: the column {name!r} holds {values.dtype} values; only numbers and flags can be used."
+        raise InputError(msg)
+    return values

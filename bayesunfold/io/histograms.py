@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -77,8 +79,9 @@ def write_hepdata(
 
     Notes
     -----
-    Each bin has the 68 % band around the point estimate, and the symmetric standard deviation of each source. Sources
-    may be correlated after conditioning on posterior draws; the covariance table is what to fit with.
+    Each bin has the 68 and 95 % bands around the point estimate, and the symmetric standard deviation of each source.
+    Files appear in the folder only when all of them are written. Sources may be correlated after conditioning on
+    posterior draws; the covariance table is what to fit with.
     """
     try:
         import hepdata_lib as hl
@@ -91,11 +94,28 @@ def write_hepdata(
         submission.add_table(_table(hl, name, spectrum, (units or {}).get(name, "")))
         submission.add_table(_covariance_table(hl, name, spectrum))
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    submission.create_files(str(folder), remove_old=True)
-    # the library archives next to the working directory as well; only the folder is wanted
-    Path("submission.tar.gz").unlink(missing_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        made = Path(temporary) / "submission"
+        made.mkdir()
+        with contextlib.chdir(temporary):  # the library leaves an archive in the working directory
+            submission.create_files(str(made.resolve()), remove_old=True)
+        _replace_tables(made, folder)
     return folder
+
+
+def _replace_tables(made: Path, folder: Path) -> None:
+    """Move a finished submission to its place; tables of an earlier one go, other files of the user stay."""
+    folder.mkdir(exist_ok=True)
+    old = folder / "submission.yaml"
+    if old.exists():
+        for line in old.read_text().splitlines():
+            if line.startswith("data_file:"):
+                (folder / line.split(":", 1)[1].strip()).unlink(missing_ok=True)
+        old.unlink()
+    # the list of tables last: whoever sees it finds all of them
+    for path in sorted(made.iterdir(), key=lambda p: p.name == "submission.yaml"):
+        path.replace(folder / path.name)
 
 
 def _bins(spectrum: Spectrum, name: str) -> list[tuple[float, float]]:
@@ -108,15 +128,18 @@ def _bins(spectrum: Spectrum, name: str) -> list[tuple[float, float]]:
 
 def _table(hl: Any, name: str, spectrum: Spectrum, unit: str) -> Any:
     table = hl.Table(name)
-    table.description = f"Unfolded {name} ({spectrum.normalization}), 68 % credible bands, {spectrum.method}."
+    table.description = f"Unfolded {name} ({spectrum.normalization}), 68 and 95 % credible bands, {spectrum.method}."
+    table.location = f"Spectrum of {name}"
     axis = hl.Variable(name, is_independent=True, is_binned=True, units=unit)
     axis.values = _bins(spectrum, name)
     value = hl.Variable(f"unfolded {name}", is_independent=False, is_binned=False, units="")
     value.values = spectrum.nominal.tolist()
-    low, high = spectrum.interval(0.68)
-    band = hl.Uncertainty("68 % band", is_symmetric=False)
-    band.values = [(float(a), float(b)) for a, b in zip(low - spectrum.nominal, high - spectrum.nominal, strict=True)]
-    value.add_uncertainty(band)
+    for level in (0.68, 0.95):
+        low, high = spectrum.interval(level)
+        band = hl.Uncertainty(f"{100 * level:.0f} % band", is_symmetric=False)
+        reach = zip(low - spectrum.nominal, high - spectrum.nominal, strict=True)
+        band.values = [(float(a), float(b)) for a, b in reach]
+        value.add_uncertainty(band)
     if spectrum.sources or spectrum.exact_sources:
         for source, std in spectrum.by_source().items():
             if source == "total":
@@ -133,6 +156,7 @@ def _covariance_table(hl: Any, name: str, spectrum: Spectrum) -> Any:
     bins = _bins(spectrum, name)
     table = hl.Table(f"{name} covariance")
     table.description = f"Covariance of the bins of {name}, all sources together."
+    table.location = f"Covariance of {name}"
     first = hl.Variable(f"{name} (row)", is_independent=True, is_binned=True)
     second = hl.Variable(f"{name} (column)", is_independent=True, is_binned=True)
     first.values = [b for b in bins for _ in bins]

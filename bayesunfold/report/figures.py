@@ -111,16 +111,42 @@ def plot_draws(tree: xr.DataTree) -> Figure:
             ax.set_xlabel("ADVI step")
             ax.set_ylabel("negative ELBO")
             return fig
-        posterior = np.asarray(tree["posterior"]["log_ratio"])
-        fig = figure(8.4, 3.6)
-        left, right = fig.subplots(1, 2)
-        ranks = posterior[:, :, 0].ravel().argsort().argsort().reshape(posterior.shape[:2])
-        for chain, values in enumerate(posterior[:, :, 0]):
-            left.plot(values, lw=0.6, label=f"chain {chain}")
-            right.hist(ranks[chain], bins=20, range=(0, ranks.size), histtype="step")
-        left.set_xlabel("draw")
-        left.set_ylabel("log ratio at the first probe")
-        right.set_xlabel("rank")
-        right.set_ylabel("draws")
-        left.legend(fontsize="small")
+    return _plot_chains(tree)
+
+
+def _plot_chains(tree: xr.DataTree) -> Figure:
+    """Trace and ranks of the probe with the least effective size, energy, and effective size as draws come in."""
+    import arviz as az
+
+    posterior = np.asarray(tree["posterior"]["log_ratio"])
+    n_chains, n_draws, n_probes = posterior.shape
+
+    def size(values: Array) -> float:
+        return float(az.ess(values)) if values.shape[1] >= 10 else float("nan")
+
+    worst = int(np.argmin([size(posterior[:, :, k]) for k in range(n_probes)]))
+    chosen = posterior[:, :, worst]
+    with style():
+        fig = figure(8.4, 6.4)
+        (trace, rank), (energy, evolution) = fig.subplots(2, 2)
+        ranks = chosen.ravel().argsort().argsort().reshape(chosen.shape)
+        for chain, values in enumerate(chosen):
+            trace.plot(values, lw=0.6, label=f"chain {chain}")
+            rank.hist(ranks[chain], bins=20, range=(0, ranks.size), histtype="step")
+        trace.set_xlabel("draw")
+        trace.set_ylabel(f"log ratio at probe {worst}, the least mixed")
+        rank.set_xlabel("rank")
+        rank.set_ylabel("draws")
+        trace.legend(fontsize="small")
+        if "energy" in tree["sample_stats"].data_vars:
+            values = np.asarray(tree["sample_stats"]["energy"]).reshape(n_chains, -1)
+            energy.hist((values - values.mean()).ravel(), bins=40, histtype="step", density=True, label="energy")
+            energy.hist(np.diff(values, axis=1).ravel(), bins=40, histtype="step", density=True, label="change a step")
+            energy.legend(fontsize="small")
+        energy.set_xlabel("energy, centred")
+        steps = np.unique(np.linspace(max(10, n_draws // 10), n_draws, 10).astype(int))
+        evolution.plot(steps * n_chains, [size(chosen[:, :n]) for n in steps], "o-")
+        evolution.axhline(400, color="black", lw=0.8, ls="--")
+        evolution.set_xlabel("draws")
+        evolution.set_ylabel("effective size")
     return fig

@@ -17,9 +17,11 @@ from numpy.typing import ArrayLike
 
 from bayesunfold.checkpoint import atomic_write
 from bayesunfold.datatree import default_bins
+from bayesunfold.errors import InputError
 from bayesunfold.plots import plot_correlation, plot_history, plot_sources, plot_spectrum
 from bayesunfold.report.checks import Check, detector_closure, verdicts
 from bayesunfold.report.figures import plot_classifiers, plot_draws, plot_weights
+from bayesunfold.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from bayesunfold.result import UnfoldingResult
@@ -55,12 +57,17 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def write_report(result: UnfoldingResult, path: str | Path, bins: Mapping[str, ArrayLike] | None = None) -> Path:
+def write_report(
+    result: UnfoldingResult | Spectrum | Mapping[str, Spectrum],
+    path: str | Path,
+    bins: Mapping[str, ArrayLike] | None = None,
+) -> Path:
     """Write the dashboard.
 
     Parameters
     ----------
-    result : UnfoldingResult
+    result : UnfoldingResult, Spectrum, or mapping of name to Spectrum
+        Spectra of any method make a shorter page: figures, sources, correlations, tables, settings.
     path : path
         An ``.html`` file, written atomically.
     bins : mapping of feature to edges, optional
@@ -71,6 +78,11 @@ def write_report(result: UnfoldingResult, path: str | Path, bins: Mapping[str, A
     Path
     """
     path = Path(path)
+    if isinstance(result, Spectrum | Mapping):
+        if bins is not None:
+            msg = "spectra have their bins already; bins= is for results of an unbinned unfolding."
+            raise InputError(msg)
+        return _spectra_report(result if isinstance(result, Mapping) else {result.method: result}, path)
     tree = result.to_datatree()
     closure = detector_closure(result)
     checks = verdicts(result, tree, closure)
@@ -92,7 +104,24 @@ def write_report(result: UnfoldingResult, path: str | Path, bins: Mapping[str, A
         "Posterior draws": _draws(result, tree),
         "Settings": _settings(result),
     }
-    page = _page(result, sections)
+    page = _page(repr(result), sections)
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+def _spectra_report(spectra: Mapping[str, Spectrum], path: Path) -> Path:
+    """Page of spectra alone; those of several observables have a table only."""
+    flat = {name: s for name, s in spectra.items() if len(s.edges) == 1}
+    split = {name: s for name, s in flat.items() if s.sources or s.exact_sources}
+    known = {name: s for name, s in spectra.items() if np.all(np.isfinite(s.std()))}
+    sections = {
+        "Spectra": _grid("spectrum", {n: plot_spectrum(s) for n, s in flat.items() if n in known}),
+        "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in split.items()}),
+        "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in known.items()}),
+        "Tables": "".join(f"<h3>{html.escape(n)}</h3><pre>{html.escape(s.table())}</pre>" for n, s in spectra.items()),
+        "Settings": _versions({n: {"method": s.method, "seconds": s.seconds} | s.settings for n, s in spectra.items()}),
+    }
+    page = _page("; ".join(map(repr, spectra.values())), {k: v for k, v in sections.items() if v})
     atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
@@ -108,7 +137,7 @@ def _generator(result: UnfoldingResult, edges: Mapping[str, np.ndarray]) -> dict
     }
 
 
-def _page(result: UnfoldingResult, sections: Mapping[str, str]) -> str:
+def _page(title: str, sections: Mapping[str, str]) -> str:
     links = "".join(f'<a href="#{_anchor(name)}">{html.escape(name)}</a>' for name in sections)
     body = "".join(
         f'<section id="{_anchor(name)}"><h2>{html.escape(name)}</h2>{content}</section>'
@@ -118,7 +147,7 @@ def _page(result: UnfoldingResult, sections: Mapping[str, str]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Unfolding report</title>'
         f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>'
-        f"<h1>Unfolding report</h1><p>{html.escape(repr(result))}</p><nav>{links}</nav>{body}</body></html>"
+        f"<h1>Unfolding report</h1><p>{html.escape(title)}</p><nav>{links}</nav>{body}</body></html>"
     )
 
 
@@ -173,7 +202,11 @@ def _draws(result: UnfoldingResult, tree: object) -> str:
 
 
 def _settings(result: UnfoldingResult) -> str:
+    return f"<pre>{html.escape(result.summary())}</pre>" + _versions(result.configuration)
+
+
+def _versions(settings: Mapping[str, object]) -> str:
     packages = ("bayesunfold", "pymc", "pytensor", "arviz", "numpy", "scipy", "scikit-learn")
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    text = json.dumps({"settings": result.configuration, "versions": versions}, indent=1, default=str)
-    return f"<pre>{html.escape(result.summary())}</pre><pre>{html.escape(text)}</pre>"
+    text = json.dumps({"settings": settings, "versions of this page": versions}, indent=1, default=str)
+    return f"<pre>{html.escape(text)}</pre>"

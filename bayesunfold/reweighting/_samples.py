@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._validate import as_features, as_weight, check_finite
 from bayesunfold.errors import InputError
 
-__all__ = ["event_hash", "read_events", "read_pair"]
+__all__ = ["event_folds", "event_hash", "read_events", "read_pair"]
 
 Array = NDArray[np.floating]
 
@@ -77,3 +77,19 @@ def event_hash(values: Array) -> NDArray[np.uint64]:
             out = (out ^ (out >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             out = out ^ (out >> np.uint64(31))
     return out
+
+
+def event_folds(values: Array, folds: int) -> NDArray[np.int64]:
+    """Fold of each event from a hash of its features, whatever the order of rows.
+
+    Events with the same features (integers, categories) are dealt out over the folds one after another, so that every
+    fold's training sees the values that it is asked about.
+    """
+    keys = event_hash(values)
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    first = np.r_[True, ordered[1:] != ordered[:-1]]
+    position = np.arange(len(keys))
+    number = np.empty(len(keys), dtype=np.int64)
+    number[order] = position - np.maximum.accumulate(np.where(first, position, 0))
+    return ((keys % np.uint64(folds)).astype(np.int64) + number) % folds

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._validate import effective_size
-from bayesunfold.reweighting._samples import event_hash, read_pair
+from bayesunfold.reweighting._samples import event_folds, read_pair
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,7 +140,7 @@ def closure(
     a, b, wa, wb, names = read_pair(source, target, source_weight, target_weight)
     factor = reweighter.weights(a)
     weighted = wa * factor
-    model = classifier or HistGradientBoostingClassifier(max_iter=60, random_state=random_state)
+    model = HistGradientBoostingClassifier(max_iter=60, random_state=random_state) if classifier is None else classifier
     score, before = cross_fitted_scores(model, a, b, weighted, wb), cross_fitted_scores(model, a, b, wa, wb)
     y = np.repeat([0, 1], [len(a), len(b)])
     n0, n1 = effective_size(weighted), effective_size(wb)
@@ -195,7 +195,7 @@ def cross_fitted_scores(classifier: Any, a: Array, b: Array, wa: Array, wb: Arra
     x = np.concatenate([a, b])
     y = np.repeat([0, 1], [len(a), len(b)])
     w = np.abs(np.concatenate([wa / wa.sum(), wb / wb.sum()]))
-    fold = (event_hash(x) >> np.uint64(7)) % np.uint64(FOLDS)
+    fold = event_folds(x, FOLDS)
     out = np.zeros(len(x))
     for k in range(FOLDS):
         rows = fold == k

@@ -119,6 +119,8 @@ def _finish_nodes(g: Graph, r: Reweighter, raw: str, level: Any, second: Any, lo
     z = g("Sub", z, level)
     if r.temper is not None:
         z = g("Mul", z, r.temper)
+    if r.truncate is not None:
+        z = g("Sub", z, _softplus(g, g("Sub", z, float(np.log(r.truncate)))))
     if r.clip is not None:
         z = g("Min", z, float(np.log(r.clip)))
     z = g("Sub", z, second, output=log_name)

@@ -194,7 +194,17 @@ class LikelihoodRatio:
             raise InputError(msg)
         return points
 
+    def _one_point(self, theta: ArrayLike) -> Array:
+        points = self._points(theta)
+        if len(points) != 1:
+            msg = f"theta holds {len(points)} points of {len(self.parameters)} parameters; give one point."
+            raise InputError(msg)
+        return points
+
     def _check_range(self, points: Array, extrapolate: str) -> None:
+        if extrapolate not in ("warn", "error"):
+            msg = f"extrapolate is {extrapolate!r}; it must be 'warn' or 'error'."
+            raise InputError(msg)
         outside = np.flatnonzero(((points < self.low) | (points > self.high)).any(axis=0))
         if len(outside) == 0:
             return
@@ -205,6 +215,9 @@ class LikelihoodRatio:
         warnings.warn(msg, OverlapWarning, stacklevel=4)
 
     def _events(self, data: ArrayLike) -> Array:
+        if not hasattr(self, "classifier_"):
+            msg = "this LikelihoodRatio is not fitted; call fit(x, theta) first."
+            raise InputError(msg)
         features, _ = as_features(data, "data")
         if features.shape[1] != self.n_features_:
             msg = f"data have {features.shape[1]} features; the training had {self.n_features_}."
@@ -214,7 +227,7 @@ class LikelihoodRatio:
 
     def log_ratio(self, x: ArrayLike, theta: ArrayLike, *, extrapolate: str = "warn") -> Array:
         """``log p(x | theta) - log p(x)`` of every event at one parameter point, shape (n,)."""
-        points = self._points(theta)
+        points = self._one_point(theta)
         self._check_range(points, extrapolate)
         features = self._events(x)
         return self.classifier_.log_ratio(
@@ -232,7 +245,7 @@ class LikelihoodRatio:
         """Posterior draws of :meth:`log_lambda`, shape (draws,)."""
         totals = []
         for theta in (theta0, theta1):
-            points = self._points(theta)
+            points = self._one_point(theta)
             self._check_range(points, "warn")
             totals.append(self._total_draws(self._events(data), points[0]))
         return totals[0] - totals[1]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
 
 from bayesunfold._validate import check_bins, effective_size
 from bayesunfold.binning import bin_index
@@ -195,8 +196,9 @@ def default_classifier(draws: int, seed: int) -> BayesianClassifier:
 class ClassifierRatio:
     """Ratio from classifiers trained on folds of the events (CARL).
 
-    Events that were trained on get the classifier that has not seen them, all others the average over folds. Folds
-    follow the event: a hash of its features, or numbers that the user gives.
+    Events that were trained on get the classifier that has not seen them, all others the average over folds, as do
+    events whose features occur in several folds. Folds follow the event: a hash of its features, or numbers that the
+    user gives.
 
     References
     ----------
@@ -217,7 +219,12 @@ class ClassifierRatio:
         n_folds = int(fold.max()) + 1
         keys = event_hash(x)
         order = np.argsort(keys, kind="stable")
-        self._keys, self._fold = keys[order], fold[order]
+        self._keys, places, counts = np.unique(keys[order], return_index=True, return_counts=True)
+        ordered = fold[order]
+        total = np.add.reduceat(ordered, places)
+        highest = np.maximum.reduceat(ordered, places)
+        # features that occur in several folds: every classifier has seen them
+        self._fold = np.where(total == highest * counts, highest, -1)
         self.models: list[Any] = []
         self.draws = draws
         self._replicas: list[list[Any]] = []
@@ -229,6 +236,7 @@ class ClassifierRatio:
                     msg = f"fold {k} leaves class {c} with total weight {total:g}; use fewer folds or more events."
                     raise InputError(msg)
             model = _seeded(clone(classifier), rng)
+            _check_classifier(model)
             self.models.append(_fit(model, x[rows], y[rows], weight[rows]))
             replicas = []
             if not isinstance(classifier, BayesianClassifier):
@@ -276,6 +284,16 @@ class ClassifierRatio:
         return np.zeros((1, 0)) if out is None else out
 
 
+def _check_classifier(model: Any) -> None:
+    name = type(model).__name__
+    if not hasattr(model, "predict_proba"):
+        msg = f"{name} has no predict_proba, so its output is no ratio; wrap it in CalibratedClassifierCV."
+        raise InputTypeError(msg)
+    if not has_fit_parameter(model, "sample_weight"):
+        msg = f"{name} takes no sample_weight, which event weights need; use a classifier that does."
+        raise InputTypeError(msg)
+
+
 def _seeded(classifier: Any, rng: np.random.Generator) -> Any:
     if "random_state" in classifier.get_params():
         classifier.set_params(random_state=int(rng.integers(2**31 - 1)))
@@ -293,8 +311,6 @@ def _fit(classifier: Any, x: Array, y: NDArray[np.integer], weight: Array) -> An
 def _log_ratio(model: Any, x: Array) -> Array:
     if isinstance(model, BayesianClassifier):
         return model.log_ratio(x)
-    if hasattr(model, "decision_function"):
-        return np.asarray(model.decision_function(x), dtype=np.float64)
     p = np.asarray(model.predict_proba(x), dtype=np.float64)[:, 1]
     with np.errstate(divide="ignore"):
         return np.log(p) - np.log1p(-p)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._validate import as_weight, check_count, check_positive, effective_size
 from bayesunfold.errors import BayesUnfoldError, InputError, WeightWarning
-from bayesunfold.reweighting._samples import event_hash, read_events, read_pair
+from bayesunfold.reweighting._samples import event_folds, read_events, read_pair
 from bayesunfold.reweighting.calibration import METHODS, Calibrator
 from bayesunfold.reweighting.ratios import (
     AnalyticRatio,
@@ -57,6 +57,8 @@ class Reweighter:
         Largest weight. What it changes is in ``report_``.
     temper : float, optional
         Power between 0 and 1 applied to the weights: fewer large weights, and a bias towards the source.
+    truncate : float, optional
+        Smooth truncation: a weight ``w`` becomes ``w / (1 + w / truncate)``, which never exceeds it and has no edge.
     draws : int
         Posterior draws.
     bootstraps : int
@@ -95,6 +97,7 @@ class Reweighter:
         bins: Any = 20,
         clip: float | None = None,
         temper: float | None = None,
+        truncate: float | None = None,
         draws: int = 500,
         bootstraps: int = 20,
         random_state: int = 0,
@@ -121,6 +124,7 @@ class Reweighter:
         self.folds = check_count(folds, "folds")
         self.clip = None if clip is None else check_positive(clip, "clip")
         self.temper = temper
+        self.truncate = None if truncate is None else check_positive(truncate, "truncate")
         self.draws = check_count(draws, "draws", 2)
         self.bootstraps = check_count(bootstraps, "bootstraps", 2)
         self.random_state = check_count(random_state, "random_state", 0)
@@ -176,12 +180,12 @@ class Reweighter:
         y = np.repeat([0, 1], [len(a), len(b)])
         weight = np.concatenate([wa, wb])
         folds = self._folds(x, fold)
-        classifier = self.classifier or default_classifier(self.draws, 0)
+        classifier = default_classifier(self.draws, 0) if self.classifier is None else self.classifier
         found = ClassifierRatio(classifier, x, y, weight, folds, self.draws, rng, self.bootstraps)
         if self.calibration is not None:
             z = found.log_ratio(x)
-            finite = np.isfinite(z)
-            before = float(np.average(np.exp(z[: len(a)][finite[: len(a)]]), weights=wa[finite[: len(a)]]))
+            _check_finite(z, "before calibration")
+            before = float(np.average(np.exp(z[: len(a)]), weights=wa))
             self._calibrator = Calibrator(self.calibration).fit(z, y, weight)  # type: ignore[arg-type]
             after = float(np.average(np.exp(self._calibrator(z[: len(a)])), weights=wa))
             self.report_ |= {
@@ -193,7 +197,7 @@ class Reweighter:
 
     def _folds(self, x: Array, fold: Any) -> NDArray[np.integer]:
         if fold is None:
-            return (event_hash(x) % np.uint64(self.folds)).astype(np.int64)
+            return event_folds(x, self.folds)
         numbers = np.concatenate([np.asarray(f) for f in fold])
         if numbers.shape != (len(x),) or numbers.dtype.kind not in "iu":
             msg = (
@@ -205,6 +209,7 @@ class Reweighter:
     def _normalise(self, a: Array, wa: Array) -> None:
         """Levels that make the mean weight one, and what happened to the weights on the way."""
         best = self._mapped(self._ratio.log_ratio(a))
+        _check_finite(best, "over the source", allow_zero=self.method == "analytic")
         drawn = self._mapped(self._ratio.log_ratio_draws(a))
         raw = np.exp(best - source_weighted_level(best, wa))
         self.report_ |= {
@@ -214,16 +219,16 @@ class Reweighter:
         }
         self._level = float(source_weighted_level(best, wa))
         self._levels = source_weighted_level(drawn, wa)
-        if self.clip is not None or self.temper is not None:
+        if (self.clip, self.temper, self.truncate) != (None, None, None):
             best, drawn = self._restrained(best - self._level), self._restrained(drawn - self._levels[:, None])
             moved = np.average(np.abs(np.exp(best) - raw), weights=np.abs(wa))
             self._second = float(source_weighted_level(best, wa))
             self._seconds = source_weighted_level(drawn, wa)
             after = np.exp(best - self._second)
             self.report_ |= {
-                "mean change of the weights by clip and temper": float(moved),
+                "mean change of the weights by clip, temper and truncate": float(moved),
                 "share of events clipped": float(np.mean(raw > self.clip)) if self.clip is not None else 0.0,
-                "effective size after clip and temper": effective_size(wa * after),
+                "effective size after clip, temper and truncate": effective_size(wa * after),
             }
         else:
             self._second, self._seconds = 0.0, np.zeros(len(drawn))
@@ -240,6 +245,8 @@ class Reweighter:
     def _restrained(self, log_weight: Array) -> Array:
         if self.temper is not None:
             log_weight = self.temper * log_weight
+        if self.truncate is not None:
+            log_weight = log_weight - np.logaddexp(0.0, log_weight - np.log(self.truncate))
         return log_weight if self.clip is None else np.minimum(log_weight, np.log(self.clip))
 
     def _check_fitted(self) -> None:
@@ -323,6 +330,25 @@ class Reweighter:
             before, after = effective_size(w[rows]), effective_size((w * factor)[rows])
             out[label.item()] = {"before": before, "after": after, "share left": after / before if before else 0.0}
         return out
+
+
+def _check_finite(log_ratio: Array, where: str, *, allow_zero: bool = False) -> None:
+    """Infinite ratios have no normalisation; they come from classifiers that answer 0 or 1, or from zero densities.
+
+    A target density of zero is a weight of zero, unless it is zero everywhere.
+    """
+    zero = np.isneginf(log_ratio)
+    wrong = ~np.isfinite(log_ratio)
+    if allow_zero and not zero.all():
+        wrong &= ~zero
+    bad = np.flatnonzero(wrong)
+    if len(bad):
+        msg = (
+            f"the log ratio is infinite or NaN in {len(bad)} of {len(log_ratio)} events {where} (first at row "
+            f"{bad[0]}: {log_ratio[bad[0]]}). Use a classifier that never answers exactly 0 or 1 (more events a leaf), "
+            "or densities that are positive wherever the source has events."
+        )
+        raise InputError(msg)
 
 
 class NotFittedReweighterError(BayesUnfoldError, ValueError, AttributeError):
