@@ -26,39 +26,49 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    # after the command too, where it must not undo what stands before it
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks of errors")
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="unfold the Gaussian toy, write table, figures and result")
+    add = partial(commands.add_parser, parents=[common], formatter_class=argparse.RawDescriptionHelpFormatter)
+    demo = add(
+        "demo",
+        help="unfold the Gaussian toy, write table, figures and result",
+        epilog="example:\n  bayesunfold demo --out demo --n-data 2000",
+    )
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for the files (default: demo)")
     demo.add_argument("--n-data", type=int, default=1000)
     demo.add_argument("--n-simulation", type=int, default=1000)
     demo.add_argument("--inference", choices=("advi", "nuts", "laplace"), default="advi")
     demo.add_argument("--draws", type=int, default=500)
     demo.add_argument("--seed", type=int, default=1)
-    unfold = commands.add_parser(
+    unfold = add(
         "unfold",
         help="unfold the events that a configuration names",
         description="Unfold the events that a configuration names; write result, figures and report.",
         epilog="example:\n  bayesunfold unfold zjets.toml --resume\n\n`--schema` prints every legal key.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     unfold.add_argument("config", type=Path, nargs="?", help="a TOML file")
     unfold.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
     unfold.add_argument("--schema", action="store_true", help="print all sections and keys, and stop")
-    report = commands.add_parser("report", help="write the dashboard of a saved result, one HTML file")
+    report = add(
+        "report",
+        help="write the dashboard of a saved result, one HTML file",
+        epilog="example:\n  bayesunfold report demo/unfolded.nc --out report.html",
+    )
     report.add_argument("result", type=Path)
     report.add_argument("--out", type=Path, help="the file; beside the result by default")
-    explore = commands.add_parser(
+    explore = add(
         "explore",
         help="choose observable, binning and level of a saved result live, on a local page",
         epilog="example:\n  bayesunfold explore demo/unfolded.nc --port 5006",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     explore.add_argument("result", type=Path)
     explore.add_argument("--port", type=int, default=5006, help="0 takes a free one (default: 5006)")
     explore.add_argument("--no-browser", action="store_true", help="only print the address")
-    info = commands.add_parser("info", help="describe a saved result")
+    info = add("info", help="describe a saved result", epilog="example:\n  bayesunfold info demo/unfolded.nc")
     info.add_argument("result", type=Path)
-    study = commands.add_parser(
+    study = add(
         "coverage",
         help="pseudo-experiments on the problem of a configuration, or on the Gaussian toy",
         description="Pseudo-experiments: how often bands contain the truth. With a configuration, toys are drawn from "
@@ -66,7 +76,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n  bayesunfold coverage zjets.toml --toys 50 --checkpoint toys.jsonl\n"
         "  bayesunfold coverage --toys 20 --n-data 1000 --save coverage.npz\n"
         "  bayesunfold coverage zjets.toml --scheduler tcp://10.0.0.1:8786",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     study.add_argument("config", type=Path, nargs="?", help="a TOML file, as for `bayesunfold unfold`")
     study.add_argument("--toys", type=int, help="pseudo-experiments (default: the configuration's, or 100)")

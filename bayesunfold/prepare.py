@@ -195,7 +195,9 @@ def outside_range(simulation: Simulation, data: Data) -> tuple[Array, Array, Arr
         values = data.features[np.isfinite(data.features[:, j]), j]
         if len(values) == 0:
             continue
-        edges = np.unique(np.quantile(values, np.linspace(0, 1, min(50, len(values) // 5 + 1) + 1)))
+        # thirty events a bin in both samples, so that an empty one is no fluctuation
+        n_bins = max(1, min(50, len(values) // 30, len(reco) // 30))
+        edges = np.unique(np.quantile(values, np.linspace(0, 1, n_bins + 1)))
         edges[-1] = np.nextafter(edges[-1], np.inf)
         if len(edges) == 1:
             edges = np.array([values[0], np.nextafter(values[0], np.inf)])

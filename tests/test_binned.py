@@ -420,3 +420,17 @@ def test_histograms_in_several_dimensions_keep_their_names():
     s = bu.IBU(2).fit(R, R.fold(R.truth))
     assert s.nominal == pytest.approx(R.truth)
     assert s.to_hist().axes[1].label == "y"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bu.IBU(2).unfold_many(bu.ResponseMatrix(np.eye(2)), [[1, -1]]), r"negative in bins \[1\]"),
+        (lambda: bu.ResponseMatrix(np.eye(2)).fold([1, np.nan]), "NaN or infinite in 1 bins"),
+        (lambda: bu.ResponseMatrix(np.eye(2), efficiency=[1, 3]), r"bins \[1\] is above one"),
+        (lambda: bu.compare([bu.IBU(1).fit(bu.ResponseMatrix(np.eye(2)), [1, 2])], truth=[0, 0]), "sums to 0"),
+    ],
+)
+def test_more_bad_input(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

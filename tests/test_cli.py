@@ -30,8 +30,9 @@ def test_errors_have_no_traceback_and_exit_code_2(tmp_path, capsys):
     assert "Traceback" not in captured.err
     (tmp_path / "file").write_text("x")
     assert main(["demo", "--out", str(tmp_path / "file")]) == 2
-    with pytest.raises(FileNotFoundError):
-        main(["--debug", "info", str(tmp_path / "missing.nc")])
+    for arguments in (["--debug", "info"], ["info", "--debug"]):
+        with pytest.raises(FileNotFoundError):
+            main([*arguments, str(tmp_path / "missing.nc")])
 
 
 def test_help_has_examples(capsys):
@@ -39,6 +40,10 @@ def test_help_has_examples(capsys):
         main(["--help"])
     assert stop.value.code == 0
     assert "bayesunfold demo --out demo" in capsys.readouterr().out
+    for command in ("demo", "unfold", "report", "explore", "info", "coverage"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert f"bayesunfold {command} " in capsys.readouterr().out.split("example", 1)[1]
 
 
 def test_coverage_command(tmp_path, capsys):

@@ -243,3 +243,34 @@ def test_spectra_are_checked_before_training(tmp_path):
         path.write_text(f'{head}[[spectrum]]\nobservable = "x"\n{text}\n')
         with pytest.raises(InputError, match=message):
             load_job(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside hepdata_lib
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_quick_start_runs(tmp_path, capsys):
+    """From ROOT files to a HEPData record and a dashboard, with the configuration of the documentation."""
+    text = (EXAMPLES.parent / "quickstart.md").read_text()
+    toml = text.split("```toml\n")[1].split("```")[0]
+    toml = toml.replace("random_seed = 1", 'random_seed = 1\ninference = "laplace"\niterations = 2\ndraws = 60')
+    (tmp_path / "measurement.toml").write_text(toml)
+    rng = np.random.default_rng(1)
+
+    def columns(n, scale):
+        gen_pt, gen_m = 30 + rng.exponential(40 * scale, n), rng.gamma(4, 3, n)
+        gen_pt[rng.random(n) < 0.1] = 25.0
+        pt, m = gen_pt * rng.normal(1, 0.1, n) + 5, gen_m * rng.normal(1, 0.1, n)
+        up = {"pt_up": 1.02 * pt, "m_up": 1.02 * m, "pt_down": 0.98 * pt, "m_down": 0.98 * m}
+        return {"gen_pt": gen_pt, "gen_m": gen_m, "pt": pt, "m": m, "eta": rng.uniform(-2.5, 2.5, n), **up}
+
+    simulation = columns(3000, 1.0)
+    reached = (simulation["gen_pt"] > 30) | ((simulation["pt"] > 30) & (abs(simulation["eta"]) < 2.4))
+    simulation = {name: values[reached] for name, values in simulation.items()}
+    for name, sample in (("simulation", simulation), ("data", columns(1500, 1.1)), ("top", columns(200, 2.0))):
+        with uproot.recreate(tmp_path / f"{name}.root") as f:
+            f["events"] = sample | {"w": np.full(len(sample["pt"]), 0.2 if name == "top" else 1.0)}
+    assert main(["unfold", str(tmp_path / "measurement.toml")]) == 0, capsys.readouterr().err
+    made = {p.name for p in (tmp_path / "measurement").iterdir()}
+    assert made >= {"report.html", "unfolded.nc", "pt.png", "m.png", "spectra.root", "hepdata", "publication"}
+    spectrum = bu.load(tmp_path / "measurement" / "unfolded.nc").spectrum("pt", [30, 50, 100])
+    assert {"top", "energy scale"} <= set(spectrum.by_source())

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._validate import check_count, check_positive
+from bayesunfold.binned._counts import check_contents
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
@@ -176,6 +177,7 @@ class IBU:
         if counts.ndim != 2 or counts.shape[1] != response.n_reco:
             msg = f"data has shape {counts.shape}; it must be (toys, {response.n_reco})."
             raise InputError(msg)
+        check_contents(counts.ravel(), "data (flat index toy x bin)")
         if self.iterations == "auto":
             msg = "unfold_many needs a fixed number of iterations, so that all toys are treated alike."
             raise InputError(msg)

@@ -97,6 +97,10 @@ class ResponseMatrix:
         self._check_probabilities()
         columns = self.probabilities.sum(axis=0)
         self.efficiency = columns if efficiency is None else _contents(efficiency, n_gen, "efficiency")
+        high = np.flatnonzero(self.efficiency > 1 + 1e-9)
+        if len(high):
+            msg = f"the efficiency in particle-level bins {high.tolist()} is above one; it is a probability."
+            raise InputError(msg)
         low = np.flatnonzero(self.efficiency <= 0)
         if len(low):
             msg = f"the efficiency is zero in particle-level bins {low.tolist()}; nothing is measured there. Drop them."
@@ -319,6 +323,9 @@ class ResponseMatrix:
         spectrum = np.asarray(truth, dtype=np.float64)
         if spectrum.shape[-1:] != (self.n_gen,):
             msg = f"the spectrum has shape {spectrum.shape}; its last axis must hold {self.n_gen} particle-level bins."
+            raise InputError(msg)
+        if not np.all(np.isfinite(spectrum)):
+            msg = f"the spectrum is NaN or infinite in {int((~np.isfinite(spectrum)).sum())} bins; repair it first."
             raise InputError(msg)
         folded = spectrum @ self.probabilities.T
         return folded / (1 - self.fakes) if fakes else folded

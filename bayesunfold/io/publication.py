@@ -65,13 +65,25 @@ class Publication:
             name, column = values, self.features[values]
         else:
             name, column = "observable", np.asarray(values, dtype=np.float64)
+            if column.shape != self.nominal.shape:
+                msg = f"values have shape {column.shape}; give one for each of {len(self.nominal)} published events."
+                raise InputError(msg)
         edges = as_axes([column], bins)
         index = bin_index([column], edges, np.isfinite(column))
         n_bins = len(edges[0]) - 1
-        used = index >= 0
-        nominal = np.bincount(index[used], self.nominal[used], n_bins)
-        drawn = np.stack([np.bincount(index[used], w[used], n_bins) for w in self.draws])
-        return Spectrum(edges, drawn - drawn.mean(axis=0) + nominal, nominal, (name,))
+        # two more groups: outside the bins, and undefined
+        groups = np.where(index >= 0, index, np.where(np.isnan(column), n_bins + 1, n_bins))
+        nominal = np.bincount(groups, self.nominal, n_bins + 2)[:n_bins]
+        drawn = np.stack([np.bincount(groups, w, n_bins + 2) for w in self.draws])
+        inside = drawn[:, :n_bins]
+        return Spectrum(
+            edges,
+            inside - inside.mean(axis=0) + nominal,
+            nominal,
+            (name,),
+            outside=drawn[:, n_bins],
+            undefined=drawn[:, n_bins + 1],
+        )
 
 
 def write_publication(

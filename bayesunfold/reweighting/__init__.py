@@ -5,16 +5,19 @@ from __future__ import annotations
 from bayesunfold.reweighting.blend import Blend, blend
 from bayesunfold.reweighting.calibration import Calibrator, Reliability, reliability
 from bayesunfold.reweighting.closure import Closure, closure, weighted_auc
-from bayesunfold.reweighting.likelihood import LikelihoodRatio
+from bayesunfold.reweighting.likelihood import ConfidenceSet, ExpectedCoverage, LikelihoodRatio, Scan
 from bayesunfold.reweighting.reweighter import Reweighter
 
 __all__ = [
     "Blend",
     "Calibrator",
     "Closure",
+    "ConfidenceSet",
+    "ExpectedCoverage",
     "LikelihoodRatio",
     "Reliability",
     "Reweighter",
+    "Scan",
     "blend",
     "closure",
     "reliability",

@@ -81,6 +81,12 @@ def blend(
     if len(events) < 2 or len({e.shape[1] for e in events}) != 1:
         msg = f"samples have {[e.shape[1] for e in events]} features; give at least two samples of the same features."
         raise InputError(msg)
+    if not callable(region_weights) and len(region_weights) != len(events):
+        msg = f"region_weights holds {len(region_weights)} arrays for {len(events)} samples; give one a sample."
+        raise InputError(msg)
+    if weights is not None and len(weights) != len(events):
+        msg = f"weights holds {len(weights)} arrays for {len(events)} samples; give one a sample, or None."
+        raise InputError(msg)
     given = [None] * len(events) if weights is None else list(weights)
     out, sample = [], []
     for k, x in enumerate(events):

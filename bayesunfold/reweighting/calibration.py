@@ -93,10 +93,16 @@ class Calibrator:
         z = np.asarray(log_ratio, dtype=np.float64)
         y = np.asarray(label).astype(np.int64)
         w = np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)
+        if z.ndim != 1 or y.shape != z.shape or w.shape != z.shape:
+            msg = f"log ratios, labels and weights have shapes {z.shape}, {y.shape}, {w.shape}; give one each an event."
+            raise InputError(msg)
         if not np.all(np.isfinite(z)):
             msg = f"{int((~np.isfinite(z)).sum())} log ratios are not finite; calibrate before they overflow."
             raise InputError(msg)
         for c in (0, 1):
+            if w[y == c].sum() <= 0:
+                msg = f"the weights of class {c} sum to {w[y == c].sum():g}; the sum must be positive."
+                raise InputError(msg)
             size = effective_size(w[y == c])
             if size < LEAST_EVENTS:
                 msg = f"class {c} has {size:.0f} effective calibration events; take at least {LEAST_EVENTS}."
