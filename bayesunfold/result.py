@@ -257,8 +257,16 @@ class UnfoldingResult:
         bias = None
         if self.closure_weights is not None and level == "gen":
             bias = finish.nominal_of(project(groups, self.closure_weights, n_bins + 2)) - finish.nominal
+        flow = None
+        if len(edges) == 1:
+            below = rows & (values[0] < edges[0][0])
+            under = self.members.accumulate(np.where(below, 0, -1), 1, reco=level == "reco")[:, 0]
+            both = np.column_stack([under, drawn[:, n_bins] - under])
+            scale = 1.0 / drawn.sum(axis=1) if normalization == "shape" else factor / size
+            flow = both[:, 0] * scale, both[:, 1] * scale
         return Spectrum(
             edges=edges,
+            flow=flow,
             values=finish(drawn) * factor[:, None],
             nominal=finish.nominal,
             names=names,

@@ -66,6 +66,9 @@ class Spectrum:
         Observable of each axis.
     outside : array, shape (draws,)
         What falls into no bin (under- and overflow together), draw by draw, in units of the yield.
+    flow : pair of arrays, shape (draws,), optional
+        Of one observable: what lies below the first and above the last edge, in the spectrum's normalisation (for a
+        density the content, not divided by a width). ``to_hist`` puts them into the flow bins.
     undefined : array, shape (draws,)
         Events in which the observable does not exist, draw by draw, in units of the yield.
     normalization : {"yield", "shape", "density"}
@@ -99,6 +102,7 @@ class Spectrum:
     names: tuple[str, ...] = ("observable",)
     outside: Array | None = None
     undefined: Array | None = None
+    flow: tuple[Array, Array] | None = None
     normalization: Normalization = "yield"
     method: str = "OmniFold"
     sources: Mapping[str, Callable[[], Array]] = field(default_factory=dict, repr=False, compare=False)
@@ -255,7 +259,7 @@ class Spectrum:
         return Chi2(value, dof, float(stats.chi2.sf(value, dof)))
 
     def to_hist(self) -> hist.Hist:
-        """The point estimate and variances as a ``hist.Hist`` with Weight storage."""
+        """The point estimate and variances as a ``hist.Hist`` with Weight storage, flow bins where they are known."""
         import hist
 
         if len(set(self.names)) != len(self.names):
@@ -267,6 +271,10 @@ class Spectrum:
         view = out.view(flow=False)
         view["value"] = self.nominal.reshape(self.shape)
         view["variance"] = (self.std() ** 2).reshape(self.shape)
+        if self.flow is not None:
+            full = out.view(flow=True)
+            for place, draws in zip((0, -1), self.flow, strict=True):
+                full["value"][place], full["variance"][place] = draws.mean(), draws.var(ddof=1)
         return out
 
     def table(self, truth: ArrayLike | None = None) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import bayesunfold as bu
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Spectrum
 
@@ -100,3 +101,21 @@ def test_draws_have_names():
     assert two.draws.dims == ("draw", "bin_0", "bin_1")
     assert "2" not in two.table().splitlines()[0]
     assert two.to_hist().ndim == 2
+
+
+def test_flow_bins_and_bins_of_two_observables():
+    """Inside and flow bins add up to the yield; bins of two observables are drawn one after another."""
+    toy = bu.datasets.gaussian_toy(400, 600, dimension=2, random_seed=2)
+    unfolder = bu.OmniFold(2, inference="laplace", draws=40, random_seed=1, progressbar=False)
+    result = unfolder.fit(toy.simulation, toy.measurement)
+    name, other = result.simulation.gen_names
+    s = result.spectrum(name, [-1.0, 0.0, 2.0])
+    h = s.to_hist()
+    assert h.sum(flow=True).value == pytest.approx(400, rel=0.02)
+    low = result.spectrum(name, [-100.0, -1.0])
+    assert h.values(flow=True)[0] == pytest.approx(low.values.mean(), rel=0.02)
+    assert s.flow[0] + s.flow[1] == pytest.approx(s.outside, rel=1e-5)
+    shape = result.spectrum(name, [-1.0, 0.0, 2.0], normalization="shape")
+    assert shape.to_hist().sum(flow=True).value == pytest.approx(1, rel=0.02)
+    pair = result.spectrum((name, other), ([-1, 0, 1], [-1, 0, 1, 2]))
+    assert pair.plot().axes[1].get_xlabel() == f"bin of {name} x {other}"

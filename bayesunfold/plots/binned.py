@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from bayesunfold.plots.spectrum import AXIS_TITLES, _one_axis
+from bayesunfold.plots.spectrum import AXIS_TITLES, _axis_title, _one_axis
 from bayesunfold.plots.style import COLORS, figure, steps, style
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
         middle.set_ylim(0.5, 1.5)
         middle.set_ylabel(f"ratio to\n{what}")
         bottom.set_ylabel("pull")
-        bottom.set_xlabel(label or first.names[0])
+        bottom.set_xlabel(label or _axis_title(first))
         bottom.set_xlim(edges[0], edges[-1])
         top.set_ylabel(AXIS_TITLES[first.normalization])
         top.set_ylim(bottom=0.0)

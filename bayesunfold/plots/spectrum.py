@@ -26,10 +26,12 @@ def __dir__() -> list[str]:
 
 
 def _one_axis(spectrum: Spectrum) -> Array:
-    if len(spectrum.edges) != 1:
-        msg = f"this figure draws one observable; the spectrum has {len(spectrum.edges)}. Plot slices of it."
-        raise InputError(msg)
-    return spectrum.edges[0]
+    """Edges to draw against: bin numbers for several observables."""
+    return spectrum.edges[0] if len(spectrum.edges) == 1 else np.arange(spectrum.n_bins + 1.0)
+
+
+def _axis_title(spectrum: Spectrum) -> str:
+    return spectrum.names[0] if len(spectrum.edges) == 1 else f"bin of {' x '.join(spectrum.names)}"
 
 
 def _contents(values: ArrayLike | None, n: int, what: str) -> Array | None:
@@ -55,7 +57,7 @@ def plot_spectrum(
     Parameters
     ----------
     spectrum : Spectrum
-        One observable.
+        Bins of several observables stand one after another.
     truth, generator, data : array, shape (bins,), optional
         Contents to draw beside it, in the same normalisation.
     label : str, optional
@@ -98,7 +100,7 @@ def plot_spectrum(
         reach = np.nanmax(np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)], initial=0.05)
         bottom.set_ylim(1 - min(1.0, 1.3 * reach), 1 + min(1.5, 1.3 * reach))
         bottom.set_ylabel("ratio to\nunfolded")
-        bottom.set_xlabel(label or spectrum.names[0])
+        bottom.set_xlabel(label or _axis_title(spectrum))
         bottom.set_xlim(edges[0], edges[-1])
         top.set_ylabel(AXIS_TITLES[spectrum.normalization])
         top.set_ylim(bottom=0.0)
@@ -142,7 +144,7 @@ def plot_sources(spectrum: Spectrum, label: str | None = None) -> Figure:
         steps(ax, edges, 100 * total / safe, color="black", lw=1.4, label="total")
         ax.set_xlim(edges[0], edges[-1])
         ax.set_ylim(bottom=0.0)
-        ax.set_xlabel(label or spectrum.names[0])
+        ax.set_xlabel(label or _axis_title(spectrum))
         ax.set_ylabel("uncertainty [%], stacked in squares")
         ax.legend()
     return fig
