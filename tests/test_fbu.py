@@ -66,6 +66,7 @@ def test_background_and_systematic_are_nuisance_parameters():
     assert fit.spectrum.mean()[0] < plain.mean()[0] - 100
     assert fit.spectrum.std()[0] > 2 * plain.std()[0]
     assert {"posterior", "sample_stats", "posterior_predictive", "observed_data"} <= set(fit.tree.children)
+    assert fit.tree["posterior"]["background_level"].sel(background_level_name="top").ndim == 2
     assert fit.tree["posterior_predictive"]["counts"].mean(("chain", "draw")).values == pytest.approx(data, rel=0.05)
 
 

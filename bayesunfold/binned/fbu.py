@@ -212,8 +212,7 @@ class FBU:
         groups = xr.DataTree.from_dict(
             {
                 "posterior": xr.Dataset(
-                    {"truth": (("chain", "draw", "bin"), ratio * inputs.scaled)}
-                    | {str(k): v for k, v in tree["posterior"].data_vars.items() if k not in ("truth", "expected")}
+                    {"truth": (("chain", "draw", "bin"), ratio * inputs.scaled)} | self._named(tree["posterior"])
                 ),
                 "sample_stats": tree["sample_stats"].to_dataset(),
                 "observed_data": xr.Dataset({"counts": ("reco_bin", inputs.counts)}),
@@ -223,6 +222,20 @@ class FBU:
         if predictive:
             groups["posterior_predictive"] = xr.DataTree(self._predictive(tree))
         return FBUFit(spectrum, groups, model)
+
+    def _named(self, posterior: Any) -> dict[str, Any]:
+        """Draws of everything but spectra, nuisance parameters with their names."""
+        names = {"systematic": list(self.systematics), "background_level": list(self.backgrounds)}
+        out: dict[str, Any] = {}
+        for key, values in posterior.data_vars.items():
+            name = str(key)
+            if name in names:
+                axis = f"{name}_name"
+                out[name] = (("chain", "draw", axis), np.asarray(values))
+                out[axis] = (axis, names[name])
+            elif name not in ("truth", "expected"):
+                out[name] = values
+        return out
 
     def _predictive(self, tree: xr.DataTree) -> xr.Dataset:
         """Poisson counts drawn around each draw's expectation."""
@@ -404,7 +417,7 @@ def _build(inputs: _Inputs) -> pm.Model:
         response = _response(inputs)
         if len(inputs.effects):
             effects = pm.Data("effects", inputs.effects)
-            pull = pm.Normal("systematic", 0.0, 1.0, shape=len(inputs.effects))
+            pull = pm.Normal("systematic", 0.0, 1.0, shape=len(inputs.effects))  # named in the result
             response = response * pt.exp(pt.tensordot(pull, pt.log1p(effects), axes=1))
         expected = pt.dot(response, truth) / (1 - fakes)
         if len(inputs.background):
