@@ -87,6 +87,8 @@ def to_datatree(result: UnfoldingResult, bins: Mapping[str, ArrayLike] | None = 
     constant["probe_gen"] = probes
     likelihood, observed, log_ratio = _likelihood(result, chains)
     posterior["log_ratio"] = log_ratio
+    # numbered, so that ArviZ can select some of them
+    posterior = posterior.assign_coords({dim: np.arange(posterior.sizes[dim]) for dim in ("probe", "probe_data")})
     tree = {
         "posterior": posterior,
         "sample_stats": _sample_stats(result, chains),
