@@ -10,7 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold.errors import InputError, InputTypeError
 
-__all__ = ["as_features", "as_flag", "as_weight", "check_bins", "check_count", "check_names", "effective_size"]
+__all__ = [
+    "as_features",
+    "as_flag",
+    "as_weight",
+    "check_bins",
+    "check_count",
+    "check_names",
+    "effective_size",
+    "uncovered_share",
+]
 
 Array = NDArray[np.floating]
 
@@ -177,3 +186,19 @@ def effective_size(weight: Array) -> float:
     """
     squares = float(np.sum(weight**2))
     return float(np.sum(weight)) ** 2 / squares if squares > 0 else 0.0
+
+
+def uncovered_share(values: Array, by: Array) -> float:
+    """Share of ``values`` where the other sample has nothing; NaN is left out.
+
+    ``values`` are cut into at most fifty bins of equal population, with thirty events a bin in both samples so that
+    an empty one is no fluctuation; those in bins without an event of the other sample count.
+    """
+    exists, other = values[np.isfinite(values)], by[np.isfinite(by)]
+    if len(exists) == 0:
+        return 0.0
+    n_bins = max(1, min(50, len(exists) // 30, len(other) // 30))
+    edges = np.unique(np.quantile(exists, np.linspace(0, 1, n_bins + 1)))
+    edges = np.append(edges[:-1] if len(edges) > 1 else edges, np.nextafter(edges[-1], np.inf))
+    there, covered = np.histogram(exists, edges)[0], np.histogram(other, edges)[0]
+    return float(there[covered == 0].sum() / len(values))

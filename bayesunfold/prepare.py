@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._validate import SOURCES, effective_size
+from bayesunfold._validate import SOURCES, effective_size, uncovered_share
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.standardize import Standardizer
@@ -185,26 +185,12 @@ def _rows(scale: Standardizer, values: Array, passing: NDArray[np.bool_]) -> Arr
 def outside_range(simulation: Simulation, data: Data) -> tuple[Array, Array, Array]:
     """Share of the data where the simulation has no events, and its detector-level range, per feature.
 
-    Each feature's data are cut into at most fifty bins of equal population; data in bins without a simulated event
-    count.
+    See :func:`bayesunfold._validate.uncovered_share`.
     """
     reco = simulation.reco[simulation.pass_reco]
     low, high = np.nanmin(reco, axis=0), np.nanmax(reco, axis=0)
-    outside = np.zeros(reco.shape[1])
-    for j in range(reco.shape[1]):
-        values = data.features[np.isfinite(data.features[:, j]), j]
-        if len(values) == 0:
-            continue
-        # thirty events a bin in both samples, so that an empty one is no fluctuation
-        n_bins = max(1, min(50, len(values) // 30, len(reco) // 30))
-        edges = np.unique(np.quantile(values, np.linspace(0, 1, n_bins + 1)))
-        edges[-1] = np.nextafter(edges[-1], np.inf)
-        if len(edges) == 1:
-            edges = np.array([values[0], np.nextafter(values[0], np.inf)])
-        there = np.histogram(values, edges)[0]
-        simulated = np.histogram(reco[np.isfinite(reco[:, j]), j], edges)[0]
-        outside[j] = there[simulated == 0].sum() / len(data.features)
-    return outside, low, high
+    shares = [uncovered_share(data.features[:, j], reco[:, j]) for j in range(reco.shape[1])]
+    return np.array(shares), low, high
 
 
 def warn_without_overlap(simulation: Simulation, data: Data) -> None:

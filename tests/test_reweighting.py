@@ -387,7 +387,7 @@ def test_bad_input(call, message):
 
 def test_small_overlap_warns():
     rng = np.random.default_rng(12)
-    with pytest.warns(WeightWarning, match="overlap little"):
+    with pytest.warns(WeightWarning, match="overlap little"), pytest.warns(OverlapWarning, match="no weights can"):
         bu.Reweighter("analytic", densities=(stats.norm(0, 1), stats.norm(4, 1)), draws=2).fit(
             rng.normal(0, 1, 3000), rng.normal(4, 1, 3000)
         )
@@ -444,3 +444,13 @@ def test_smooth_truncation(samples):
     bounded = w / (1 + w / 1.5)
     assert t == pytest.approx(bounded / bounded.mean())
     assert cut.report_["effective size after clip, temper and truncate"] > cut.report_["effective size"]
+
+
+def test_a_gap_of_the_source_under_the_target_warns():
+    rng = np.random.default_rng(31)
+    source = np.r_[rng.normal(0, 0.5, 1000), rng.normal(10, 0.5, 1000)]
+    target = np.r_[rng.normal(0, 0.5, 1500), rng.normal(5, 0.5, 500)]
+    with pytest.warns(
+        OverlapWarning, match=r"2[3-6]\.\d % of the target lie where the source has no events in feature 0"
+    ):
+        bu.Reweighter("binned", draws=2).fit(source, target)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_weight, check_count, check_positive, effective_size
-from bayesunfold.errors import BayesUnfoldError, InputError, WeightWarning
+from bayesunfold._validate import as_weight, check_count, check_positive, effective_size, uncovered_share
+from bayesunfold.errors import BayesUnfoldError, InputError, OverlapWarning, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_events, read_pair
 from bayesunfold.reweighting.calibration import METHODS, Calibrator
 from bayesunfold.reweighting.ratios import (
@@ -26,6 +26,8 @@ __all__ = ["Reweighter"]
 
 Array = NDArray[np.floating]
 
+LARGEST_UNCOVERED = 0.05
+"""Share of the target without source events above which one is warned."""
 LEAST_SIZE = 0.02
 """Part of the effective size below which the overlap is called small."""
 
@@ -156,11 +158,14 @@ class Reweighter:
 
         Warns
         -----
+        OverlapWarning
+            If more than 5 % of the target lie where the source has no events.
         WeightWarning
             If little of the source's effective size is left.
         """
         a, b, wa, wb, self._names = read_pair(source, target, source_weight, target_weight)
         self._n_features = a.shape[1]
+        _warn_without_overlap(a, b, self._names)
         rng = np.random.default_rng(self.random_state)
         self._calibrator: Calibrator | None = None
         with block_threads():
@@ -330,6 +335,18 @@ class Reweighter:
             before, after = effective_size(w[rows]), effective_size((w * factor)[rows])
             out[label.item()] = {"before": before, "after": after, "share left": after / before if before else 0.0}
         return out
+
+
+def _warn_without_overlap(a: Array, b: Array, names: tuple[str, ...] | None) -> None:
+    """Warn, naming the feature, of target events where the source has none: no weight can make them."""
+    for j in range(a.shape[1]):
+        share = uncovered_share(b[:, j], a[:, j])
+        if share > LARGEST_UNCOVERED:
+            msg = (
+                f"{100 * share:.1f} % of the target lie where the source has no events in "
+                f"{names[j] if names else f'feature {j}'}; no weights can make them. Cut both to the common region."
+            )
+            warnings.warn(msg, OverlapWarning, stacklevel=3)
 
 
 def _check_finite(log_ratio: Array, where: str, *, allow_zero: bool = False) -> None:
