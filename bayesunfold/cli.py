@@ -175,7 +175,9 @@ def _coverage(args: argparse.Namespace) -> None:
     if args.save:
         print(f"written: {study.save(args.save)}")
     if args.plot:
-        study.plot().savefig(args.plot)
+        from bayesunfold.checkpoint import atomic_write
+
+        atomic_write(args.plot, study.plot().savefig)
         print(f"written: {args.plot}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bayesunfold.checkpoint import atomic_write
 from bayesunfold.datasets import gaussian_toy
 from bayesunfold.errors import InputError
 from bayesunfold.omnifold import OmniFold
@@ -54,7 +55,7 @@ def run_demo(out: Path, *, n_data: int = 1000, n_simulation: int = 1000, random_
         "history.png": result.plot_history(),
     }
     for name, figure in figures.items():
-        figure.savefig(out / name)
+        atomic_write(out / name, figure.savefig)
     result.save(out / "unfolded.nc")
     lower, upper = spectrum.interval(0.68)
     inside = int(((lower <= truth) & (truth <= upper)).sum())

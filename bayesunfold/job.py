@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bayesunfold.checkpoint import atomic_write
 from bayesunfold.errors import InputError
 from bayesunfold.io import write_hepdata, write_publication, write_root
 from bayesunfold.io.config import Job
@@ -56,17 +57,20 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
     spectra = _spectra(job, result)
     for name, spectrum in spectra.items():
         path = folder / f"{name}.png"
-        spectrum.plot().savefig(path)
+        atomic_write(path, spectrum.plot().savefig)
         written.append(path)
     bins = {s["observable"]: s["bins"] for s in job.settings["spectrum"]}
+    units = {s["observable"]: s["unit"] for s in job.settings["spectrum"] if "unit" in s}
     if output.get("report", True):
         written.append(result.report(folder / "report.html", bins))
     if output.get("publication", False):
-        written.append(write_publication(result, folder / "publication", recommended_bins=bins))
+        words = {k: output[k] for k in ("generator", "event_selection", "reference") if k in output}
+        path = write_publication(result, folder / "publication", units=units, recommended_bins=bins, description=words)
+        written.append(path)
     if output.get("root", False):
         written.append(write_root(folder / "spectra.root", spectra))
     if output.get("hepdata", False):
-        written.append(write_hepdata(folder / "hepdata", spectra))
+        written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.get("abstract", ""), units=units))
     return written
 
 

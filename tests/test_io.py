@@ -274,3 +274,13 @@ def test_the_quick_start_runs(tmp_path, capsys):
     assert made >= {"report.html", "unfolded.nc", "pt.png", "m.png", "spectra.root", "hepdata", "publication"}
     spectrum = bu.load(tmp_path / "measurement" / "unfolded.nc").spectrum("pt", [30, 50, 100])
     assert {"top", "energy scale"} <= set(spectrum.by_source())
+    assert "units: GeV" in (tmp_path / "measurement" / "hepdata" / "pt.yaml").read_text()
+    assert "Jet transverse" in (tmp_path / "measurement" / "hepdata" / "submission.yaml").read_text()
+    assert "the generator and its tune" in (tmp_path / "measurement" / "publication" / "metadata.yaml").read_text()
+
+
+def test_names_in_backticks(tmp_path):
+    pq.write_table(pa.table({"jet.pt": PT, "jet.all": JETS}), tmp_path / "x.parquet")
+    read = bu.io.read_columns(tmp_path / "x.parquet", ["`jet.pt` / 10", "`jet.all`[0]"], selection="`jet.pt` > 15")
+    assert read["`jet.pt` / 10"].tolist() == [3.0, 5.0, 2.0]
+    assert read["`jet.all`[0]"][0] == 3.0

@@ -83,6 +83,7 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "normalization": (TEXT, '"yield", "shape" or "density"'),
         "luminosity": (NUMBER, "divides the spectrum"),
         "luminosity_uncertainty": (NUMBER, "relative"),
+        "unit": (TEXT, "of the observable, for what is published"),
     },
     "coverage": {
         "toys": (WHOLE, "pseudo-experiments"),
@@ -96,6 +97,10 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "publication": (FLAG, "write events.parquet and metadata.yaml"),
         "root": (FLAG, "write spectra as ROOT histograms"),
         "hepdata": (FLAG, "write a HEPData submission"),
+        "abstract": (TEXT, "of the HEPData submission"),
+        "generator": (TEXT, "generator and tune, for the metadata of the publication"),
+        "event_selection": (TEXT, "the particle-level selection in words, likewise"),
+        "reference": (TEXT, "arXiv number or DOI, likewise"),
     },
 }
 MANY = ("background", "systematic", "spectrum")

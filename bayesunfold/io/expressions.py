@@ -63,13 +63,31 @@ def _parse(expression: str) -> ast.expr:
         raise InputError(msg) from None
 
 
+QUOTED = "_quoted_"
+
+
+def _quoted(match: re.Match[str]) -> str:
+    """An identifier that stands for a name in backticks."""
+    return QUOTED + match[1].encode().hex()
+
+
+def _name(node: ast.Name) -> str:
+    """The column that an identifier means."""
+    if not node.id.startswith(QUOTED):
+        return node.id
+    return bytes.fromhex(node.id.removeprefix(QUOTED)).decode()
+
+
 def _with_python_precedence(expression: str) -> str:
-    """``&`` and ``|`` bind weaker than comparisons, as physicists write them."""
+    """``&`` and ``|`` bind weaker than comparisons, as physicists write them; names may stand in backticks."""
+    expression = re.sub("`([^`]+)`", _quoted, expression)
     return re.sub(r"\|+", " or ", re.sub(r"&+", " and ", expression))
 
 
 def columns_of(expression: str) -> list[str]:
     """Columns that an expression needs; ``name[2]`` is the third entry of a jagged column.
+
+    A name that is no identifier (``jet.pt`` of a nested branch) stands in backticks.
 
     Examples
     --------
@@ -83,7 +101,7 @@ def columns_of(expression: str) -> list[str]:
             found.append(_indexed(node, expression))
             return
         if isinstance(node, ast.Name) and node.id not in FUNCTIONS:
-            found.append(node.id)
+            found.append(_name(node))
         for child in ast.iter_child_nodes(node):
             visit(child)
 
@@ -98,7 +116,7 @@ def _indexed(node: ast.Subscript, expression: str) -> str:
         and isinstance(node.slice.value, int)
         and node.slice.value >= 0
     ):
-        return f"{node.value.id}[{node.slice.value}]"
+        return f"{_name(node.value)}[{node.slice.value}]"
     msg = f"{expression!r}: only name[number] picks an entry of a column."
     raise InputError(msg)
 
@@ -124,10 +142,11 @@ def evaluate(expression: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[An
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             return node.value
         if isinstance(node, ast.Name):
-            if node.id not in columns:
-                msg = f"{expression!r} needs the column {node.id!r}; there are {', '.join(columns)}."
+            name = _name(node)
+            if name not in columns:
+                msg = f"{expression!r} needs the column {name!r}; there are {', '.join(columns)}."
                 raise InputError(msg)
-            return _numeric(columns[node.id], node.id, expression)
+            return _numeric(columns[name], name, expression)
         if isinstance(node, ast.Subscript):
             return columns[_indexed(node, expression)]
         if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
