@@ -90,7 +90,6 @@ class Explorer:
             control.param.watch(lambda _: self.update(), "value_throttled")
         for control in (self.edges, self.normalization):
             control.param.watch(lambda _: self.update(), "value")
-        self.update()
 
     def _set_range(self, name: str) -> None:
         """Range of the slider for another observable."""
@@ -98,8 +97,10 @@ class Explorer:
         low, high = float(edges[0]), float(edges[-1])
         margin = 0.25 * (high - low)
         self.range.param.update(start=low - margin, end=high + margin, value=(low, high), step=(high - low) / 200)
-        self.edges.value = ""
-        self.update()
+        if self.edges.value:
+            self.edges.value = ""  # whose watcher updates
+        else:
+            self.update()
 
     def chosen_edges(self) -> Array:
         """Bin edges that the controls ask for."""

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, check_finite, check_positive, effective_size
+from bayesunfold._validate import as_features, check_finite, effective_size
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
@@ -21,6 +21,7 @@ from bayesunfold.inference.linearized import linearize_step1, step1_events
 from bayesunfold.loop import Iteration
 from bayesunfold.members import Members
 from bayesunfold.mlp import forward
+from bayesunfold.normalization import EXTRA, Finish, read_luminosity
 from bayesunfold.propagation import Stage
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 
@@ -230,7 +231,7 @@ class UnfoldingResult:
         if normalization not in ("yield", "shape", "density"):
             msg = f"normalization is {normalization!r}; it must be 'yield', 'shape' or 'density'."
             raise InputError(msg)
-        size, uncertainty = _luminosity(luminosity, normalization)
+        size, uncertainty = read_luminosity(luminosity, normalization)
         if centre not in ("nominal", "draws"):
             msg = f"centre is {centre!r}; it must be 'nominal' or 'draws'."
             raise InputError(msg)
@@ -241,37 +242,37 @@ class UnfoldingResult:
         index = bin_index(values, edges, rows)
         n_bins = int(np.prod([len(e) - 1 for e in edges]))
         missing = rows & np.any([np.isnan(v) for v in values], axis=0)
-        # two more groups: outside the bins, and undefined
-        groups = np.where(index >= 0, index, np.where(missing, n_bins + 1, np.where(rows, n_bins, -1)))
+        # three more groups: below the bins of one observable, elsewhere outside, and undefined
+        n_groups = n_bins + EXTRA
+        groups = np.where(index >= 0, index, np.where(missing, n_bins + 2, np.where(rows, n_bins + 1, -1)))
+        if len(edges) == 1:
+            groups = np.where(rows & (values[0] < edges[0][0]), n_bins, groups)
         weight = self.nominal if level == "gen" else self.nominal_reco
-        finish = _Finish(project(groups, weight, n_bins + 2), edges, normalization, centre, size)
+        finish = Finish(project(groups, weight, n_groups), edges, normalization, centre, size)
 
         def make(source: str) -> Callable[[], Array]:
-            return lambda: finish(self.members.accumulate(groups, n_bins + 2, source, reco=level == "reco"))
+            return lambda: finish(self.members.accumulate(groups, n_groups, source, reco=level == "reco"))
 
-        drawn = self.members.accumulate(groups, n_bins + 2, reco=level == "reco")
+        drawn = self.members.accumulate(groups, n_groups, reco=level == "reco")
         sources = {name: make(name) for name in self.members.sources}
         factor = 1.0 / (1.0 + uncertainty * self._luminosity_pulls())
         if uncertainty > 0:
             sources["luminosity"] = lambda: np.outer(factor, finish.nominal)
         bias = None
         if self.closure_weights is not None and level == "gen":
-            bias = finish.nominal_of(project(groups, self.closure_weights, n_bins + 2)) - finish.nominal
+            bias = finish.nominal_of(project(groups, self.closure_weights, n_groups)) - finish.nominal
         flow = None
         if len(edges) == 1:
-            below = rows & (values[0] < edges[0][0])
-            under = self.members.accumulate(np.where(below, 0, -1), 1, reco=level == "reco")[:, 0]
-            both = np.column_stack([under, drawn[:, n_bins] - under])
             scale = 1.0 / drawn.sum(axis=1) if normalization == "shape" else factor / size
-            flow = both[:, 0] * scale, both[:, 1] * scale
+            flow = drawn[:, n_bins] * scale, drawn[:, n_bins + 1] * scale
         return Spectrum(
             edges=edges,
             flow=flow,
             values=finish(drawn) * factor[:, None],
             nominal=finish.nominal,
             names=names,
-            outside=drawn[:, n_bins],
-            undefined=drawn[:, n_bins + 1],
+            outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
+            undefined=drawn[:, n_bins + 2],
             normalization=normalization,
             sources=sources,
             bias=bias,
@@ -471,49 +472,3 @@ class UnfoldingResult:
         from bayesunfold.storage import save
 
         return save(self, Path(path))
-
-
-class _Finish:
-    """Turns summed weights, with outside and undefined in the last columns, into a spectrum's numbers."""
-
-    def __init__(
-        self, nominal: Array, edges: tuple[Array, ...], normalization: Normalization, centre: str, luminosity: float
-    ) -> None:
-        self.normalization, self.centre, self.luminosity = normalization, centre, luminosity
-        volume = np.ones(1)
-        for edge in edges:
-            volume = np.multiply.outer(volume, np.diff(edge)).ravel()
-        self.volume = volume
-        self.nominal = self.nominal_of(nominal)
-
-    def nominal_of(self, sums: Array) -> Array:
-        """One spectrum, in the normalisation asked for."""
-        return self._scale(sums[None])[0]
-
-    def _scale(self, sums: Array) -> Array:
-        inside = sums[:, :-2]
-        if self.normalization == "shape":
-            return inside / sums.sum(axis=1, keepdims=True)
-        return (inside / self.volume if self.normalization == "density" else inside) / self.luminosity
-
-    def __call__(self, sums: Array) -> Array:
-        drawn = self._scale(sums)
-        return drawn - drawn.mean(axis=0) + self.nominal if self.centre == "nominal" else drawn
-
-
-def _luminosity(luminosity: float | tuple[float, float] | None, normalization: str) -> tuple[float, float]:
-    """Size and relative uncertainty."""
-    if luminosity is None:
-        return 1.0, 0.0
-    if normalization == "shape":
-        msg = "a shape has no luminosity; use normalization='yield' or 'density'."
-        raise InputError(msg)
-    if isinstance(luminosity, tuple | list) and len(luminosity) != 2:
-        msg = f"luminosity is {luminosity!r}; give a number, or a pair of it and its relative uncertainty."
-        raise InputError(msg)
-    size, uncertainty = luminosity if isinstance(luminosity, tuple | list) else (luminosity, 0.0)
-    check_positive(size, "luminosity")
-    if not 0 <= uncertainty < 0.5:
-        msg = f"the luminosity's relative uncertainty is {uncertainty!r}; it must lie in [0, 0.5), 0.02 is 2 %."
-        raise InputError(msg)
-    return float(size), float(uncertainty)

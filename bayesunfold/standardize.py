@@ -107,7 +107,7 @@ class Standardizer:
 
     def __call__(self, values: Array) -> Array:
         """Standardised features, float32, shape (n, n_outputs)."""
-        z = _power((values - self.centre) / self.scale, self.power) - self.mean
+        z = self.each(values) - self.mean
         marked = self.undefined > 0
         if not marked.any():
             return (z @ self.mixing).astype(np.float32)

@@ -20,10 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from bayesunfold._validate import check_count, check_positive
-from bayesunfold.binned._counts import as_counts
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import ConvergenceWarning, InputError
-from bayesunfold.inference.draws import quiet_pymc
+from bayesunfold.inference.draws import quiet_nutpie
 from bayesunfold.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -183,10 +182,7 @@ class FBU:
 
         start = time.perf_counter()
         inputs = self._inputs(response, data)
-        with threadpool_limits(limits=1, user_api="blas"), quiet_pymc(), warnings.catch_warnings():
-            # nutpie's wrappers say each time that numba cannot cache them (pymc-devs/nutpie#334)
-            warnings.filterwarnings("ignore", message="Cannot cache compiled function")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
+        with threadpool_limits(limits=1, user_api="blas"), quiet_nutpie():
             compiled = _compiled(inputs.shape()).with_data(**inputs.swapped())
             tree = nutpie.sample(
                 compiled,
@@ -249,7 +245,7 @@ class FBU:
         if len(fraction):
             msg = f"data counts in bins {fraction.tolist()} are not whole numbers; FBU's likelihood is Poisson."
             raise InputError(msg)
-        background, widths = _backgrounds(self.backgrounds, response.n_reco)
+        background, widths = _backgrounds(self.backgrounds, response)
         if len(background) and np.all(background.sum(axis=0) > values):
             msg = "the backgrounds exceed the data in every bin; check their normalisation."
             raise InputError(msg)
@@ -348,11 +344,11 @@ def _cells(
     )
 
 
-def _backgrounds(backgrounds: Mapping[str, BinnedBackground], n_reco: int) -> tuple[Array, Array]:
-    counts = np.zeros((len(backgrounds), n_reco))
+def _backgrounds(backgrounds: Mapping[str, BinnedBackground], response: ResponseMatrix) -> tuple[Array, Array]:
+    counts = np.zeros((len(backgrounds), response.n_reco))
     widths = np.zeros(len(backgrounds))
     for k, (name, background) in enumerate(backgrounds.items()):
-        counts[k], _ = as_counts(background.counts, n_reco, f"background {name!r}")
+        counts[k], _ = response.counts(background.counts, f"background {name!r}")
         if not 0 <= background.relative_uncertainty < np.inf:
             msg = f"background {name!r} has relative uncertainty {background.relative_uncertainty!r}; it must be >= 0."
             raise InputError(msg)

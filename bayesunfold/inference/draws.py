@@ -227,6 +227,15 @@ def quiet_pymc() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextmanager
+def quiet_nutpie() -> Iterator[None]:
+    """As :func:`quiet_pymc`, without the warning that numba cannot cache nutpie's wrappers (pymc-devs/nutpie#334)."""
+    with quiet_pymc(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Cannot cache compiled function")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
 class _CompiledADVI:
     """A mean-field ADVI step compiled once; data and starting point are swapped."""
 
@@ -279,10 +288,7 @@ def _compiled_advi(n_directions: int, corrected: bool) -> _CompiledADVI:
 def _compiled_nuts(n_directions: int, corrected: bool) -> Any:
     import nutpie
 
-    with warnings.catch_warnings():
-        # numba cannot cache nutpie's wrappers on disk; it says so each time (pymc-devs/nutpie#334)
-        warnings.filterwarnings("ignore", message="Cannot cache compiled function")
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+    with quiet_nutpie():
         return nutpie.compile_pymc_model(_dummy(n_directions, corrected).model(), freeze_model=False)
 
 

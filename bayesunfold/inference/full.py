@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.errors import UnreliableDrawsWarning
-from bayesunfold.inference.draws import ADVI_PARTICLES, CHAINS, TUNE, Draws, LinearizedPosterior, quiet_pymc
+from bayesunfold.inference.draws import (
+    ADVI_PARTICLES,
+    CHAINS,
+    TUNE,
+    Draws,
+    LinearizedPosterior,
+    quiet_nutpie,
+    quiet_pymc,
+)
 from bayesunfold.mlp import Layout, forward
 
 __all__ = ["sample_full_network"]
@@ -102,9 +110,7 @@ def _advi(model: Any, draws: int, seed: int) -> tuple[Any, Array, int, dict[str,
 def _nuts(model: Any, draws: int, seed: int) -> tuple[Any, Array, int, dict[str, Array]]:
     import nutpie
 
-    with warnings.catch_warnings(), quiet_pymc():
-        warnings.filterwarnings("ignore", message="Cannot cache compiled function")
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+    with quiet_nutpie():
         compiled = nutpie.compile_pymc_model(model, freeze_model=False)
         tree = nutpie.sample(
             compiled, draws=-(-draws // CHAINS), tune=TUNE, chains=CHAINS, cores=1, seed=seed, progress_bar=False

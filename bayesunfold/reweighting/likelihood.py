@@ -456,13 +456,10 @@ class LikelihoodRatio:
         """
         import nutpie
 
-        from bayesunfold.inference.draws import quiet_pymc
+        from bayesunfold.inference.draws import quiet_nutpie
 
         model = self.model(data, log_prior, expected)
-        with threadpool_limits(limits=1, user_api="blas"), quiet_pymc(), warnings.catch_warnings():
-            # nutpie's wrappers say each time that numba cannot cache them (pymc-devs/nutpie#334)
-            warnings.filterwarnings("ignore", message="Cannot cache compiled function")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
+        with threadpool_limits(limits=1, user_api="blas"), quiet_nutpie():
             return nutpie.sample(
                 nutpie.compile_pymc_model(model),
                 draws=draws,

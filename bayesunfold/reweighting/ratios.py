@@ -219,12 +219,11 @@ class ClassifierRatio:
         n_folds = int(fold.max()) + 1
         keys = event_hash(x)
         order = np.argsort(keys, kind="stable")
-        self._keys, places, counts = np.unique(keys[order], return_index=True, return_counts=True)
+        self._keys, places = np.unique(keys[order], return_index=True)
         ordered = fold[order]
-        total = np.add.reduceat(ordered, places)
-        highest = np.maximum.reduceat(ordered, places)
+        lowest, highest = np.minimum.reduceat(ordered, places), np.maximum.reduceat(ordered, places)
         # features that occur in several folds: every classifier has seen them
-        self._fold = np.where(total == highest * counts, highest, -1)
+        self._fold = np.where(lowest == highest, highest, -1)
         self.models: list[Any] = []
         self.draws = draws
         self._replicas: list[list[Any]] = []

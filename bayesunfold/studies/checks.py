@@ -37,7 +37,7 @@ def estimate_bias(result: UnfoldingResult, *, warn: bool = True) -> UnfoldingRes
     rows = events.pass_reco
     weight = (events.weight * m.weights.push)[rows]
     pseudo = events.with_data(events.reco[rows], weight * (m.signal_yield / weight.sum()))
-    closed = _retrain(result, pseudo)
+    closed = retrain(result, pseudo)
     checked = replace(result, closure_weights=_normalised(closed, events, m.signal_yield))
     if warn:
         _warn_if_large(checked)
@@ -59,7 +59,7 @@ def prior_dependence(result: UnfoldingResult, factor: ArrayLike | Callable[[Arra
     both = events.both
     weight = events.weight * values
     other = replace(events, weight=weight * (both.sum() / weight[both].sum()))
-    new = _normalised(_retrain(result, other), other, result.members.signal_yield)
+    new = _normalised(retrain(result, other), other, result.members.signal_yield)
     widths, old_sums, new_sums = _reference(result, new)
     return {
         name: np.divide(b - a, w, out=np.zeros_like(w), where=w > 0)
@@ -67,7 +67,7 @@ def prior_dependence(result: UnfoldingResult, factor: ArrayLike | Callable[[Arra
     }
 
 
-def _retrain(result: UnfoldingResult, events: Prepared) -> Weights:
+def retrain(result: UnfoldingResult, events: Prepared) -> Weights:
     """The point estimate on other events, with the settings, seed and iterations of the result."""
     c = result.configuration
     settings = OmniFold(

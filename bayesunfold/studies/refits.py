@@ -17,9 +17,7 @@ from bayesunfold._validate import check_bins, check_count, check_positive
 from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.fluctuations import Sample
-from bayesunfold.network import Network
-from bayesunfold.omnifold import OmniFold
-from bayesunfold.run import train_point_estimate
+from bayesunfold.studies.checks import retrain
 from bayesunfold.threads import block_threads
 
 if TYPE_CHECKING:
@@ -143,16 +141,8 @@ def compare_with_refits(
 
 def _refitted(result: UnfoldingResult, observable: str, edges: Array, refits: int, size: float) -> Iterator[Array]:
     """Shapes after training on the events with each member's weights."""
-    m, c = result.members, result.configuration
-    events = m.events
+    m, events = result.members, result.members.events
     index = bin_index([result.simulation.gen_column(observable)], [edges], result.simulation.pass_gen)
-    settings = OmniFold(
-        len(result.iterations),
-        Network(**c["network"]),
-        efficiency=c["efficiency"],
-        restarts=c["restarts"],
-        progressbar=False,
-    )
     both = events.both
     for s in range(refits):
         weight = events.weight * (1.0 + size * _fluctuation(m.samples.simulation, s))
@@ -163,10 +153,7 @@ def _refitted(result: UnfoldingResult, observable: str, edges: Array, refits: in
             sizing=events.weight,
             data_weight=data_weight * (events.data_weight.sum() / data_weight.sum()),
         )
-        push = train_point_estimate(
-            settings, changed, len(result.iterations), int(c["random_seed"]), result.iterations
-        ).push
-        total = weight * push
+        total = weight * retrain(result, changed).push
         yield project(index, total, len(edges) - 1) / total[events.pass_gen].sum()
 
 

@@ -1,0 +1,68 @@
+"""From sums of weights to the numbers of a spectrum: yields, shapes, densities, cross sections."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._validate import check_positive
+from bayesunfold.errors import InputError
+from bayesunfold.spectrum import Normalization
+
+__all__ = ["EXTRA", "Finish", "read_luminosity"]
+
+Array = NDArray[np.floating]
+
+EXTRA = 3
+"""Columns after those of the bins: below them, elsewhere outside, undefined."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class Finish:
+    """Turns summed weights, with ``EXTRA`` columns of what is in no bin at the end, into a spectrum's numbers."""
+
+    def __init__(
+        self, nominal: Array, edges: tuple[Array, ...], normalization: Normalization, centre: str, luminosity: float
+    ) -> None:
+        self.normalization, self.centre, self.luminosity = normalization, centre, luminosity
+        volume = np.ones(1)
+        for edge in edges:
+            volume = np.multiply.outer(volume, np.diff(edge)).ravel()
+        self.volume = volume
+        self.nominal = self.nominal_of(nominal)
+
+    def nominal_of(self, sums: Array) -> Array:
+        """One spectrum, in the normalisation asked for."""
+        return self._scale(sums[None])[0]
+
+    def _scale(self, sums: Array) -> Array:
+        inside = sums[:, :-EXTRA]
+        if self.normalization == "shape":
+            return inside / sums.sum(axis=1, keepdims=True)
+        return (inside / self.volume if self.normalization == "density" else inside) / self.luminosity
+
+    def __call__(self, sums: Array) -> Array:
+        """Draws of the spectrum from sums of shape (draws, bins + EXTRA)."""
+        drawn = self._scale(sums)
+        return drawn - drawn.mean(axis=0) + self.nominal if self.centre == "nominal" else drawn
+
+
+def read_luminosity(luminosity: float | tuple[float, float] | None, normalization: str) -> tuple[float, float]:
+    """Size and relative uncertainty."""
+    if luminosity is None:
+        return 1.0, 0.0
+    if normalization == "shape":
+        msg = "a shape has no luminosity; use normalization='yield' or 'density'."
+        raise InputError(msg)
+    if isinstance(luminosity, tuple | list) and len(luminosity) != 2:
+        msg = f"luminosity is {luminosity!r}; give a number, or a pair of it and its relative uncertainty."
+        raise InputError(msg)
+    size, uncertainty = luminosity if isinstance(luminosity, tuple | list) else (luminosity, 0.0)
+    check_positive(size, "luminosity")
+    if not 0 <= uncertainty < 0.5:
+        msg = f"the luminosity's relative uncertainty is {uncertainty!r}; it must lie in [0, 0.5), 0.02 is 2 %."
+        raise InputError(msg)
+    return float(size), float(uncertainty)
