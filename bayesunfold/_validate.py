@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,41 @@ def __dir__() -> list[str]:
     return __all__
 
 
+def _columns(values: Any, what: str) -> tuple[Any, tuple[str, ...] | None]:
+    """Values as an array, and the column names of a frame, a series, a dict of columns or a structured array."""
+    if isinstance(values, np.ndarray) and values.dtype.names is not None:
+        values = {name: values[name] for name in values.dtype.names}
+    if isinstance(values, Mapping):
+        return _stack(values, what), tuple(str(name) for name in values)
+    names = _frame_columns(values)
+    return (values if names is None else values.to_numpy()), names
+
+
+def _stack(columns: Mapping[Any, Any], what: str) -> Array:
+    """A dict of columns, for instance as ROOT readers return them, as one array."""
+    arrays = {str(name): _unmasked(column) for name, column in columns.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
+        msg = f"the columns of {what} have shapes {shapes}; each must have shape (events,), with one number an event."
+        raise InputError(msg)
+    for name, array in arrays.items():
+        _check_numbers(array, f"column {name!r} of {what}", "features")
+    return np.column_stack(list(arrays.values())) if arrays else np.zeros((0, 0))
+
+
+def _unmasked(values: Any) -> NDArray[Any]:
+    """An array; what a masked array masks is NaN, since a masked value is one that does not exist."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    return np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+
+
+def _check_numbers(array: NDArray[Any], what: str, kind: str) -> None:
+    if array.dtype == object or array.dtype.kind not in "fiub":
+        msg = f"{what} has dtype {array.dtype}; {kind} must be numbers. Convert it, for instance with .astype(float)."
+        raise InputTypeError(msg)
+
+
 def _frame_columns(values: Any) -> tuple[str, ...] | None:
     """Column names of a pandas or polars frame or series, None for anything else."""
     columns = getattr(values, "columns", None)
@@ -45,14 +80,12 @@ def _frame_columns(values: Any) -> tuple[str, ...] | None:
 def as_features(values: ArrayLike, what: str) -> tuple[Array, tuple[str, ...] | None]:
     """Features as a float array of shape (n, d), and the names of a frame's columns.
 
-    A 1-d input is one feature. Booleans and integers become floats; NaN is left for the
+    A 1-d input is one feature. Booleans and integers become floats, masked values NaN; NaN is left for the
     caller, who knows which rows may hold it.
     """
-    names = _frame_columns(values)
-    array = np.asarray(values.to_numpy()) if names is not None else np.asarray(values)  # type: ignore[union-attr]
-    if array.dtype == object or array.dtype.kind not in "fiub":
-        msg = f"{what} has dtype {array.dtype}; features must be numbers. Convert it, for instance with .astype(float)."
-        raise InputTypeError(msg)
+    values, names = _columns(values, what)
+    array = _unmasked(values)
+    _check_numbers(array, what, "features")
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2:
@@ -101,10 +134,8 @@ def as_weight(weight: ArrayLike | None, n: int, what: str, *, allow_negative: bo
     """Event weights of shape (n,), ones if None; their sum must be positive and finite."""
     if weight is None:
         return np.ones(n)
-    array = np.asarray(weight.to_numpy() if hasattr(weight, "to_numpy") else weight)
-    if array.dtype == object or array.dtype.kind not in "fiub":
-        msg = f"{what} has dtype {array.dtype}; weights must be numbers. Convert with .astype(float)."
-        raise InputTypeError(msg)
+    array = _unmasked(weight)
+    _check_numbers(array, what, "weights")
     array = array.astype(np.float64)
     if array.shape != (n,):
         msg = f"{what} has shape {array.shape}; it must be ({n},), one weight an event."

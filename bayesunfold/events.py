@@ -73,7 +73,8 @@ class Simulation:
     Parameters
     ----------
     gen : array or frame, shape (n,) or (n, d_gen)
-        Particle-level features, in the user's units. Column names of a frame are kept.
+        Particle-level features, in the user's units. A frame may be of pandas or polars, a dict of columns or a
+        structured array; its column names are kept. What a masked array masks is NaN.
     reco : array or frame, shape (n,) or (n, d_reco)
         Detector-level features of the same events, row by row.
     weight : array, shape (n,), optional

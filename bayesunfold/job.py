@@ -43,7 +43,7 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
     for section in job.settings["spectrum"]:
         simulation.gen_column(section["observable"])
     result = unfolder.fit(simulation, job.data(), job.backgrounds(), systematics, checkpoint=checkpoint)
-    if job.settings["unfolding"].get("bias", False):
+    if job.settings["unfolding"].get("bias", True):
         result = result.estimate_bias()
     written = _write(job, result)
     checkpoint.unlink(missing_ok=True)
@@ -65,7 +65,14 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
         written.append(result.report(folder / "report.html", bins))
     if output.get("publication", False):
         words = {k: output[k] for k in ("generator", "event_selection", "reference") if k in output}
-        path = write_publication(result, folder / "publication", units=units, recommended_bins=bins, description=words)
+        path = write_publication(
+            result,
+            folder / "publication",
+            by_source=output.get("publication_by_source", False),
+            units=units,
+            recommended_bins=bins,
+            description=words,
+        )
         written.append(path)
     if output.get("root", False):
         written.append(write_root(folder / "spectra.root", spectra))

@@ -8,14 +8,14 @@ something asks for them. Member ``s`` of event ``i`` weighs
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold.errors import ConvergenceError
-from bayesunfold.fluctuations import Samples
+from bayesunfold.errors import ConvergenceError, InputError
+from bayesunfold.fluctuations import Fluctuations, Samples
 from bayesunfold.loop import Weights
 from bayesunfold.prepare import Prepared
 from bayesunfold.propagation import Response
@@ -73,6 +73,40 @@ class Members:
         """Names of the sources of uncertainty."""
         names = ["data", "simulation", "prior", *self.samples.signal, *self.push_response.displacement]
         return tuple(dict.fromkeys(names))
+
+    @property
+    def systematics(self) -> tuple[str, ...]:
+        """Names of the systematic uncertainties among the sources."""
+        return (*self.samples.variations, *self.samples.shifts)
+
+    def one_sigma(self, systematic: str) -> Members:
+        """Two members: a systematic one standard deviation up, and one down; nothing else fluctuates.
+
+        Displacements are linear in the nuisance parameter on either side of zero, so any member gives them. Ask the
+        two for weights with ``source=systematic``.
+        """
+        samples = self.samples
+        varied = samples.variations.get(systematic) or samples.shifts[systematic]
+        alpha = varied.alpha
+        chosen = [int(np.argmax(alpha)), int(np.argmin(alpha))]
+        if not alpha[chosen[1]] < 0 < alpha[chosen[0]]:
+            msg = f"all {len(alpha)} members vary {systematic!r} in one direction; use more draws, at least 20."
+            raise InputError(msg)
+
+        def scaled(response: Response) -> Response:
+            moved = response.displacement[systematic][:, chosen] / np.abs(alpha[chosen])
+            return Response(response.stage, {systematic: moved})
+
+        pair = replace(samples.simulation, fluctuations=Fluctuations(len(samples.simulation), 2, 0))
+        weights = {name: replace(v, alpha=np.array([1.0, -1.0])) for name, v in samples.variations.items()}
+        return replace(
+            self,
+            samples=Samples(samples.data.silent(), pair, variations=weights),
+            push_response=scaled(self.push_response),
+            fakes_response=None if self.fakes_response is None else scaled(self.fakes_response),
+            lam=None,
+            _norms={},
+        )
 
     def nominal(self) -> Array:
         """Point-estimate weights of the simulated events, shape (n,); zero for fakes."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._validate import check_positive
+from bayesunfold.binning import bin_index
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Normalization
 
-__all__ = ["EXTRA", "Finish", "read_luminosity"]
+__all__ = ["EXTRA", "Finish", "assign_groups", "read_luminosity"]
 
 Array = NDArray[np.floating]
 
@@ -19,6 +22,22 @@ EXTRA = 3
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def assign_groups(
+    values: Sequence[Array], edges: tuple[Array, ...], rows: NDArray[np.bool_]
+) -> tuple[NDArray[np.integer], int]:
+    """Bin of each event, or one of the ``EXTRA`` groups after the bins; -1 for events not in ``rows``.
+
+    Returns the groups and the number of bins.
+    """
+    index = bin_index(values, edges, rows)
+    n_bins = int(np.prod([len(e) - 1 for e in edges]))
+    missing = rows & np.any([np.isnan(v) for v in values], axis=0)
+    groups = np.where(index >= 0, index, np.where(missing, n_bins + 2, np.where(rows, n_bins + 1, -1)))
+    if len(edges) == 1:
+        groups = np.where(rows & (values[0] < edges[0][0]), n_bins, groups)
+    return groups, n_bins
 
 
 class Finish:

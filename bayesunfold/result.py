@@ -21,7 +21,7 @@ from bayesunfold.inference.linearized import linearize_step1, step1_events
 from bayesunfold.loop import Iteration
 from bayesunfold.members import Members
 from bayesunfold.mlp import forward
-from bayesunfold.normalization import EXTRA, Finish, read_luminosity
+from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.propagation import Stage
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 
@@ -239,14 +239,8 @@ class UnfoldingResult:
         values = [v for _, v in observables]
         edges = as_axes(values, bins)
         rows = self.simulation.pass_gen if level == "gen" else self.simulation.pass_reco
-        index = bin_index(values, edges, rows)
-        n_bins = int(np.prod([len(e) - 1 for e in edges]))
-        missing = rows & np.any([np.isnan(v) for v in values], axis=0)
-        # three more groups: below the bins of one observable, elsewhere outside, and undefined
+        groups, n_bins = assign_groups(values, edges, rows)
         n_groups = n_bins + EXTRA
-        groups = np.where(index >= 0, index, np.where(missing, n_bins + 2, np.where(rows, n_bins + 1, -1)))
-        if len(edges) == 1:
-            groups = np.where(rows & (values[0] < edges[0][0]), n_bins, groups)
         weight = self.nominal if level == "gen" else self.nominal_reco
         finish = Finish(project(groups, weight, n_groups), edges, normalization, centre, size)
 

@@ -51,6 +51,34 @@ def test_bad_simulation(arguments, error, words):
     assert isinstance(caught.value, bu.errors.BayesUnfoldError)
 
 
+def test_dicts_and_structured_arrays_are_frames():
+    columns = {"pt": X, "m": 2 * X}
+    structured = np.zeros(12, dtype=[("pt", "f8"), ("m", "f4")])
+    structured["pt"], structured["m"] = X, 2 * X
+    for values in (columns, structured, pd.DataFrame(columns), pl.DataFrame(columns)):
+        simulation = bu.Simulation(values, X)
+        assert simulation.gen_names == ("pt", "m")
+        assert np.allclose(simulation.gen, np.column_stack([X, 2 * X]))
+    for bad, error, words in (
+        ({"pt": X, "m": X[:-1]}, InputError, r"\(11,\)"),
+        ({"pt": X, "jets": np.array([[1.0]] * 12)}, InputError, "one number an event"),
+        ({"pt": X, "jets": np.array([object()] * 12)}, InputTypeError, "column 'jets' of gen has dtype object"),
+        ({}, InputError, "empty"),
+    ):
+        with pytest.raises(error, match=words):
+            bu.Simulation(bad, X)
+
+
+def test_masked_values_do_not_exist():
+    masked = np.ma.masked_array(X, mask=np.isnan(NAN))
+    with pytest.raises(InputError, match="1 of 12 rows with NaN"):
+        bu.Simulation(masked, X)
+    assert np.isnan(bu.Simulation(masked, X, undefined="indicator").gen[3, 0])
+    assert np.array_equal(bu.Simulation(np.ma.masked_array(X), X).gen[:, 0], X)
+    with pytest.raises(InputError, match="row 3"):
+        bu.Simulation(X, X, weight=masked)
+
+
 @pytest.mark.parametrize(
     ("features", "options", "words"),
     [

@@ -70,7 +70,7 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "efficiency": (TEXT, '"learned" or "prior"'),
         "generator_prior": (NUMBER, "relative uncertainty of the generator"),
         "random_seed": (WHOLE, "the same seed gives the same result"),
-        "bias": (FLAG, "estimate the bias at the answer as well"),
+        "bias": (FLAG, "estimate the bias at the answer as well, half as long as training again (on if omitted)"),
     },
     "network": {
         "hidden": ("list of whole numbers", "units of each hidden layer"),
@@ -95,6 +95,7 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "folder": (TEXT, "where everything is written; relative to the configuration"),
         "report": (FLAG, "write the dashboard"),
         "publication": (FLAG, "write events.parquet and metadata.yaml"),
+        "publication_by_source": (FLAG, "publish weights in which one source alone fluctuates, too"),
         "root": (FLAG, "write spectra as ROOT histograms"),
         "hepdata": (FLAG, "write a HEPData submission"),
         "abstract": (TEXT, "of the HEPData submission"),

@@ -1,38 +1,58 @@
 """Publishing unbinned results: events with weight families, and metadata that say how to use them.
 
 ``events.parquet`` and ``metadata.yaml`` follow what the field is agreeing on for published event weights
-(arXiv:2109.13243): one row an event, particle-level features, a nominal weight, and families of weights. Ours adds a
-``posterior`` family: its columns are draws, and any quantity's uncertainty is the spread of that quantity over them.
+(arXiv:2109.13243): one row an event, particle-level features, a nominal weight, and families of weights:
+
+* ``posterior``: draws in which everything fluctuates together. All that most readers need.
+* ``systematic``: each systematic uncertainty by one standard deviation up and down, in pairs.
+* ``bootstrap`` and ``ensemble``, if asked for: draws in which one source alone fluctuates, the events of a sample or
+  the prior of the networks, so that readers can correlate sources with other measurements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
-from bayesunfold.binning import as_axes, bin_index
+from bayesunfold.binning import as_axes
 from bayesunfold.checkpoint import atomic_write
 from bayesunfold.errors import FileFormatError, InputError
-from bayesunfold.spectrum import Spectrum
+from bayesunfold.fluctuations import interpolate
+from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
+from bayesunfold.spectrum import Normalization, Spectrum
 
 if TYPE_CHECKING:
+    from bayesunfold.members import Members
     from bayesunfold.result import UnfoldingResult
 
 __all__ = ["Publication", "read_publication", "write_publication"]
 
 Array = NDArray[np.floating]
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 has no systematic pairs and no draws by source; it is still read."""
 RECIPE = (
     "Compute the quantity once with each posterior weight column in place of the nominal one. Shift the draws so that "
     "their mean is the quantity with nominal weights. Central quantiles of the draws are its credible interval, their "
     "covariance is the covariance of several quantities. The draws hold all listed sources together: never add them in "
     "quadrature to each other."
 )
+PAIR_RECIPE = (
+    "Compute the quantity with the up and the down column; the differences from the quantity with nominal weights are "
+    "its shifts at plus and minus one standard deviation of a Normal nuisance parameter. They are part of the "
+    "posterior draws already: use them to correlate the systematic with other measurements, not in addition."
+)
+SOURCE_RECIPE = (
+    "As the posterior draws, but this source alone fluctuates. Its variance is part of the posterior draws' already."
+)
+PULLS = ndtri((np.arange(100) + 0.5) / 100)
+"""Values of a Normal nuisance parameter that stand for its distribution, for spectra of one systematic alone."""
 
 
 def __dir__() -> list[str]:
@@ -48,42 +68,97 @@ class Publication:
     features : dict of str to array, shape (n,)
     nominal : array, shape (n,)
     draws : array, shape (draws, n), float32
+        The posterior family.
     metadata : dict
+    pairs : dict of str to array, shape (2, n)
+        By systematic: weights one standard deviation up and down.
+    sources : dict of str to array, shape (draws, n)
+        Draws in which one source alone fluctuates, if these were published.
     """
 
     features: dict[str, Array]
     nominal: Array
     draws: Array
     metadata: dict[str, Any]
+    pairs: dict[str, Array] = field(default_factory=dict)
+    sources: dict[str, Array] = field(default_factory=dict)
 
-    def spectrum(self, values: str | ArrayLike, bins: ArrayLike) -> Spectrum:
-        """Posterior histogram of an observable of the published events."""
+    def spectrum(
+        self,
+        values: str | ArrayLike | tuple[str | ArrayLike, ...],
+        bins: ArrayLike,
+        *,
+        normalization: Normalization = "yield",
+        luminosity: float | None = None,
+    ) -> Spectrum:
+        """Posterior histogram of observables of the published events.
+
+        Parameters
+        ----------
+        values : str, array of shape (n,), or a tuple of these
+            A published feature by name, or the observable's value in every event, NaN where it does not exist; a tuple
+            makes a histogram in several dimensions.
+        bins : array of edges, or one array an observable
+        normalization : {"yield", "shape", "density"}
+        luminosity : float, optional
+            Divides the spectrum. Its uncertainty is not in the published weights.
+
+        Returns
+        -------
+        Spectrum
+            Its ``by_source()`` knows the systematics, and the other sources if their draws were published.
+        """
+        observables = [self._observable(v) for v in (values if isinstance(values, tuple) else (values,))]
+        names, columns = tuple(name for name, _ in observables), [column for _, column in observables]
+        edges = as_axes(columns, bins)
+        groups, n_bins = assign_groups(columns, edges, np.ones(len(self.nominal), dtype=bool))
+
+        def sums(weights: Array) -> Array:
+            return np.stack([np.bincount(groups, w, n_bins + EXTRA) for w in weights])
+
+        size, _ = read_luminosity(luminosity, normalization)
+        finish = Finish(sums(self.nominal[None])[0], edges, normalization, "nominal", size)
+        drawn = sums(self.draws)
+
+        def single(name: str) -> Array:
+            if name in self.sources:
+                return finish(sums(self.sources[name]))
+            return finish(_at_pulls(sums(self.pairs[name]), sums(self.nominal[None])[0]))
+
+        sources: dict[str, Callable[[], Array]] = {name: partial(single, name) for name in (*self.sources, *self.pairs)}
+        flow = None
+        if len(edges) == 1:
+            scale = 1.0 / drawn.sum(axis=1) if normalization == "shape" else 1.0 / size
+            flow = drawn[:, n_bins] * scale, drawn[:, n_bins + 1] * scale
+        return Spectrum(
+            edges,
+            finish(drawn),
+            finish.nominal,
+            names,
+            outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
+            undefined=drawn[:, n_bins + 2],
+            flow=flow,
+            normalization=normalization,
+            sources=sources,
+        )
+
+    def _observable(self, values: str | ArrayLike) -> tuple[str, Array]:
         if isinstance(values, str):
             if values not in self.features:
                 msg = f"{values!r} was not published; there are {', '.join(self.features)}."
                 raise InputError(msg)
-            name, column = values, self.features[values]
-        else:
-            name, column = "observable", np.asarray(values, dtype=np.float64)
-            if column.shape != self.nominal.shape:
-                msg = f"values have shape {column.shape}; give one for each of {len(self.nominal)} published events."
-                raise InputError(msg)
-        edges = as_axes([column], bins)
-        index = bin_index([column], edges, np.isfinite(column))
-        n_bins = len(edges[0]) - 1
-        # two more groups: outside the bins, and undefined
-        groups = np.where(index >= 0, index, np.where(np.isnan(column), n_bins + 1, n_bins))
-        nominal = np.bincount(groups, self.nominal, n_bins + 2)[:n_bins]
-        drawn = np.stack([np.bincount(groups, w, n_bins + 2) for w in self.draws])
-        inside = drawn[:, :n_bins]
-        return Spectrum(
-            edges,
-            inside - inside.mean(axis=0) + nominal,
-            nominal,
-            (name,),
-            outside=drawn[:, n_bins],
-            undefined=drawn[:, n_bins + 1],
-        )
+            return values, self.features[values]
+        column = np.asarray(values, dtype=np.float64)
+        if column.shape != self.nominal.shape:
+            msg = f"values have shape {column.shape}; give one for each of {len(self.nominal)} published events."
+            raise InputError(msg)
+        return "observable", column
+
+
+def _at_pulls(pair: Array, nominal: Array) -> Array:
+    """Sums of one systematic at :data:`PULLS`, straight lines on either side of the point estimate."""
+    up, down = pair - nominal
+    return nominal + interpolate(up, down, PULLS).T
 
 
 def write_publication(
@@ -91,6 +166,7 @@ def write_publication(
     folder: str | Path,
     *,
     draws: int | None = None,
+    by_source: bool = False,
     units: Mapping[str, str] | None = None,
     recommended_bins: Mapping[str, ArrayLike] | None = None,
     description: Mapping[str, str] | None = None,
@@ -103,6 +179,9 @@ def write_publication(
     folder : path
     draws : int, optional
         Posterior columns; all draws if omitted. Fewer draws make bands noisier, not narrower.
+    by_source : bool
+        Also draws in which one source alone fluctuates: data, simulation, each background, the prior. As many again
+        for each.
     units : mapping of feature to str, optional
     recommended_bins : mapping of feature to edges, optional
     description : mapping of str to str, optional
@@ -112,6 +191,11 @@ def write_publication(
     -------
     Path
         The folder.
+
+    Raises
+    ------
+    InputError
+        For too many draws, unknown features, and features whose names begin with ``weight_``.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -125,11 +209,18 @@ def write_publication(
     binned = dict(recommended_bins or {})
     for name in [*(units or {}), *binned]:
         sim.gen_column(name)
+    reserved = [name for name in sim.gen_names if name.startswith("weight_")]
+    if reserved:
+        msg = f"features {reserved} begin with 'weight_', as the columns of weights do; rename them."
+        raise InputError(msg)
     rows = sim.pass_gen
     table = {name: sim.gen[rows, j] for j, name in enumerate(sim.gen_names)}
     table["weight_nominal"] = result.nominal[rows]
-    weights = result.weights.values[:n_draws][:, rows]
-    table |= {f"weight_posterior_{s:04d}": weights[s] for s in range(n_draws)}
+    table |= _columns("posterior", result.weights.values[:n_draws][:, rows])
+    table |= _pair_columns(result, rows)
+    single = [s for s in result.members.sources if s not in result.members.systematics] if by_source else []
+    for source in single:
+        table |= _columns(source, _weights(result.members, rows, source)[:n_draws])
     metadata = {
         "format": "bayesunfold-publication",
         "format_version": FORMAT_VERSION,
@@ -151,6 +242,19 @@ def write_publication(
                 "sources": list(result.members.sources),
                 "propagation": RECIPE,
             },
+            "systematic": {
+                name: {"up": f"weight_{name}_up", "down": f"weight_{name}_down", "propagation": PAIR_RECIPE}
+                for name in result.members.systematics
+            },
+            "source": {
+                name: {
+                    "columns": f"weight_{name}_{{:04d}}",
+                    "number": n_draws,
+                    "kind": "ensemble" if name in ("prior", "generator") else "bootstrap",
+                    "propagation": SOURCE_RECIPE,
+                }
+                for name in single
+            },
         },
         "unfolding": dict(result.configuration),
         "history": [
@@ -170,6 +274,23 @@ def write_publication(
     # the metadata comes last: a folder that has it is complete
     atomic_write(folder / "metadata.yaml", lambda path: path.write_text(text))
     return folder
+
+
+def _columns(family: str, weights: Array) -> dict[str, Array]:
+    return {f"weight_{family}_{s:04d}": w for s, w in enumerate(weights)}
+
+
+def _weights(members: Members, rows: NDArray[np.bool_], source: str) -> Array:
+    """Weights of the published events in which one source fluctuates, shape (members, events), float32."""
+    return np.concatenate([block[rows[where]] for where, block in members.blocks(source)]).T
+
+
+def _pair_columns(result: UnfoldingResult, rows: NDArray[np.bool_]) -> dict[str, Array]:
+    columns: dict[str, Array] = {}
+    for name in result.members.systematics:
+        up, down = _weights(result.members.one_sigma(name), rows, name)
+        columns |= {f"weight_{name}_up": up, f"weight_{name}_down": down}
+    return columns
 
 
 def read_publication(folder: str | Path) -> Publication:
@@ -202,13 +323,22 @@ def read_publication(folder: str | Path) -> Publication:
             msg = f"{folder} has format {metadata['format']!r}, version {version}; this reads version {FORMAT_VERSION}."
             raise FileFormatError(msg)
         table = pq.read_table(folder / metadata["events"])
-        family = metadata["weights"]["posterior"]
-        names = [family["columns"].format(s) for s in range(family["number"])]
+        weights = metadata["weights"]
+
+        def family(entry: dict[str, Any]) -> Array:
+            names = [entry["columns"].format(s) for s in range(entry["number"])]
+            return cast("Array", np.stack([table[name].to_numpy() for name in names]))
+
         return Publication(
             {f["name"]: table[f["name"]].to_numpy() for f in metadata["features"]},
             table["weight_nominal"].to_numpy(),
-            np.stack([table[name].to_numpy() for name in names]),
+            family(weights["posterior"]),
             metadata,
+            pairs={
+                name: np.stack([table[entry["up"]].to_numpy(), table[entry["down"]].to_numpy()])
+                for name, entry in weights.get("systematic", {}).items()
+            },
+            sources={name: family(entry) for name, entry in weights.get("source", {}).items()},
         )
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as err:
         if isinstance(err, FileFormatError):

@@ -1,0 +1,107 @@
+"""How many iterations: coverage, bias and width after each of them, and for each limit of ``iterations="auto"``.
+
+``python benchmarks/iterations.py SMEAR [--toys 40] [--out DIR]``: the Gaussian toy with 2000 data and 10 000 simulated
+events, bins of the width of the resolution or more. Every toy is unfolded with twelve iterations and scored after each;
+a limit then stops it where ``"auto"`` would have.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from coverage_rows import TOY_BINS, make_toy
+
+import bayesunfold as bu
+from bayesunfold.prepare import prepare
+from bayesunfold.run import MAX_AUTO_ITERATIONS, Run
+from bayesunfold.threads import block_threads
+
+LIMITS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+DRAWS = 300
+
+
+@dataclass
+class Scored(Run):
+    """A run that keeps its spectrum after every iteration."""
+
+    index: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    bins: int = 0
+    spectra: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def _record_history(self) -> float:
+        change = super()._record_history()
+        members = self.members()
+        member = np.zeros((self.bins, self.settings.draws))
+        for rows, block in members.blocks():
+            np.add.at(member, self.index[rows], block)
+        nominal = np.zeros(self.bins)
+        np.add.at(nominal, self.index, members.nominal())
+        draws = member - member.mean(axis=1, keepdims=True) + nominal[:, None]
+        quantiles = np.quantile(draws, [0.025, 0.16, 0.84, 0.975], axis=1)
+        self.spectra.append((np.vstack([nominal, draws.std(axis=1), quantiles])[:, 1:-1], change))
+        return change
+
+
+def one_toy(seed: int, smear: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spectra (iteration, quantity, bin), changes (iteration), expected truth (bin)."""
+    toy = make_toy(seed, {"n_data": 2000, "n_simulation": 10_000, "smear": smear})
+    settings = bu.OmniFold(MAX_AUTO_ITERATIONS, inference="laplace", draws=DRAWS, random_seed=seed, progressbar=False)
+    run = Scored.start(settings, toy.simulation, prepare(toy.simulation, toy.measurement), [], seed)
+    run.index, run.bins = np.digitize(toy.gen[:, 0], TOY_BINS), len(TOY_BINS) + 1
+    with block_threads():
+        run.loop(None)
+    return np.array([s for s, _ in run.spectra]), np.array([c for _, c in run.spectra]), toy.expected(TOY_BINS)
+
+
+def row(label: str, stops: np.ndarray, spectra: np.ndarray, truth: np.ndarray) -> str:
+    """One line of the table: spectra (toy, iteration, quantity, bin), stops (toy,) counted from 1."""
+    core = truth >= 20
+    chosen = spectra[np.arange(len(spectra)), stops - 1][:, :, core]
+    truth = truth[core]
+    nominal, std = chosen[:, 0], chosen[:, 1]
+    spread = nominal.std(axis=0, ddof=1)
+    narrow = ((chosen[:, 3] <= truth) & (truth <= chosen[:, 4])).mean(axis=1)
+    wide = ((chosen[:, 2] <= truth) & (truth <= chosen[:, 5])).mean(axis=1)
+    bias = np.sqrt(np.mean(((nominal.mean(axis=0) - truth) / spread) ** 2))
+    return (
+        f"| {label} | {stops.mean():.1f} | {narrow.mean():.3f} ± {narrow.std(ddof=1) / np.sqrt(len(narrow)):.3f} | "
+        f"{wide.mean():.3f} | {(std.mean(axis=0) / spread).mean():.2f} | {bias:.2f} | "
+        f"{(spread / np.sqrt(truth)).mean():.2f} |"
+    )
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("smear", type=float)
+    parser.add_argument("--toys", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for seed in range(args.toys):
+        path = args.out / f"iterations-{args.smear:g}-{seed}.npz"
+        if not path.exists():
+            spectra, changes, truth = one_toy(seed, args.smear)
+            np.savez(path, spectra=spectra, changes=changes, truth=truth)
+        with np.load(path) as file:
+            kept.append((file["spectra"], file["changes"], file["truth"]))
+    spectra, changes = (np.array([toy[i] for toy in kept]) for i in (0, 1))
+    truth = kept[0][2]
+    print(f"smear {args.smear:g}, {args.toys} toys")
+    print("| stop | iterations | 68 % mean | 95 % mean | width / spread | rms bias / spread | spread / sqrt(n) |")
+    print("|---|---|---|---|---|---|---|")
+    for limit in LIMITS:
+        below = changes < limit
+        below[:, 0] = False
+        stops = np.where(below.any(axis=1), below.argmax(axis=1) + 1, MAX_AUTO_ITERATIONS)
+        print(row(f"limit {limit:g}", stops, spectra, truth))
+    for k in (1, 2, 3, 4, 6, 8, 12):
+        print(row(f"{k} iterations", np.full(len(spectra), k), spectra, truth))
+
+
+if __name__ == "__main__":
+    main()
