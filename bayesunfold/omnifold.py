@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._validate import check_count
+from bayesunfold._versions import installed_versions
 from bayesunfold.checkpoint import checkpoint_seed
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation, Undefined, as_data
@@ -204,7 +205,8 @@ class OmniFold:
             draws=cast("Draws", run.draws),
             first_stage=cast("Stage", run.first_stage),
             history=tuple(run.history),
-            configuration=self.configuration() | {"random_seed": seed, "iterations_done": len(run.records)},
+            configuration=self.configuration()
+            | {"random_seed": seed, "iterations_done": len(run.records), "versions": installed_versions()},
             seconds=run.seconds,
             backgrounds=tuple(backgrounds),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 
 import matplotlib as mpl
 import numpy as np
@@ -17,6 +18,29 @@ def require(module: str):
     if os.environ.get("BAYESUNFOLD_REQUIRE_ALL"):
         return __import__(module)
     return pytest.importorskip(module)
+
+
+@pytest.fixture
+def browser():
+    """Headless Chromium that logs its console.
+
+    Without Chromium the test is skipped; where CI demands everything it fails, unless ``BAYESUNFOLD_NO_BROWSER`` says
+    that Chromium could not be installed.
+    """
+    programs = shutil.which("chromium"), shutil.which("chromedriver")
+    if None in programs:
+        demanded = os.environ.get("BAYESUNFOLD_REQUIRE_ALL") and not os.environ.get("BAYESUNFOLD_NO_BROWSER")
+        (pytest.fail if demanded else pytest.skip)("no Chromium: install chromium and chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(autouse=True)

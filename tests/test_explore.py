@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import socket
 import time
 
@@ -59,22 +58,14 @@ def test_a_mistake_is_shown_and_the_last_spectrum_stays(result):
     assert "alert" not in page.message.object
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="no Chromium")
-def test_in_a_real_browser(result):
+def test_in_a_real_browser(result, browser):
     """Everything comes from the loopback address, without errors, and changes when a control changes."""
-    from selenium import webdriver
     from selenium.webdriver.common.keys import Keys
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = serve(result, port, show=False, threaded=True)
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     # panes live in shadow roots
     find = """
         const all = (root, what) => [...root.querySelectorAll(what),
@@ -89,7 +80,7 @@ def test_in_a_real_browser(result):
         return False
 
     def rows():
-        return len(driver.execute_script(find, "tbody tr"))
+        return len(browser.execute_script(find, "tbody tr"))
 
     try:
 
@@ -98,17 +89,16 @@ def test_in_a_real_browser(result):
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
         assert wait_for(listening)
-        driver.get(f"http://127.0.0.1:{port}/")
+        browser.get(f"http://127.0.0.1:{port}/")
         assert wait_for(lambda: rows() == 15)
-        assert wait_for(lambda: len(driver.execute_script(find, "img")) == 2)
+        assert wait_for(lambda: len(browser.execute_script(find, "img")) == 2)
         (edges,) = (
-            e for e in driver.execute_script(find, "input") if e.get_attribute("placeholder") == "0, 10, 20, 50"
+            e for e in browser.execute_script(find, "input") if e.get_attribute("placeholder") == "0, 10, 20, 50"
         )
         edges.send_keys("-3, 0, 3", Keys.ENTER)
         assert wait_for(lambda: rows() == 2)
-        loaded = driver.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+        loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
         assert all(url.startswith(("http://127.0.0.1:", "data:", "blob:")) for url in loaded)
-        assert [m for m in driver.get_log("browser") if m["level"] == "SEVERE"] == []
+        assert [m for m in browser.get_log("browser") if m["level"] == "SEVERE"] == []
     finally:
-        driver.quit()
         server.stop()

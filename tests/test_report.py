@@ -1,6 +1,5 @@
 """The dashboard, read by a parser and by a real browser."""
 
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -17,6 +16,7 @@ SECTIONS = [
     "correlations",
     "iterations",
     "classifiers",
+    "closure-at-detector-level",
     "weights",
     "posterior-draws",
     "settings",
@@ -51,7 +51,7 @@ def test_sections_are_there_and_nothing_is_loaded_from_elsewhere(page):
     assert reader.ids == SECTIONS
     assert "script" not in reader.tags
     assert all(link.startswith(("#", "data:")) for link in reader.links)
-    assert reader.tags.count("svg") >= 6
+    assert reader.tags.count("svg") >= 7
 
 
 def test_a_failed_check_says_what_to_do(tmp_path):
@@ -64,35 +64,23 @@ def test_a_failed_check_says_what_to_do(tmp_path):
     assert "take more iterations" in text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="no Chromium")
 @pytest.mark.parametrize("dark", [False, True])
-def test_in_a_real_browser(page, dark):
+def test_in_a_real_browser(page, browser, dark):
     """No console errors, all figures drawn, no horizontal scroll on a phone 400 pixels wide."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
-        phone = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        driver.get(page.as_uri())
-        assert driver.get_log("browser") == []
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= 400
-        heights = driver.execute_script(
-            "return [...document.querySelectorAll('figure > svg')].map(s => s.getBoundingClientRect().height)"
-        )
-        assert len(heights) >= 6
-        assert min(heights) > 50
-        paper = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
-        assert (paper == "rgb(255, 255, 255)") != dark
-    finally:
-        driver.quit()
+    phone = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.get(page.as_uri())
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('figure > svg')].map(s => s.getBoundingClientRect().height)"
+    )
+    assert len(heights) >= 7
+    assert min(heights) > 50
+    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") != dark
 
 
 def test_spectra_of_any_method_have_a_page(tmp_path):

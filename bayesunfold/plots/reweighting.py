@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bayesunfold.plots.style import COLORS, figure, steps, style
+from bayesunfold.reweighting.closure import roc_curve
 
 if TYPE_CHECKING:
     from bayesunfold.reweighting.closure import Closure
 
-__all__ = ["plot_closure", "roc_curve"]
+__all__ = ["plot_closure"]
 
 Array = NDArray[np.floating]
 BINS = 40
@@ -64,11 +65,3 @@ def plot_closure(closure: Closure, feature: int = 0) -> Figure:
         ax.set_aspect("equal")
         ax.legend(title="second classifier")
     return fig
-
-
-def roc_curve(score: Array, label: Array, weight: Array) -> tuple[Array, Array]:
-    """Share of class 0 and of class 1 above each score, from the highest down; negative weights are allowed."""
-    order = np.argsort(-score, kind="stable")
-    w, y = weight[order], label[order]
-    zero, one = np.cumsum(w * (y == 0)), np.cumsum(w * (y == 1))
-    return np.r_[0.0, zero / zero[-1]], np.r_[0.0, one / one[-1]]

@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._validate import effective_size
 from bayesunfold.prepare import outside_range
-from bayesunfold.reweighting.closure import cross_fitted_scores, weighted_auc
+from bayesunfold.reweighting.closure import cross_fitted_scores, roc_curve, weighted_auc
 from bayesunfold.run import AUTO_CHANGE
 
 if TYPE_CHECKING:
@@ -58,11 +58,15 @@ class DetectorClosure:
     auc, auc_std : float
     auc_before : float
         For the generator without unfolding.
+    roc, roc_before : pair of arrays
+        Share of the simulation and of the data accepted.
     """
 
     auc: float
     auc_std: float
     auc_before: float
+    roc: tuple[Array, Array]
+    roc_before: tuple[Array, Array]
 
 
 def detector_closure(result: UnfoldingResult, seed: int = 0) -> DetectorClosure:
@@ -84,9 +88,11 @@ def detector_closure(result: UnfoldingResult, seed: int = 0) -> DetectorClosure:
         model = HistGradientBoostingClassifier(max_iter=60, random_state=seed)
         score = cross_fitted_scores(model, a.astype(np.float64), b.astype(np.float64), w, wb)
         label = np.repeat([0, 1], [len(a), len(b)])
-        out.append((weighted_auc(score, label, np.concatenate([w, wb])), effective_size(w)))
+        both = np.concatenate([w, wb])
+        out.append((weighted_auc(score, label, both), effective_size(w), roc_curve(score, label, both)))
     n0, n1 = out[0][1], effective_size(wb)
-    return DetectorClosure(out[0][0], float(np.sqrt((n0 + n1 + 1) / (12 * n0 * n1))), out[1][0])
+    error = float(np.sqrt((n0 + n1 + 1) / (12 * n0 * n1)))
+    return DetectorClosure(out[0][0], error, out[1][0], out[0][2], out[1][2])
 
 
 def _some(rows: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.integer]:

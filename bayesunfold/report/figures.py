@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold._validate import effective_size
-from bayesunfold.plots.reweighting import roc_curve
 from bayesunfold.plots.style import COLORS, figure, style
 from bayesunfold.reweighting.calibration import reliability
-from bayesunfold.reweighting.closure import weighted_auc
+from bayesunfold.reweighting.closure import roc_curve, weighted_auc
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from bayesunfold.propagation import Stage
+    from bayesunfold.report.checks import DetectorClosure
     from bayesunfold.result import UnfoldingResult
 
-__all__ = ["plot_classifiers", "plot_draws", "plot_weights"]
+__all__ = ["plot_classifiers", "plot_detector_closure", "plot_draws", "plot_weights"]
 
 Array = NDArray[np.floating]
 ROWS = 100_000
@@ -65,6 +65,25 @@ def plot_classifiers(result: UnfoldingResult) -> Figure:
         right.set_ylabel("class 1 accepted")
         left.legend(fontsize="small")
         right.legend(fontsize="small")
+    return fig
+
+
+def plot_detector_closure(closure: DetectorClosure) -> Figure:
+    """ROC of a second classifier that tells data from simulation at detector level, before and after unfolding."""
+    lines = {
+        f"generator, AUC {closure.auc_before:.3f}": (closure.roc_before, COLORS["simulation"]),
+        f"unfolded, AUC {closure.auc:.3f} ± {closure.auc_std:.3f}": (closure.roc, COLORS["unfolded"]),
+    }
+    with style():
+        fig = figure(4.6, 4.0)
+        ax = fig.subplots()
+        for label, ((x, y), color) in lines.items():
+            keep = np.linspace(0, len(x) - 1, min(len(x), 400)).astype(int)
+            ax.plot(x[keep], y[keep], color=color, lw=1.4, label=label)
+        ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
+        ax.set_xlabel("refolded simulation accepted")
+        ax.set_ylabel("data accepted")
+        ax.legend(fontsize="small")
     return fig
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from bayesunfold._versions import installed_versions
 from bayesunfold.checkpoint import atomic_write
 from bayesunfold.datatree import default_bins
 from bayesunfold.errors import InputError
 from bayesunfold.plots import plot_correlation, plot_history, plot_sources, plot_spectrum
 from bayesunfold.report.checks import Check, detector_closure, verdicts
-from bayesunfold.report.figures import plot_classifiers, plot_draws, plot_weights
+from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, plot_draws, plot_weights
 from bayesunfold.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -99,7 +98,10 @@ def write_report(
         "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in spectra.items()}),
         "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in spectra.items()}),
         "Iterations": _grid("diagnostics", {"losses and change of the spectrum": plot_history(result)}),
-        "Classifiers": _grid("diagnostics", {"calibration and ROC": plot_classifiers(result)}),
+        "Classifiers": _grid("diagnostics", {"calibration and ROC of both steps": plot_classifiers(result)}),
+        "Closure at detector level": _grid(
+            "diagnostics", {"a second classifier, data against the refolded result": plot_detector_closure(closure)}
+        ),
         "Weights": _grid("diagnostics", {"push weights and effective sizes": plot_weights(result)}),
         "Posterior draws": _draws(result, tree),
         "Settings": _settings(result),
@@ -206,7 +208,5 @@ def _settings(result: UnfoldingResult) -> str:
 
 
 def _versions(settings: Mapping[str, object]) -> str:
-    packages = ("bayesunfold", "pymc", "pytensor", "arviz", "numpy", "scipy", "scikit-learn")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    text = json.dumps({"settings": settings, "versions of this page": versions}, indent=1, default=str)
+    text = json.dumps({"settings": settings, "versions of this page": installed_versions()}, indent=1, default=str)
     return f"<pre>{html.escape(text)}</pre>"

@@ -206,6 +206,14 @@ def cross_fitted_scores(classifier: Any, a: Array, b: Array, wa: Array, wb: Arra
     return out
 
 
+def roc_curve(score: Array, label: Array, weight: Array) -> tuple[Array, Array]:
+    """Share of class 0 and of class 1 above each score, from the highest down; negative weights are allowed."""
+    order = np.argsort(-score, kind="stable")
+    w, y = weight[order], label[order]
+    zero, one = np.cumsum(w * (y == 0)), np.cumsum(w * (y == 1))
+    return np.r_[0.0, zero / zero[-1]], np.r_[0.0, one / one[-1]]
+
+
 def _chi2(a: Array, b: Array, wa: Array, wb: Array, bins: int = 10) -> tuple[float, int, float]:
     """Chi-square of two weighted shapes in quantile bins of the target."""
     edges = np.unique(np.quantile(b, np.linspace(0, 1, bins + 1))[1:-1])
