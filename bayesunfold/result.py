@@ -67,6 +67,17 @@ class UnfoldingResult:
     backgrounds : tuple of Background
     closure_weights : array, shape (n,), or None
         Point-estimate weights unfolded from pseudo-data, made by :meth:`estimate_bias`.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=1, inference="laplace", draws=20,
+    ...                    random_seed=1, progressbar=False)
+    >>> result.weights.dims, result.weights.shape
+    (('draw', 'event'), (20, 300))
+    >>> result.spectrum("gen", [-5, 0, 5]).interval(0.68)[0].shape
+    (2,)
     """
 
     simulation: Simulation

@@ -89,6 +89,18 @@ def load(path: str | Path) -> UnfoldingResult:
         If there is none.
     FileFormatError
         If it is not a result of this library, is damaged, or comes from a newer version.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=1, inference="laplace", draws=20,
+    ...                    random_seed=1, progressbar=False)
+    >>> path = result.save(Path(tempfile.mkdtemp()) / "unfolded.nc")
+    >>> bu.load(path).nominal.sum().round()
+    np.float64(300.0)
     """
     path = Path(path)
     if not path.exists():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,27 @@ def test_public_names_exist_and_are_documented():
     for name in bu.__all__:
         assert getattr(bu, name).__doc__, name
     assert set(bu.__all__) <= set(dir(bu)) == set(bu.__dir__())
+
+
+def test_every_public_name_has_an_example_that_runs():
+    """They run as doctests, but for ``write_hepdata``, whose library warns; a test of its own runs that."""
+    modules = [getattr(bu, m) for m in ("io", "datasets", "studies", "plots", "report", "binned", "reweighting")]
+    for module in (bu, *modules):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if callable(value):
+                assert ">>>" in value.__doc__, f"{module.__name__}.{name}"
+
+
+def test_equations_that_the_code_names_are_in_the_documentation():
+    root = Path(bu.__file__).parents[1]
+    pages = [root / "docs" / f"{name}.md" for name in ("statistics", "binned", "ratios")]
+    derived = re.findall(r"\\tag\{(\w+)\}", "".join(page.read_text() for page in pages))
+    assert len(set(derived)) == len(derived) > 30
+    code = "".join(path.read_text() for path in (root / "bayesunfold").rglob("*.py"))
+    named = set(re.findall(r"\b([BR]\d+)\b(?=[,;)\s])", code)) | set(re.findall(r"quations? \((\w+)\)", code))
+    assert len(named) > 20
+    assert named <= set(derived)
 
 
 def test_mathematics_does_not_import_pymc_or_matplotlib():

@@ -172,6 +172,14 @@ def test_weighted_auc_equals_the_mann_whitney_statistic():
     assert weighted_auc(score, label, np.full(500, 3.0)) == pytest.approx(expected)
 
 
+def test_closure_of_binned_weights_has_no_tail_to_fit():
+    """Many events of a bin share the largest weight; a tail of one value has no shape."""
+    rng = np.random.default_rng(1)
+    source, target = rng.normal(0, 1, 1000), rng.normal(0.5, 1, 1000)
+    found = bu.closure(bu.Reweighter("binned", bins=5).fit(source, target), source, target)
+    assert found.pareto_k == 0.0
+
+
 def test_closure_passes_for_good_weights_and_fails_without(fitted):
     """Fresh events: p-value of exact weights uniform; 1e-3 is the false-alarm rate."""
     rng = np.random.default_rng(8)

@@ -70,8 +70,8 @@ def statistics_covariance(response: ResponseMatrix, derivative: Callable[[int], 
 
     Notes
     -----
-    Columns come from different events, so they fluctuate independently: ``sum_c D_c V_c D_c'``. Memory is that of a
-    few (gen, reco) matrices, time ``2 gen^2 reco^2`` operations.
+    Columns come from different events, so they fluctuate independently: ``sum_c D_c V_c D_c'`` (B2). Memory is that of
+    a few (gen, reco) matrices, time ``2 gen^2 reco^2`` operations.
     """
     total = np.zeros((response.n_gen, response.n_gen))
     for c in range(response.n_gen):

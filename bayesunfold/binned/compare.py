@@ -52,6 +52,14 @@ class Comparison:
     spectra : dict of str to Spectrum
     truth : array, shape (bins,), or None
     truth_covariance : array, shape (bins, bins), or None
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+    >>> found = bu.compare({"IBU": bu.IBU(4).fit(R, [100, 150])}, truth=[85, 165])
+    >>> print(found.table().splitlines()[0].split()[0])
+    method
     """
 
     spectra: dict[str, Spectrum]
@@ -127,6 +135,15 @@ def compare(
     ------
     InputError
         No spectra, different bins or normalisations, a truth of the wrong length.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+    >>> methods = {"IBU": bu.IBU(4), "inversion": bu.MatrixInversion()}
+    >>> found = bu.compare({name: m.fit(R, [100, 150]) for name, m in methods.items()}, truth=[85, 165])
+    >>> list(found.spectra)
+    ['IBU', 'inversion']
     """
     named = dict(spectra) if isinstance(spectra, Mapping) else _by_method(spectra)
     if not named:

@@ -1,5 +1,7 @@
 """Fully Bayesian unfolding: the particle-level spectrum as parameters of a Poisson model.
 
+``docs/binned.md`` states the model, equations (B14) to (B16).
+
 References
 ----------
 G. Choudalakis, "Fully Bayesian Unfolding", arXiv:1201.4612.
@@ -53,6 +55,15 @@ class BinnedBackground:
         Expected contents.
     relative_uncertainty : float
         Of the normalisation; a log-normal nuisance parameter. Zero keeps it fixed.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+    >>> top = bu.BinnedBackground([10.0, 20.0], relative_uncertainty=0.1)
+    >>> model = bu.FBU(backgrounds={"top": top}).model(R, [100, 150])
+    >>> [variable.name for variable in model.free_RVs]
+    ['truth_ratio', 'background_level']
     """
 
     counts: ArrayLike
@@ -71,6 +82,14 @@ class FBUFit:
         ArviZ groups: posterior, sample_stats, posterior_predictive, observed_data.
     model : pymc.Model
         The model itself, on these data.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+    >>> fit = bu.FBU().sample(R, [100, 150])
+    >>> sorted(fit.tree.children)
+    ['observed_data', 'posterior', 'posterior_predictive', 'sample_stats']
     """
 
     spectrum: Spectrum
@@ -399,7 +418,7 @@ def _compiled(shape: tuple[Any, ...]) -> Any:
 
 
 def _build(inputs: _Inputs) -> pm.Model:
-    """The model; one place for everything that is assumed."""
+    """The model, equation (B14); one place for everything that is assumed."""
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -427,7 +446,7 @@ def _build(inputs: _Inputs) -> pm.Model:
 
 
 def _truth_prior(inputs: _Inputs) -> Any:
-    """Prior of the ratio to the scaled simulated spectrum."""
+    """Prior of the ratio to the scaled simulated spectrum, equation (B16)."""
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -447,7 +466,7 @@ def _truth_prior(inputs: _Inputs) -> Any:
 
 
 def _response(inputs: _Inputs) -> Any:
-    """The response, fixed or with columns that fluctuate: Dirichlet as normalised Gamma variables."""
+    """The response, fixed or with columns that fluctuate (B15): Dirichlet as normalised Gamma variables."""
     import pymc as pm
     import pytensor.tensor as pt
 

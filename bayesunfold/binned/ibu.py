@@ -1,5 +1,7 @@
 """Iterative Bayesian unfolding (D'Agostini), with uncertainties propagated through all iterations.
 
+``docs/binned.md`` derives the equations, (B1) to (B7).
+
 References
 ----------
 G. D'Agostini, Nucl. Instrum. Meth. A 362 (1995) 487, doi:10.1016/0168-9002(95)00274-X;
@@ -44,6 +46,14 @@ class IBUStep:
         ``P(cause | effect) / efficiency``, which multiplied with the data gives ``unfolded``.
     data_derivative : array, shape (gen, reco)
         Derivative of ``unfolded`` with respect to the data, through all iterations so far.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+    >>> first, second = bu.IBU(2).steps(R, [100, 150])
+    >>> bool((first.mixing == first.data_derivative).all())
+    True
     """
 
     unfolded: Array
@@ -143,7 +153,7 @@ class IBU:
         )
 
     def steps(self, response: ResponseMatrix, data: ArrayLike, variances: ArrayLike | None = None) -> list[IBUStep]:
-        """Every iteration with its derivatives; arguments as for :meth:`fit`."""
+        """Every iteration with its derivatives, equations (B3) and (B5); arguments as for :meth:`fit`."""
         values, poisson = response.counts(data)
         signal = response.signal(values)
         sigma2 = poisson if variances is None else np.asarray(variances, dtype=np.float64)
@@ -207,7 +217,7 @@ class IBU:
         return prior
 
     def _simulation_covariance(self, response: ResponseMatrix, signal: Array, steps: list[IBUStep]) -> Array:
-        """``sum_k T_K ... T_{k+1} E_k``, where ``E_k`` is iteration k's own derivative to the response.
+        """``sum_k T_K ... T_{k+1} E_k``, where ``E_k`` is iteration k's own derivative to the response (B6, B7).
 
         ``E[i, j, c] = delta_ic (n_prev_i r_j - n_i) / eff_i - M_ij r_j n_prev_c`` with ``r = data / folded`` (Adye,
         arXiv:1105.1160, eqs. 16-18).
@@ -233,7 +243,7 @@ class IBU:
 
 
 def _mixing(response: ResponseMatrix, previous: Array) -> Array:
-    """``P(cause | effect) / efficiency``, shape (gen, reco): D'Agostini 1995, eqs. 5 and 7."""
+    """``P(cause | effect) / efficiency``, shape (gen, reco): equation (B3), D'Agostini 1995, eqs. 5 and 7."""
     folded = response.probabilities @ previous
     with np.errstate(divide="ignore"):
         inverse = np.where(folded > 0, 1.0 / folded, 0.0)
@@ -241,7 +251,7 @@ def _mixing(response: ResponseMatrix, previous: Array) -> Array:
 
 
 def _transfer(response: ResponseMatrix, mixing: Array, signal: Array, unfolded: Array, previous: Array) -> Array:
-    """Derivative of an iteration's spectrum with respect to the one before, shape (gen, gen)."""
+    """Derivative of an iteration's spectrum with respect to the one before, shape (gen, gen): equation (B4)."""
     safe = np.where(previous > 0, previous, 1.0)
     growth = np.where(previous > 0, unfolded / safe, 0.0)
     folded = response.probabilities @ previous

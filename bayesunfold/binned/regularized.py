@@ -1,7 +1,8 @@
 """Linear unfolding: least squares with and without a penalty on the spectrum's shape.
 
 All minimise ``(y - A x)' V^-1 (y - A x) + tau^2 |L (x - b)|^2``, so they share one solution, one covariance
-and one derivative to the response; they differ in ``L``, ``b`` and how ``tau`` is chosen.
+and one derivative to the response; they differ in ``L``, ``b`` and how ``tau`` is chosen. ``docs/binned.md``
+derives the equations, (B8) to (B13).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class _Problem:
     area: bool
 
     def solve(self, tau: float) -> tuple[Array, Array, Array]:
-        """Spectrum, its derivative to the signal counts, and to a pull on each bin's normal equation.
+        """Spectrum (B9), its derivative to the signal counts, and to a pull on each bin's normal equation.
 
         By QR of the stacked ``(V^-1/2 A, tau L)``, whose condition is the square root of the normal equations'.
         """
@@ -69,7 +70,7 @@ class _Problem:
         estimator = inverse @ (a.T / self.variances)
         x = estimator @ self.signal + tau**2 * inverse @ (self.penalty.T @ (self.penalty @ self.bias))
         if self.area:
-            # folded total equals the data's (TUnfold's area constraint, arXiv:1205.6201, eq. 3)
+            # folded total equals the data's: (B10), TUnfold's area constraint (arXiv:1205.6201, eq. 3)
             e = self.response.probabilities.sum(axis=0)
             direction = inverse @ e / (e @ inverse @ e)
             x = x + direction * (self.signal.sum() - e @ x)
@@ -93,7 +94,7 @@ class _Problem:
                 residual = residual + left.sum() / self.response.probabilities.sum()
 
             def derivative(c: int) -> Array:
-                # dx = N^-1 (dA' V^-1 r - A' V^-1 dA x), for column c of A
+                # (B11): dx = N^-1 (dA' V^-1 r - A' V^-1 dA x), for column c of A
                 return np.outer(inverse[:, c], residual) - estimator * x[c]
 
             out["simulation"] = statistics_covariance(self.response, derivative)
@@ -183,6 +184,14 @@ class TauScan:
         Average global correlation coefficient of the unfolded bins.
     chosen : int
         Index of the strength taken.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.7, 0.1, 0.0], [0.3, 0.6, 0.2], [0.0, 0.3, 0.5], [0.0, 0.0, 0.3]])
+    >>> scan = bu.Tikhonov("derivative").scan(R, [70, 120, 90, 30])
+    >>> bool((scan.chi2[1:] >= scan.chi2[:-1] - 1e-9).all())  # a stronger penalty fits worse
+    True
     """
 
     tau: Array
@@ -320,7 +329,7 @@ def _corner(taus: Array, chi2: Array, penalty: Array, bins: int) -> int:
     x, y = np.log(np.maximum(chi2, 1e-300)), np.log(np.maximum(penalty, 1e-300))
     dx, dy = np.gradient(x, t), np.gradient(y, t)
     ddx, ddy = np.gradient(dx, t), np.gradient(dy, t)
-    # with tau the curve runs down, then right: at the corner it turns left, which is positive curvature
+    # (B12): with tau the curve runs down, then right; at the corner it turns left, which is positive curvature
     curvature = (dx * ddy - ddx * dy) / np.maximum((dx**2 + dy**2) ** 1.5, 1e-300)
     allowed = chi2 <= bins + 2.0 * np.sqrt(2.0 * bins)
     allowed[:2] = allowed[-2:] = False  # one-sided differences at the ends are unreliable
@@ -348,7 +357,7 @@ class SVDUnfolding(_Linear):
     Notes
     -----
     The unknowns are the bins' ratios to the simulated spectrum, whose curvature is damped; this is a Tikhonov
-    penalty on the ratio, with the strength equal to the ``k``-th singular value of the rescaled problem.
+    penalty on the ratio, with the strength equal to the ``k``-th singular value of the rescaled problem (B13).
 
     References
     ----------

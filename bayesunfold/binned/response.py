@@ -343,7 +343,7 @@ class ResponseMatrix:
         """Covariance of one column from simulation statistics, shape (reco, reco).
 
         Multinomial for unit weights, ``(diag(p) - p p') / N``; for weighted events the general form of a ratio of
-        weight sums. Zero for a response without ``truth``.
+        weight sums, equation (B1). Zero for a response without ``truth``.
         """
         if self._squares is None or self.truth is None or self._truth_squares is None:
             return np.zeros((self.n_reco, self.n_reco))

@@ -36,6 +36,13 @@ class GaussianToy:
         Expected number of data events.
     truth_mean, truth_std : array, shape (d,)
         Parameters of the truth.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(1000, 2000, random_seed=1)
+    >>> toy.simulation, toy.measurement.features.shape
+    (Simulation(...), (1000, 1))
     """
 
     gen: Array

@@ -41,6 +41,13 @@ class ZJets:
         ``gen_*`` of nature is the truth, for scoring only.
     features : tuple of str
         The features in use.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> events = bu.datasets.zjets(("pt", "m"))
+    >>> len(events.simulation), events.simulation.gen_names
+    (80917, ('pt', 'm'))
     """
 
     sim: dict[str, Array]

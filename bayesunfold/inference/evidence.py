@@ -2,7 +2,7 @@
 
 The Gaussian approximation of the marginal likelihood is stationary where a layer's weights, in units of their prior,
 have as much squared length as the events determine degrees of freedom in it (MacKay, Neural Computation 4 (1992) 448,
-doi:10.1162/neco.1992.4.3.448, eqs. 21-22).
+doi:10.1162/neco.1992.4.3.448, eqs. 21-22); equation (R3) of ``docs/ratios.md``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def learn_scales(layout: Layout, problem: Problem, rng: np.random.Generator) -> 
 
 
 def _rescale(layout: Layout, theta: Array, problem: Problem) -> tuple[Layout, Array]:
-    """New scales, and the same network in their units."""
+    """New scales (R3), and the same network in their units."""
     jacobian = tangent(layout, theta, problem.x)
     values, vectors = np.linalg.eigh(weighted_gram(jacobian, problem.curvature_weights(layout, theta)))
     determined = 1.0 - (vectors**2) @ (1.0 / (1.0 + np.maximum(values, 0.0)))

@@ -94,7 +94,18 @@ def read_columns(
 
 
 def list_columns(path: str | Path, tree: str | None = None) -> list[str]:
-    """Names of the columns in a file."""
+    """Names of the columns in a file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> path = Path(tempfile.mkdtemp()) / "events.npz"
+    >>> np.savez(path, pt=np.ones(3), m=np.zeros(3))
+    >>> list_columns(path)
+    ['pt', 'm']
+    """
     with _open(Path(path), tree) as file:
         return list(file.names)
 

@@ -31,6 +31,17 @@ def write_root(path: str | Path, spectra: Mapping[str, Spectrum]) -> Path:
         A ``.root`` file; written atomically. Needs the extra ``root``.
     spectra : mapping of str to Spectrum
         ``name`` and ``name_covariance`` in the file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> rng = np.random.default_rng(1)
+    >>> spectrum = bu.Spectrum((np.array([0.0, 1.0, 2.0]),), rng.normal([10, 20], 1, (400, 2)), np.array([10.0, 20.0]))
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> write_root(Path(tempfile.mkdtemp()) / "out.root", {"pt": spectrum}).name
+    'out.root'
     """
     try:
         import uproot
@@ -82,6 +93,17 @@ def write_hepdata(
     Each bin has the 68 and 95 % bands around the point estimate, and the symmetric standard deviation of each source.
     Files appear in the folder only when all of them are written. Sources may be correlated after conditioning on
     posterior draws; the covariance table is what to fit with.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> rng = np.random.default_rng(1)
+    >>> spectrum = bu.Spectrum((np.array([0.0, 1.0, 2.0]),), rng.normal([10, 20], 1, (400, 2)), np.array([10.0, 20.0]))
+    >>> import tempfile
+    >>> folder = write_hepdata(tempfile.mkdtemp(), {"pt": spectrum}, units={"pt": "GeV"})  # doctest: +SKIP
+    >>> (folder / "submission.yaml").exists()  # doctest: +SKIP
+    True
     """
     try:
         import hepdata_lib as hl

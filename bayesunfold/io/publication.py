@@ -74,6 +74,15 @@ class Publication:
         By systematic: weights one standard deviation up and down.
     sources : dict of str to array, shape (draws, n)
         Draws in which one source alone fluctuates, if these were published.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayesunfold.io import Publication
+    >>> nominal = np.array([1.0, 2.0])
+    >>> p = Publication({"pt": np.array([10.0, 30.0])}, nominal, nominal * np.array([[0.9], [1.1]]), {})
+    >>> p.spectrum("pt", [0, 20, 40]).nominal
+    array([1., 2.])
     """
 
     features: dict[str, Array]
@@ -196,6 +205,17 @@ def write_publication(
     ------
     InputError
         For too many draws, unknown features, and features whose names begin with ``weight_``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=1, inference="laplace", draws=20,
+    ...                    random_seed=1, progressbar=False)
+    >>> folder = bu.io.write_publication(result, tempfile.mkdtemp(), units={"gen": "GeV"})
+    >>> sorted(path.name for path in folder.iterdir())
+    ['events.parquet', 'metadata.yaml']
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -20,7 +20,20 @@ def __dir__() -> list[str]:
 
 
 def plot_coverage(study: CoverageStudy) -> Figure:
-    """Coverage with Clopper-Pearson errors, and bias and width over spread, for core bins."""
+    """Coverage with Clopper-Pearson errors, and bias and width over spread, for core bins.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayesunfold import CoverageStudy
+    >>> rng = np.random.default_rng(1)
+    >>> found = rng.normal(100, 10, (400, 1))  # 400 toys, each with a band of plus and minus 10
+    >>> none = np.zeros((400, 1))
+    >>> study = CoverageStudy({"x": np.array([0.0, 1.0])}, np.array([100.0]), (0.68,), found, none + 10.0,
+    ...                       found[:, None] - 10, found[:, None] + 10, none, none, none, none[:, 0], np.arange(400))
+    >>> len(plot_coverage(study).axes)
+    2
+    """
     from bayesunfold.studies.coverage import clopper_pearson
 
     core = np.flatnonzero(study.core)

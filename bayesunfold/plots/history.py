@@ -25,6 +25,15 @@ def plot_history(result: UnfoldingResult) -> Figure:
 
     The left panel shows why ``iterations="auto"`` stopped; the right one the fall of each
     classifier's objective from its first value.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=1, inference="laplace", draws=20,
+    ...                    random_seed=1, progressbar=False)
+    >>> len(plot_history(result).axes)
+    2
     """
     from bayesunfold.run import AUTO_CHANGE
 

@@ -69,6 +69,16 @@ def plot_spectrum(
     -------
     matplotlib.figure.Figure
         Where the estimated bias of the spectrum is known, the ratio panel shows it too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> rng = np.random.default_rng(1)
+    >>> spectrum = bu.Spectrum((np.array([0.0, 1.0, 2.0]),), rng.normal([10, 20], 1, (400, 2)), np.array([10.0, 20.0]))
+    >>> fig = plot_spectrum(spectrum, truth=[11, 19])
+    >>> len(fig.axes)
+    2
     """
     edges = _one_axis(spectrum)
     lines = {
@@ -115,7 +125,18 @@ def _populated(spectrum: Spectrum) -> NDArray[np.bool_]:
 
 
 def plot_correlation(spectrum: Spectrum) -> Figure:
-    """Correlation matrix of the bins."""
+    """Correlation matrix of the bins.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> rng = np.random.default_rng(1)
+    >>> spectrum = bu.Spectrum((np.array([0.0, 1.0, 2.0]),), rng.normal([10, 20], 1, (400, 2)), np.array([10.0, 20.0]))
+    >>> fig = plot_correlation(spectrum)
+    >>> fig.axes[0].get_ylabel()
+    'bin'
+    """
     with style():
         fig = figure(5.6, 4.8)
         ax = fig.subplots()
@@ -128,7 +149,16 @@ def plot_correlation(spectrum: Spectrum) -> Figure:
 
 
 def plot_sources(spectrum: Spectrum, label: str | None = None) -> Figure:
-    """Relative uncertainty per bin by source, stacked in squares, and in total."""
+    """Relative uncertainty per bin by source, stacked in squares, and in total.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[900, 1600])
+    >>> fig = plot_sources(bu.MatrixInversion().fit(R, [100, 150]))
+    >>> fig.axes[0].get_legend_handles_labels()[1]
+    ['data', 'simulation', 'total']
+    """
     edges = _one_axis(spectrum)
     split = spectrum.by_source()
     total = split.pop("total")

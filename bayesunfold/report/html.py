@@ -75,6 +75,18 @@ def write_report(
     Returns
     -------
     Path
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> rng = np.random.default_rng(1)
+    >>> spectrum = bu.Spectrum((np.array([0.0, 1.0, 2.0]),), rng.normal([10, 20], 1, (400, 2)), np.array([10.0, 20.0]))
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = write_report(spectrum, Path(tempfile.mkdtemp()) / "report.html")
+    >>> path.read_text().count("<svg")
+    2
     """
     path = Path(path)
     if isinstance(result, Spectrum | Mapping):

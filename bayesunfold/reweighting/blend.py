@@ -33,6 +33,14 @@ class Blend:
     total, total_std : float
         Yield of the blend and its statistical uncertainty.
     effective_size : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> half = bu.blend([np.zeros((3, 1)), np.zeros((4, 1))], lambda x: np.full((len(x), 2), 0.5))
+    >>> half.total, half.sample.tolist()
+    (3.5, [0, 0, 0, 1, 1, 1, 1])
     """
 
     weight: Array
@@ -47,7 +55,7 @@ def blend(
     region_weights: Callable[[Array], ArrayLike] | Sequence[ArrayLike],
     weights: Sequence[ArrayLike | None] | None = None,
 ) -> Blend:
-    """Move smoothly from one model's density to another's across phase space.
+    """Move smoothly from one model's density to another's across phase space, equation (R12).
 
     Parameters
     ----------

@@ -130,6 +130,7 @@ class Calibrator:
         self.parameters_ = dict(zip(names, map(float, values), strict=True))
 
     def _curve(self, z: Array, p: Array) -> Array:
+        """Equation (R4) of ``docs/ratios.md``."""
         if self.method == "beta":
             # log p = -log(1 + exp(-z)), log(1 - p) = -log(1 + exp(z))
             return -max(p[0], 0.0) * np.logaddexp(0.0, -z) + max(p[1], 0.0) * np.logaddexp(0.0, z) + p[2]
@@ -156,7 +157,7 @@ class Calibrator:
         for c in (0, 1):
             rows = y == c
             total = np.bincount(step[rows], balanced[rows], n)
-            # less than one effective event: the content that one event of this class would have
+            # (R5), less than one effective event: the content that one event of this class would have
             one = balanced[rows].sum() / max(effective_size(w[rows]), 1.0)
             low |= total < one
             levels.append(np.maximum(total, one))
@@ -183,6 +184,15 @@ class Reliability:
         Posterior of the observed share: Beta with Jeffreys' prior at the bin's effective size.
     error, error_std : float
         Mean absolute calibration error, noise subtracted, and its standard deviation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> x = np.r_[rng.normal(-0.5, 1, 4000), rng.normal(0.5, 1, 4000)]
+    >>> found = reliability(x, np.repeat([0, 1], 4000), bins=5)
+    >>> found.observed.shape
+    (500, 5)
     """
 
     predicted: Array
@@ -211,7 +221,16 @@ def reliability(
     Notes
     -----
     The error is the root of the mean squared difference between predicted and observed shares, from which the
-    differences' own sampling variance is subtracted; zero where nothing remains.
+    differences' own sampling variance is subtracted (R6); zero where nothing remains.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> x = np.r_[rng.normal(-0.5, 1, 4000), rng.normal(0.5, 1, 4000)]  # the true log ratio is x
+    >>> y = np.repeat([0, 1], 4000)
+    >>> reliability(x, y).error < 0.02 < reliability(3 * x, y).error
+    True
     """
     z, y = np.asarray(log_ratio, dtype=np.float64), np.asarray(label).astype(np.int64)
     w = np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)

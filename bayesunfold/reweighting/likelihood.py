@@ -2,7 +2,8 @@
 
 A classifier tells events at their own parameters from events at parameters drawn from the same training points but
 of other events; its log ratio is ``log p(x | theta) - log p(x)``, whose difference between two parameter points
-is the log likelihood ratio (Cranmer, Pavez, Louppe, arXiv:1506.02169; Hermans, Begy, Louppe, arXiv:1903.04057, eq. 4).
+is the log likelihood ratio (Cranmer, Pavez, Louppe, arXiv:1506.02169; Hermans, Begy, Louppe, arXiv:1903.04057, eq. 4;
+equations (R9) to (R11) of ``docs/ratios.md``).
 """
 
 from __future__ import annotations
@@ -49,6 +50,14 @@ class Scan:
     draws : array, shape (draws, points)
         The same for every posterior draw of the network.
     best : array, shape (parameters,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> theta = np.array([[0.0], [1.0]])
+    >>> scan = Scan(theta, np.array([-0.5, 0.0]), np.array([[-0.4, 0.0], [-0.6, 0.0]]), theta[1])
+    >>> scan.best
+    array([1.])
     """
 
     theta: Array
@@ -74,6 +83,14 @@ class ConfidenceSet:
     statistic, threshold : array, shape (points,)
         ``-2 log lambda`` against the best point, and its quantile.
     level : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> statistic, threshold = np.array([0.0, 4.0]), np.ones(2)
+    >>> found = ConfidenceSet(np.array([[0.0], [1.0]]), statistic <= threshold, statistic, threshold, 0.68)
+    >>> found.theta[found.inside]
+    array([[0.]])
     """
 
     theta: Array
@@ -94,6 +111,15 @@ class ExpectedCoverage:
         The share and its 68 % Clopper-Pearson interval.
     level : float
         What the set promises.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayesunfold.studies.coverage import clopper_pearson
+    >>> low, high = clopper_pearson([136], 200)
+    >>> found = ExpectedCoverage(np.array([[0.0]]), np.array([0.68]), low, high, 0.68)
+    >>> bool(found.lower[0] < found.level < found.upper[0])
+    True
     """
 
     theta: Array
@@ -235,7 +261,7 @@ class LikelihoodRatio:
         )
 
     def log_lambda(self, data: ArrayLike, theta0: ArrayLike, theta1: ArrayLike, *, extrapolate: str = "warn") -> float:
-        """``sum log p(x | theta0) / p(x | theta1)`` over the data, point estimate."""
+        """``sum log p(x | theta0) / p(x | theta1)`` over the data (R10), point estimate."""
         return float(
             np.sum(self.log_ratio(data, theta0, extrapolate=extrapolate))
             - np.sum(self.log_ratio(data, theta1, extrapolate=extrapolate))
@@ -396,7 +422,7 @@ class LikelihoodRatio:
         return found
 
     def _statistic(self, features: Array, points: Array, counts: Array | None = None) -> Array:
-        """``-2 log lambda`` of every point against the best of them."""
+        """``-2 log lambda`` of every point against the best of them, left-hand side of (R11)."""
         n, k = len(features), len(points)
         x = np.column_stack([np.tile(features, (k, 1)), np.repeat(points, n, axis=0)])
         totals = self.classifier_.log_ratio(x).reshape(k, n).sum(axis=1) if n else np.zeros(k)

@@ -202,7 +202,7 @@ class ClassifierRatio:
 
     References
     ----------
-    K. Cranmer, J. Pavez, G. Louppe, arXiv:1506.02169, eq. 3.8.
+    K. Cranmer, J. Pavez, G. Louppe, arXiv:1506.02169, eq. 3.8; (R1) of ``docs/ratios.md``.
     """
 
     def __init__(
@@ -316,7 +316,7 @@ def _log_ratio(model: Any, x: Array) -> Array:
 
 
 def source_weighted_level(log_ratio: Array, weight: ArrayLike) -> Array:
-    """Log of the weighted mean of ``exp(log_ratio)`` over events, over the last axis."""
+    """Log of the weighted mean of ``exp(log_ratio)`` over events, over the last axis: the denominator of (R2)."""
     top = log_ratio.max(axis=-1, keepdims=True)
     w = np.asarray(weight, dtype=np.float64)
     mean = np.exp(log_ratio - top) @ w / w.sum()

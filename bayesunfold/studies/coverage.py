@@ -85,6 +85,18 @@ class CoverageStudy:
     seeds : array, shape (toys,)
     extra : dict of str to array
         Numbers per toy that ``unfold`` reported, for instance the iterations taken.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayesunfold import CoverageStudy
+    >>> rng = np.random.default_rng(1)
+    >>> found = rng.normal(100, 10, (400, 1))  # 400 toys, each with a band of plus and minus 10
+    >>> none = np.zeros((400, 1))
+    >>> study = CoverageStudy({"x": np.array([0.0, 1.0])}, np.array([100.0]), (0.68,), found, none + 10.0,
+    ...                       found[:, None] - 10, found[:, None] + 10, none, none, none, none[:, 0], np.arange(400))
+    >>> bool(abs(study.coverage(0.68)[0] - 0.683) < 0.07)  # three standard errors
+    True
     """
 
     edges: dict[str, Array]
@@ -235,7 +247,23 @@ _ARRAYS = ("expected", "nominal", "std", "lower", "upper", "pit", "chi2", "dof",
 
 
 def load_coverage(path: str | Path) -> CoverageStudy:
-    """Read a study that :meth:`CoverageStudy.save` wrote."""
+    """Read a study that :meth:`CoverageStudy.save` wrote.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayesunfold import CoverageStudy
+    >>> rng = np.random.default_rng(1)
+    >>> found = rng.normal(100, 10, (400, 1))  # 400 toys, each with a band of plus and minus 10
+    >>> none = np.zeros((400, 1))
+    >>> study = CoverageStudy({"x": np.array([0.0, 1.0])}, np.array([100.0]), (0.68,), found, none + 10.0,
+    ...                       found[:, None] - 10, found[:, None] + 10, none, none, none, none[:, 0], np.arange(400))
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = study.save(Path(tempfile.mkdtemp()) / "study.npz")
+    >>> load_coverage(path).n_toys
+    400
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -41,6 +41,14 @@ class RefitComparison:
     edges : array, shape (bins + 1,)
     members, refits : array, shape (refits, bins)
         Deviations from the point estimate, row by row of the same fluctuation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> moved = rng.normal(size=(50, 2))
+    >>> RefitComparison(np.array([0.0, 1.0, 2.0]), 0.9 * moved, moved).width_ratio
+    array([0.9, 0.9])
     """
 
     edges: Array
