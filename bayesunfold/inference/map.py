@@ -45,8 +45,15 @@ ADAM_EPOCHS, ADAM_RATE = 60.0, 0.05
 WARM_EPOCHS, WARM_RATE = 10.0, 0.01
 """Wide networks start with Adam; a warm start takes fewer passes and smaller steps."""
 
-WIDE_STEPS, WIDE_TOLERANCE = 20, 0.5
-"""Gauss-Newton steps of wide networks; their remaining step spreads over a hundred directions or more."""
+STEPS = 60
+"""Most Gauss-Newton steps of networks that are not wide."""
+
+COLD_STEPS, WARM_STEPS, FEWEST_STEPS = 250, 40, 20
+"""Most Gauss-Newton steps of wide networks, from random and from earlier weights, and of the widest ones."""
+AFFORDABLE = 3_000
+"""Weights at which ``FEWEST_STEPS`` take as long as seems right; a curvature costs the cube of their number."""
+WIDE_TOLERANCE = 0.5
+"""Remaining step of wide networks, which spreads over a hundred directions or more."""
 
 
 def __dir__() -> list[str]:
@@ -274,7 +281,7 @@ def fit_map(
     centre: Array | None = None,
     restarts: int = 1,
     near: bool = False,
-    max_steps: int = 60,
+    max_steps: int | None = None,
     tolerance: float = 0.1,
 ) -> MapFit:
     """Find the most probable weights.
@@ -295,8 +302,8 @@ def fit_map(
         Random starts tried on a part of the events; the lowest objective is kept.
     near : bool
         Whether ``start`` is close to the answer, so that minibatch steps would only lead away.
-    max_steps : int
-        Gauss-Newton steps on all events.
+    max_steps : int, optional
+        Most Gauss-Newton steps on all events; 60 if omitted, for wide networks what ``_wide_steps`` allows.
     tolerance : float
         Remaining Newton step, in posterior standard deviations, at which to stop.
 
@@ -311,13 +318,20 @@ def fit_map(
     """
     centre = np.zeros(layout.n_parameters) if centre is None else centre
     wide = layout.n_parameters > WIDE
+    affordable = _wide_steps(layout.n_parameters, COLD_STEPS if start is None else WARM_STEPS) if wide else STEPS
+    max_steps = affordable if max_steps is None else min(max_steps, affordable)
     if start is None:
         start = _best_start(layout, problem, centre, rng, restarts, wide)
-    elif wide and not near:
+    elif wide and affordable < WARM_STEPS and not near:
         start = _adam(layout, start, problem, centre, rng, WARM_EPOCHS, WARM_RATE)
     if wide:
-        max_steps, tolerance = min(max_steps, WIDE_STEPS), max(tolerance, WIDE_TOLERANCE)
+        tolerance = max(tolerance, WIDE_TOLERANCE)
     return _gauss_newton(layout, start, problem, centre, rng, max_steps, tolerance)
+
+
+def _wide_steps(parameters: int, most: int) -> int:
+    """Gauss-Newton steps that a wide network may take: fewer, the more each of them costs."""
+    return int(np.clip(FEWEST_STEPS * (AFFORDABLE / parameters) ** 2, FEWEST_STEPS, most))
 
 
 def _best_start(
