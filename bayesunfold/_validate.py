@@ -13,10 +13,15 @@ from bayesunfold.errors import InputError, InputTypeError
 __all__ = [
     "as_features",
     "as_flag",
+    "as_numbers",
     "as_weight",
     "check_bins",
     "check_count",
+    "check_instance",
+    "check_level",
     "check_names",
+    "check_not_negative",
+    "check_source_name",
     "effective_size",
     "uncovered_share",
 ]
@@ -207,6 +212,47 @@ def check_positive(value: Any, name: str) -> float:
         msg = f"{name} is {value!r}; it must be a positive number."
         raise InputError(msg)
     return float(value)
+
+
+def check_not_negative(value: Any, name: str, hint: str = "") -> float:
+    """Zero or a positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+        msg = f"{name} is {value!r}; it must be zero or a positive number{hint}."
+        raise InputError(msg)
+    return float(value)
+
+
+def check_level(value: Any, name: str = "level") -> float:
+    """A probability strictly between 0 and 1."""
+    if not isinstance(value, float | np.floating) or not 0 < value < 1:
+        msg = f"{name} is {value!r}; it must lie between 0 and 1, for instance 0.68."
+        raise InputError(msg)
+    return float(value)
+
+
+def check_instance(value: Any, kind: type, name: str) -> None:
+    """An object of this library."""
+    if not isinstance(value, kind):
+        msg = f"{name} is a {type(value).__name__}; pass a bayesunfold.{kind.__name__}."
+        raise InputTypeError(msg)
+
+
+def check_source_name(name: Any, what: str) -> str:
+    """The name of a background or systematic: text that no other source of uncertainty has."""
+    if not isinstance(name, str) or not name or "/" in name:
+        msg = f"name is {name!r}; give the {what} a name without a slash."
+        raise InputError(msg)
+    if name in SOURCES:
+        msg = f"{name!r} is already a source of uncertainty; give the {what} another name than {', '.join(SOURCES)}."
+        raise InputError(msg)
+    return name
+
+
+def as_numbers(values: Any, what: str) -> Array:
+    """An array of floats, of any shape."""
+    array = _unmasked(values)
+    _check_numbers(array, what, "contents")
+    return array.astype(np.float64)
 
 
 def effective_size(weight: Array) -> float:

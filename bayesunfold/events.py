@@ -17,6 +17,8 @@ from bayesunfold._validate import (
     as_flag,
     as_weight,
     check_finite,
+    check_not_negative,
+    check_source_name,
     effective_size,
 )
 from bayesunfold.errors import InputError
@@ -298,14 +300,10 @@ class Background:
         undefined: Undefined = "error",
     ) -> None:
         _check_undefined(undefined)
-        if not name or "/" in name:
-            msg = f"name is {name!r}; give the background a name without a slash."
-            raise InputError(msg)
-        if not 0 <= relative_uncertainty < np.inf:
-            msg = f"relative_uncertainty of {name} is {relative_uncertainty!r}; it must be zero or more, 0.1 is 10 %."
-            raise InputError(msg)
-        self.name, self.undefined = name, undefined
-        self.relative_uncertainty = float(relative_uncertainty)
+        self.name, self.undefined = check_source_name(name, "background"), undefined
+        self.relative_uncertainty = check_not_negative(
+            relative_uncertainty, f"relative_uncertainty of {name}", ", 0.1 is 10 %"
+        )
         self.features, names = as_features(features, name)
         self.named = names is not None
         self.names = _default_names(names, "reco", self.features.shape[1])

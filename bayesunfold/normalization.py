@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._validate import check_positive
+from bayesunfold._validate import check_not_negative, check_positive
 from bayesunfold.binning import bin_index
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Normalization
@@ -81,7 +81,7 @@ def read_luminosity(luminosity: float | tuple[float, float] | None, normalizatio
         raise InputError(msg)
     size, uncertainty = luminosity if isinstance(luminosity, tuple | list) else (luminosity, 0.0)
     check_positive(size, "luminosity")
-    if not 0 <= uncertainty < 0.5:
+    if check_not_negative(uncertainty, "the luminosity's relative uncertainty", ", 0.02 is 2 %") >= 0.5:
         msg = f"the luminosity's relative uncertainty is {uncertainty!r}; it must lie in [0, 0.5), 0.02 is 2 %."
         raise InputError(msg)
     return float(size), float(uncertainty)

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import check_count
+from bayesunfold._validate import check_count, check_not_negative
 from bayesunfold._versions import installed_versions
 from bayesunfold.checkpoint import checkpoint_seed
 from bayesunfold.errors import InputError, InputTypeError
@@ -118,10 +118,7 @@ class OmniFold:
         if not linearize and inference == "laplace":
             msg = "linearize=False needs inference='advi' or 'nuts'; the Laplace approximation is linearised by nature."
             raise InputError(msg)
-        if not 0 <= generator_prior < np.inf:
-            msg = f"generator_prior is {generator_prior!r}; it must be zero or a positive relative uncertainty."
-            raise InputError(msg)
-        self.generator_prior = float(generator_prior)
+        self.generator_prior = check_not_negative(generator_prior, "generator_prior", ", a relative uncertainty")
         self.linearize = bool(linearize)
         self.restarts = check_count(restarts, "restarts")
         self.random_seed = None if random_seed is None else check_count(random_seed, "random_seed", 0)
@@ -220,8 +217,8 @@ class OmniFold:
 
 
 def _check_list(values: Sequence[object], kind: type, name: str) -> None:
-    if isinstance(values, kind):
-        msg = f"{name} is one {kind.__name__}; pass a list of them."
+    if isinstance(values, kind) or not isinstance(values, Sequence):
+        msg = f"{name} is {values!r}; pass a list of bayesunfold.{kind.__name__} objects, empty for none."
         raise InputTypeError(msg)
     for value in values:
         if not isinstance(value, kind):

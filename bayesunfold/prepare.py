@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._validate import SOURCES, effective_size, uncovered_share
+from bayesunfold._validate import effective_size, uncovered_share
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.standardize import Standardizer
@@ -146,8 +146,8 @@ def prepare(
 
 def _check_backgrounds(backgrounds: Sequence[PreparedBackground], data_yield: float) -> None:
     names = [b.name for b in backgrounds]
-    if len(set(names)) != len(names) or set(SOURCES) & set(names):
-        msg = f"backgrounds are named {names}; give each its own name, other than {', '.join(SOURCES)}."
+    if len(set(names)) != len(names):
+        msg = f"backgrounds are named {names}; give each its own name."
         raise InputError(msg)
     total = sum(float(b.weight.sum()) for b in backgrounds)
     if total >= data_yield:

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, check_finite, effective_size
+from bayesunfold._validate import as_features, as_numbers, check_finite, effective_size
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
@@ -327,7 +327,11 @@ class UnfoldingResult:
         gen = self.simulation.pass_gen
         values = np.zeros(len(self))
         if callable(f):
-            values[gen] = np.asarray(f(self.simulation.gen[gen]), dtype=np.float64)
+            found = as_numbers(f(self.simulation.gen[gen]), "f").squeeze()
+            if found.shape != (int(gen.sum()),):
+                msg = f"f gives shape {found.shape} for {int(gen.sum())} events; it must give one number an event."
+                raise InputError(msg)
+            values[gen] = found
         else:
             values[gen] = self._observable(f, "gen")[1][gen]
         if not np.all(np.isfinite(values)):

@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from bayesunfold._validate import as_numbers, check_level
 from bayesunfold.errors import InputError
 
 if TYPE_CHECKING:
@@ -166,9 +167,7 @@ class Spectrum:
         -------
         lower, upper : array, shape (bins,)
         """
-        if not 0 < level < 1:
-            msg = f"level is {level!r}; it must lie between 0 and 1, for instance 0.68."
-            raise InputError(msg)
+        check_level(level)
         tail = 50.0 * (1.0 - level)
         lower, upper = np.percentile(self.values, [tail, 100.0 - tail], axis=0)
         return lower, upper
@@ -224,7 +223,7 @@ class Spectrum:
         ``dof``. The inverse of a covariance estimated from ``S`` draws is too large by ``(S-1)/(S-dof-2)``
         (Hartlap, Simon, Schneider, A&A 464 (2007) 399, doi:10.1051/0004-6361:20066170, eq. 17), which is undone.
         """
-        target = np.asarray(model, dtype=np.float64).ravel()
+        target = as_numbers(model, "the model").ravel()
         if target.shape != (self.n_bins,):
             msg = f"the model has {target.size} bins and the spectrum {self.n_bins}; they must agree."
             raise InputError(msg)

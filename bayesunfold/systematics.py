@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import SOURCES, as_features, as_weight, check_finite
+from bayesunfold._validate import as_features, as_weight, check_finite, check_source_name
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Simulation
 from bayesunfold.fluctuations import Shift, Variation
@@ -63,12 +63,7 @@ class Systematic:
         reco_down: ArrayLike | None = None,
         alternative: Simulation | None = None,
     ) -> None:
-        if not name or "/" in name:
-            msg = f"name is {name!r}; give the systematic a name without a slash."
-            raise InputError(msg)
-        if name in SOURCES:
-            msg = f"{name!r} is already a source of uncertainty; give the systematic another name."
-            raise InputError(msg)
+        check_source_name(name, "systematic")
         given = [weight_up is not None, reco_up is not None, alternative is not None]
         if sum(given) != 1:
             msg = f"systematic {name!r} needs one of weight_up, reco_up and alternative; {sum(given)} are given."

@@ -49,6 +49,45 @@ def test_equations_that_the_code_names_are_in_the_documentation():
     assert named <= set(derived)
 
 
+GAUSS = np.random.default_rng(3).normal(size=(3, 200))
+SIMULATION = bu.Simulation(GAUSS[0], GAUSS[0] + 0.3 * GAUSS[1])
+RESPONSE = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+SPECTRUM = bu.Spectrum((np.arange(3.0),), np.abs(GAUSS[:2].T) + 5, np.array([5.0, 6.0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: bu.OmniFold(generator_prior="a"), "generator_prior is 'a'"),
+        (lambda: bu.OmniFold(generator_prior=None), "generator_prior is None"),
+        (lambda: bu.Background(GAUSS[2], relative_uncertainty="a"), "relative_uncertainty of background is 'a'"),
+        (lambda: bu.Background(GAUSS[2], name=3), "name is 3"),
+        (lambda: bu.Background(GAUSS[2], name="prior"), "already a source"),
+        (lambda: bu.Systematic(3, weight_up=GAUSS[0]), "name is 3"),
+        (lambda: bu.OmniFold().fit(SIMULATION, GAUSS[2], backgrounds=None), "backgrounds is None; pass a list"),
+        (lambda: bu.OmniFold().fit(SIMULATION, GAUSS[2], systematics=None), "systematics is None; pass a list"),
+        (lambda: SPECTRUM.interval("a"), "level is 'a'"),
+        (lambda: SPECTRUM.chi2("a"), "the model has dtype"),
+        (lambda: bu.ResponseMatrix("a"), "the response has dtype"),
+        (lambda: bu.IBU().fit(None, [1, 2]), "response is a NoneType; pass a bayesunfold.ResponseMatrix"),
+        (lambda: bu.MatrixInversion().fit(None, [1, 2]), "response is a NoneType"),
+        (lambda: bu.FBU().fit(None, [1, 2]), "response is a NoneType"),
+        (lambda: bu.Tikhonov(tau=None), "tau is None"),
+        (lambda: bu.FBU(systematics={"x": "a"}), "systematic 'x' has dtype"),
+        (lambda: bu.FBU(backgrounds={"x": [1, 2]}).fit(RESPONSE, [1, 2]), "background 'x' is a list"),
+        (lambda: bu.compare({"a": 3}), "'a' is a int; pass a bayesunfold.Spectrum"),
+        (lambda: bu.coverage_study(3, bins=[0, 1], expected=[1]), "make_toy is 3"),
+        (lambda: bu.closure(None, GAUSS[0], GAUSS[1]), "pass a fitted bayesunfold.Reweighter"),
+        (lambda: bu.LikelihoodRatio(3), "parameters is 3"),
+        (lambda: bu.datasets.gaussian_toy(gen=3), "gen is 3; give a pair"),
+        (lambda: bu.datasets.gaussian_toy(smear="a"), "smear has dtype"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(call, words):
+    with pytest.raises((bu.errors.InputError, bu.errors.InputTypeError), match=re.escape(words)):
+        call()
+
+
 def test_mathematics_does_not_import_pymc_or_matplotlib():
     code = (
         "import sys, bayesunfold.propagation, bayesunfold.mlp; "

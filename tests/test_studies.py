@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -204,3 +206,15 @@ def test_resampled_toys_with_misses_and_fakes():
     expected = make.expected({"gen": np.arange(6.0)})["gen"]
     assert expected[4] == pytest.approx(make.nature[gen == 4].sum())  # and not 5, the last edge
     assert np.isnan(make(1).simulation.gen).any()
+
+
+def test_a_script_without_a_guard_is_told_of_it(tmp_path):
+    """Worker processes run the script again; the error says so, whatever the workers print."""
+    (tmp_path / "study.py").write_text(
+        "import bayesunfold as bu\n"
+        "toy = bu.datasets.gaussian_toy(100, 100, random_seed=1)\n"
+        "bu.coverage_study(lambda seed: toy, bins=[0, 1], expected=[10.0], toys=2, workers=1, progressbar=False)\n"
+    )
+    found = subprocess.run([sys.executable, tmp_path / "study.py"], capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.strip().splitlines()[-1].endswith("or pass workers=0 to stay in one process.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bayesunfold._validate import check_instance
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Chi2, Spectrum
 
@@ -151,6 +152,7 @@ def compare(
         raise InputError(msg)
     first = next(iter(named.values()))
     for name, s in named.items():
+        check_instance(s, Spectrum, f"{name!r}")
         if len(s.edges) != len(first.edges) or any(
             len(a) != len(b) or not np.allclose(a, b) for a, b in zip(s.edges, first.edges, strict=True)
         ):

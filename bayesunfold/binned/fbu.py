@@ -21,7 +21,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from bayesunfold._validate import check_count, check_positive
+from bayesunfold._validate import as_numbers, check_count, check_instance, check_positive
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import ConvergenceWarning, InputError
 from bayesunfold.inference.draws import quiet_nutpie
@@ -155,7 +155,7 @@ class FBU:
         self.strength = check_positive(strength, "strength")
         self.response_statistics = bool(response_statistics)
         self.backgrounds = dict(backgrounds or {})
-        self.systematics = {k: np.asarray(v, dtype=np.float64) for k, v in (systematics or {}).items()}
+        self.systematics = {k: as_numbers(v, f"systematic {k!r}") for k, v in (systematics or {}).items()}
         self.draws, self.tune = check_count(draws, "draws", 2), check_count(tune, "tune")
         self.chains = check_count(chains, "chains")
         self.random_seed = check_count(random_seed, "random_seed", 0)
@@ -259,6 +259,7 @@ class FBU:
         return xr.Dataset({"counts": (("chain", "draw", "reco_bin"), rng.poisson(expected))})
 
     def _inputs(self, response: ResponseMatrix, data: Any) -> _Inputs:
+        check_instance(response, ResponseMatrix, "response")
         values, _ = response.counts(data)
         fraction = np.flatnonzero(values != np.round(values))
         if len(fraction):
@@ -367,6 +368,7 @@ def _backgrounds(backgrounds: Mapping[str, BinnedBackground], response: Response
     counts = np.zeros((len(backgrounds), response.n_reco))
     widths = np.zeros(len(backgrounds))
     for k, (name, background) in enumerate(backgrounds.items()):
+        check_instance(background, BinnedBackground, f"background {name!r}")
         counts[k], _ = response.counts(background.counts, f"background {name!r}")
         if not 0 <= background.relative_uncertainty < np.inf:
             msg = f"background {name!r} has relative uncertainty {background.relative_uncertainty!r}; it must be >= 0."

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import check_count, check_positive
+from bayesunfold._validate import check_count, check_instance, check_positive
 from bayesunfold.binned._counts import check_contents
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.response import ResponseMatrix
@@ -131,6 +131,7 @@ class IBU:
             Negative or NaN counts, numbers of bins that disagree, a prior that is not positive.
         """
         start = time.perf_counter()
+        check_instance(response, ResponseMatrix, "response")
         values, variances = response.counts(data)
         if not self.errors and self.iterations != "auto":
             unfolded = self.unfold_many(response, values[None])[0]

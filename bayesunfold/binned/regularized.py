@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
-from bayesunfold._validate import check_count
+from bayesunfold._validate import check_count, check_instance, check_not_negative
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
@@ -157,6 +157,7 @@ class MatrixInversion(_Linear):
     def fit(self, response: ResponseMatrix, data: Any) -> Spectrum:
         """Unfold counts; warns above a condition number of 1e8."""
         start = time.perf_counter()
+        check_instance(response, ResponseMatrix, "response")
         if response.n_reco < response.n_gen:
             msg = (
                 f"{response.n_reco} detector-level bins cannot determine {response.n_gen} particle-level bins without "
@@ -252,14 +253,14 @@ class Tikhonov(_Linear):
             if tau not in ("lcurve", "correlation"):
                 msg = f"tau is {tau!r}; it must be a number, 'lcurve' or 'correlation'."
                 raise InputError(msg)
-        elif not (np.isfinite(tau) and tau >= 0):
-            msg = f"tau is {tau!r}; a strength must be zero or positive."
-            raise InputError(msg)
+        else:
+            check_not_negative(tau, "tau")
         self.regularize, self.tau, self.area, self.bias = regularize, tau, bool(area), bias
 
     def fit(self, response: ResponseMatrix, data: Any) -> Spectrum:
         """Unfold counts. The strength taken is in ``spectrum.settings["tau"]``."""
         start = time.perf_counter()
+        check_instance(response, ResponseMatrix, "response")
         problem, raw = self._set_up(response, data)
         tau = self.tau
         if isinstance(tau, str):
@@ -380,6 +381,7 @@ class SVDUnfolding(_Linear):
     def fit(self, response: ResponseMatrix, data: Any) -> Spectrum:
         """Unfold counts. Singular values are in ``spectrum.settings["singular_values"]``."""
         start = time.perf_counter()
+        check_instance(response, ResponseMatrix, "response")
         n = response.n_gen
         if self.k > min(n, response.n_reco):
             msg = f"k is {self.k}; it cannot exceed the {min(n, response.n_reco)} singular values of the response."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, check_bins
+from bayesunfold._validate import as_features, as_numbers, check_bins
 from bayesunfold.binned._counts import as_counts, as_histogram, check_contents
 from bayesunfold.binning import as_axes, bin_index
 from bayesunfold.errors import InputError, WeightWarning
@@ -87,7 +87,7 @@ class ResponseMatrix:
         squares: Array | None = None,
         truth_squares: Array | None = None,
     ) -> None:
-        self.probabilities = np.array(probabilities, dtype=np.float64)
+        self.probabilities = np.array(as_numbers(probabilities, "the response"))
         if self.probabilities.ndim != 2 or 0 in self.probabilities.shape:
             msg = f"the response has shape {self.probabilities.shape}; it must be (reco bins, gen bins)."
             raise InputError(msg)
@@ -320,7 +320,7 @@ class ResponseMatrix:
         fakes : bool
             Add fakes, in proportion to each bin's expectation.
         """
-        spectrum = np.asarray(truth, dtype=np.float64)
+        spectrum = as_numbers(truth, "the spectrum")
         if spectrum.shape[-1:] != (self.n_gen,):
             msg = f"the spectrum has shape {spectrum.shape}; its last axis must hold {self.n_gen} particle-level bins."
             raise InputError(msg)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from bayesunfold._validate import check_bins, check_count, check_positive
+from bayesunfold._validate import as_numbers, check_bins, check_count, check_positive
 from bayesunfold.errors import InputError
 from bayesunfold.events import Data, Simulation
 
@@ -126,8 +126,11 @@ def gaussian_toy(
     check_count(n_simulation, "n_simulation")
     d = check_count(dimension, "dimension")
     for name, pair in (("gen", gen), ("truth", truth)):
+        if np.shape(pair) != (2,):
+            msg = f"{name} is {pair!r}; give a pair of mean and standard deviation."
+            raise InputError(msg)
         check_positive(pair[1], f"the standard deviation of {name}")
-    sigma = np.broadcast_to(np.asarray(smear, dtype=np.float64), (d,))
+    sigma = np.broadcast_to(as_numbers(smear, "smear"), (d,))
     if np.any(sigma < 0):
         msg = f"smear is {smear!r}; it must not be negative."
         raise InputError(msg)

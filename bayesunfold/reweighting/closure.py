@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._validate import effective_size
+from bayesunfold.errors import InputTypeError
 from bayesunfold.reweighting._samples import event_folds, read_pair
 
 if TYPE_CHECKING:
@@ -159,6 +160,9 @@ def closure(
     >>> c.auc_before > 0.6, abs(c.auc - 0.5) < 4 * c.auc_std
     (True, True)
     """
+    if not hasattr(reweighter, "weights"):
+        msg = f"reweighter is a {type(reweighter).__name__}; pass a fitted bayesunfold.Reweighter."
+        raise InputTypeError(msg)
     a, b, wa, wb, names = read_pair(source, target, source_weight, target_weight)
     factor = reweighter.weights(a)
     weighted = wa * factor

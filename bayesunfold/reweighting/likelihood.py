@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from bayesunfold._validate import as_features, as_weight, check_count, check_finite
+from bayesunfold._validate import as_features, as_weight, check_count, check_finite, check_level
 from bayesunfold.classifier import BayesianClassifier
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.network import Network
@@ -161,7 +161,13 @@ class LikelihoodRatio:
         draws: int = 200,
         random_state: int = 0,
     ) -> None:
-        if isinstance(parameters, str) or len(parameters) == 0 or len(set(parameters)) != len(parameters):
+        given: object = parameters
+        if (
+            not isinstance(given, Sequence)
+            or isinstance(given, str)
+            or len(parameters) == 0
+            or len(set(parameters)) != len(parameters)
+        ):
             msg = f"parameters is {parameters!r}; give a list of different names."
             raise InputError(msg)
         self.parameters = tuple(parameters)
@@ -335,7 +341,7 @@ class LikelihoodRatio:
             Expected number of events at a point: the extended likelihood, whose toys have Poisson counts.
         toys : int
         """
-        _check_level(level)
+        check_level(level)
         check_count(toys, "toys", 2)
         points = self._points(theta)
         self._check_range(points, "warn")
@@ -385,7 +391,7 @@ class LikelihoodRatio:
         """
         from bayesunfold.studies.coverage import clopper_pearson
 
-        _check_level(level)
+        check_level(level)
         check_count(toys, "toys", 2)
         if (n is None) == (expected is None):
             msg = "give either n, the events of each toy, or expected=, from which it is drawn."
@@ -494,12 +500,6 @@ class LikelihoodRatio:
                 seed=random_seed,
                 progress_bar=False,
             )
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        msg = f"level is {level!r}; it must lie between 0 and 1."
-        raise InputError(msg)
 
 
 def _counts(points: Array, expected: Callable[[Array], float]) -> Array:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bayesunfold._validate import as_numbers
 from bayesunfold.errors import BiasWarning, InputError
 from bayesunfold.loop import Weights
 from bayesunfold.network import Network
@@ -47,7 +48,7 @@ def estimate_bias(result: UnfoldingResult, *, warn: bool = True) -> UnfoldingRes
 def prior_dependence(result: UnfoldingResult, factor: ArrayLike | Callable[[Array], ArrayLike]) -> dict[str, Array]:
     """See :meth:`bayesunfold.UnfoldingResult.prior_dependence`."""
     sim = result.simulation
-    values = np.asarray(factor(sim.gen) if callable(factor) else factor, dtype=np.float64)
+    values = as_numbers(factor(sim.gen) if callable(factor) else factor, "factor")
     if values.shape != (len(sim),):
         msg = f"factor has shape {values.shape}; it must be ({len(sim)},), one factor an event."
         raise InputError(msg)

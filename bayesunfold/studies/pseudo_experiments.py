@@ -7,6 +7,8 @@ truth sample, or with the spread of the toys instead of their bands, would be no
 from __future__ import annotations
 
 import json
+import logging
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,14 +21,20 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from bayesunfold._progress import Progress
-from bayesunfold._validate import check_bins, check_count
-from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold._validate import check_bins, check_count, check_level
+from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.studies.coverage import CORE_EXPECTED, CoverageStudy
 
 __all__ = ["coverage_study"]
 
 Array = NDArray[np.floating]
+
+
+UNGUARDED = (
+    "worker processes of the study cannot start, since they run the script again; put what starts the study under "
+    "`if __name__ == '__main__':`, or pass workers=0 to stay in one process."
+)
 
 
 def __dir__() -> list[str]:
@@ -178,9 +186,11 @@ def coverage_study(
     truth = _check_expected(expected, edges)
     check_count(toys, "toys", 2)
     for level in levels:
-        if not 0 < level < 1:
-            msg = f"levels hold {level!r}; each must lie between 0 and 1."
-            raise InputError(msg)
+        check_level(level, "one of levels")
+    for name, function in (("make_toy", make_toy), ("unfold", unfold or _default_unfold)):
+        if not callable(function):
+            msg = f"{name} is {function!r}; pass a function of the toy's seed."
+            raise InputTypeError(msg)
     unfold = unfold or _default_unfold
     path = None if checkpoint is None else Path(checkpoint)
     heading = {"edges": {k: v.tolist() for k, v in edges.items()}, "expected": truth.tolist(), "levels": list(levels)}
@@ -280,13 +290,20 @@ def _run(
     if client is not None:
         yield from submit(client)
         return
-    n_workers = workers or os.cpu_count() or 1
-    with (
-        LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
-        ) as cluster,
-        Client(cluster) as local,
-    ):
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # a worker that reads the user's script on its start has come here again
+        raise InputError(UNGUARDED)
+    try:
+        cluster = LocalCluster(
+            n_workers=workers or os.cpu_count() or 1,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+            silence_logs=logging.CRITICAL,  # what a toy raises is raised here
+        )
+    except RuntimeError as err:
+        raise InputError(UNGUARDED) from err
+    with cluster, Client(cluster) as local:
         yield from submit(local)
 
 
