@@ -180,6 +180,16 @@ def test_closure_of_binned_weights_has_no_tail_to_fit():
     assert found.pareto_k == 0.0
 
 
+def test_closure_on_the_events_of_an_only_classifier_is_warned_of():
+    rng = np.random.default_rng(1)
+    samples, others = rng.normal(size=(2, 400)), rng.normal(size=(2, 400))
+    one = bu.Reweighter(folds=1, draws=10).fit(*samples)
+    with pytest.warns(WeightWarning, match="100 % of the events were in the training"):
+        bu.closure(one, *samples)
+    bu.closure(one, *others)
+    bu.closure(bu.Reweighter(draws=10).fit(*samples), *samples)
+
+
 def test_closure_passes_for_good_weights_and_fails_without(fitted):
     """Fresh events: p-value of exact weights uniform; 1e-3 is the false-alarm rate."""
     rng = np.random.default_rng(8)

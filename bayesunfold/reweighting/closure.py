@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._validate import effective_size
-from bayesunfold.errors import InputTypeError
+from bayesunfold.errors import InputTypeError, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_pair
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["Closure", "closure", "cross_fitted_scores", "weighted_auc"]
 
 Array = NDArray[np.floating]
 POSTERIOR_DRAWS, POSTERIOR_ROWS = 20, 20_000
+MOST_TRAINED = 0.01
 FOLDS = 4
 
 
@@ -143,6 +145,11 @@ def closure(
     -------
     Closure
 
+    Warns
+    -----
+    WeightWarning
+        If more than 1 % of the events were in the training of a reweighter with one fold.
+
     Notes
     -----
     The second classifier is cross-fitted in four folds, so its AUC is never scored on its training events. For
@@ -164,6 +171,7 @@ def closure(
         msg = f"reweighter is a {type(reweighter).__name__}; pass a fitted bayesunfold.Reweighter."
         raise InputTypeError(msg)
     a, b, wa, wb, names = read_pair(source, target, source_weight, target_weight)
+    _warn_of_training_events(reweighter, np.concatenate([a, b]))
     factor = reweighter.weights(a)
     weighted = wa * factor
     model = HistGradientBoostingClassifier(max_iter=60, random_state=random_state) if classifier is None else classifier
@@ -200,6 +208,17 @@ def closure(
             "before": before,
         },
     )
+
+
+def _warn_of_training_events(reweighter: Reweighter, x: Array) -> None:
+    counted = getattr(getattr(reweighter, "_ratio", None), "trained_share", None)
+    share = 0.0 if counted is None else counted(x)
+    if share > MOST_TRAINED:
+        msg = (
+            f"{100 * share:.0f} % of the events were in the training of the only classifier, so that weights fit their "
+            "fluctuations and closure looks better than it is. Use other events, or folds of 2 and more."
+        )
+        warnings.warn(msg, WeightWarning, stacklevel=3)
 
 
 def _posterior_auc(reweighter: Reweighter, a: Array, wa: Array) -> float:

@@ -252,6 +252,12 @@ class ClassifierRatio:
         place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[place] == keys, self._fold[place], -1)
 
+    def trained_share(self, x: Array) -> float:
+        """Share of events that the only classifier was trained on; zero with several folds."""
+        if len(self.models) > 1:
+            return 0.0
+        return float(np.mean(np.isin(event_hash(x), self._keys)))
+
     def log_ratio(self, x: Array) -> Array:
         """Out of fold for training events, averaged over folds for others."""
         return self._combined(x, lambda k, part: _log_ratio(self.models[k], part)[None])[0]
