@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
+from bayesunfold.binned.compare import triangular_discriminator
 from bayesunfold.binned.regularized import difference_matrix
 from bayesunfold.errors import InputError, WeightWarning
 
@@ -434,3 +435,23 @@ def test_histograms_in_several_dimensions_keep_their_names():
 def test_more_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_zjets_discriminators_are_the_published_ones():
+    """IBU with 4 iterations, under- and overflow in the outermost bins, seven observables of the packaged events."""
+    reference = json.loads((Path(bu.__file__).parents[1] / "benchmarks" / "zjets_reference.json").read_text())
+    events = bu.datasets.zjets()
+    simulation = events.simulation
+    for j, name in enumerate(events.features):
+        edges = np.array(reference[name]["bin_edges"])
+
+        def clip(x, edges=edges):
+            return np.clip(np.nan_to_num(x), edges[0], np.nextafter(edges[-1], -np.inf))
+
+        gen, reco = clip(simulation.gen[:, j]), clip(simulation.reco[:, j])
+        response = bu.ResponseMatrix.from_events(simulation, edges, edges, gen=gen, reco=reco)
+        truth, data = (np.histogram(clip(x), edges)[0] for x in (events.truth(name), events.data.features[:, j]))
+        answer = bu.IBU(4, errors=False).fit(response, data).nominal
+        assert triangular_discriminator(answer, truth) == pytest.approx(reference[name]["ibu4"], rel=1e-9)
+        generator = np.histogram(gen[simulation.pass_gen], edges)[0]
+        assert triangular_discriminator(generator, truth) == pytest.approx(reference[name]["generator"], rel=1e-9)
