@@ -75,7 +75,7 @@ def plot_detector_closure(closure: DetectorClosure) -> Figure:
         f"unfolded, AUC {closure.auc:.3f} ± {closure.auc_std:.3f}": (closure.roc, COLORS["unfolded"]),
     }
     with style():
-        fig = figure(4.6, 4.0)
+        fig = figure(6.4, 4.2)
         ax = fig.subplots()
         for label, ((x, y), color) in lines.items():
             keep = np.linspace(0, len(x) - 1, min(len(x), 400)).astype(int)
