@@ -1,8 +1,9 @@
 """Coverage with misses and fakes: efficiency ``clip(0.3 + 0.7 (x + 10) / 20, 0, 1)`` and 10 % fakes.
 
-``python benchmarks/acceptance_coverage.py [--toys 60] [--inference advi] [--out DIR]``. Truth N(1.2, 3.0) with 3000
-expected events, generator N(0.3, 2.5) with 10 000, resolution 0.5. Fakes are events of the same kind without a
-particle level.
+``python benchmarks/acceptance_coverage.py [--toys 100] [--inference advi] [--ibu] [--out DIR]``. Truth N(1.2, 3.0) with
+3000 expected events, generator N(0.3, 2.5) with 10 000, resolution 0.5. Fakes are events of the same kind without a
+particle level. ``--ibu`` unfolds the same toys by IBU, whose covariance is known in closed form: what the two have in
+common is the luck of the toys.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from scipy import stats
 import bayesunfold as bu
 
 EDGES = np.linspace(-9, 11, 21)
+IBU_EDGES = EDGES[3:-3]
 TRUTH, GENERATOR = (1.2, 3.0), (0.3, 2.5)
 EXPECTED, SIMULATED, FAKES = 3000, 10_000, 0.1
 
@@ -48,23 +50,35 @@ def unfold(toy: tuple[bu.Simulation, bu.Data], seed: int, inference: str) -> bu.
     return bu.OmniFold(random_seed=seed, inference=inference, progressbar=False).fit(*toy)
 
 
+def unfold_ibu(toy: tuple[bu.Simulation, bu.Data], seed: int) -> bu.Spectrum:
+    """IBU in the bins that are scored, with one wide bin on either side."""
+    simulation, data = toy
+    edges = np.concatenate([[-30.0], IBU_EDGES, [30.0]])
+    response = bu.ResponseMatrix.from_events(simulation, edges, edges - 2.5)
+    s = bu.IBU(4, random_seed=seed).fit(response, np.histogram(data.features[:, 0], edges - 2.5)[0])
+    inside = slice(1, -1)
+    return bu.Spectrum((IBU_EDGES,), s.values[:, inside], s.nominal[inside])
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--toys", type=int, default=60)
+    parser.add_argument("--toys", type=int, default=100)
+    parser.add_argument("--ibu", action="store_true")
     parser.add_argument("--inference", default="advi")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     args = parser.parse_args()
+    edges, name = (IBU_EDGES, "ibu") if args.ibu else (EDGES, args.inference)
     study = bu.coverage_study(
         make_toy,
-        unfold=partial(unfold, inference=args.inference),
-        bins=EDGES,
-        expected=EXPECTED * np.diff(stats.norm(*TRUTH).cdf(EDGES)),
+        unfold=unfold_ibu if args.ibu else partial(unfold, inference=args.inference),
+        bins=edges,
+        expected=EXPECTED * np.diff(stats.norm(*TRUTH).cdf(edges)),
         toys=args.toys,
         workers=args.workers,
         progressbar=False,
-        checkpoint=args.out / f"acceptance-{args.inference}.jsonl",
+        checkpoint=args.out / f"acceptance-{name}.jsonl",
     )
     print(study.table())
 

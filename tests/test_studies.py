@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 import bayesunfold as bu
-from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.studies import load_coverage
 from bayesunfold.studies.coverage import clopper_pearson
@@ -218,3 +218,58 @@ def test_a_script_without_a_guard_is_told_of_it(tmp_path):
     found = subprocess.run([sys.executable, tmp_path / "study.py"], capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert found.stderr.strip().splitlines()[-1].endswith("or pass workers=0 to stay in one process.")
+
+
+def _failing_toy(seed):
+    if seed == 3:
+        msg = "no toy today"
+        raise ValueError(msg)
+    return seed
+
+
+def test_an_error_in_a_toy_is_all_that_is_heard(capfd):
+    """The error itself, without the workers' complaints about what it leaves behind."""
+    spectrum = bu.Spectrum((np.array([0.0, 1.0]),), np.ones((5, 1)), np.ones(1))
+    with pytest.raises(ValueError, match="no toy today"):
+        bu.coverage_study(
+            _failing_toy,
+            bins=[0, 1],
+            expected=[10.0],
+            unfold=partial(_constant, spectrum),
+            toys=100,
+            workers=1,
+            progressbar=False,
+        )
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "distributed" not in err
+
+
+def _constant(spectrum, toy, seed):
+    return spectrum
+
+
+@pytest.mark.parametrize("answer", ["one", "list", "dict"])
+def test_spectra_come_in_any_container(answer):
+    spectrum = bu.Spectrum((np.array([0.0, 1.0]),), 10 + np.arange(5.0)[:, None], np.full(1, 12.0))
+    given = {"one": spectrum, "list": [spectrum], "dict": {"gen": spectrum}}[answer]
+    study = bu.coverage_study(
+        lambda seed: seed,
+        bins=[0, 1],
+        expected=[10.0],
+        unfold=lambda *_: given,
+        toys=2,
+        workers=0,
+        progressbar=False,
+    )
+    assert np.all(study.nominal == 12)
+    with pytest.raises(InputTypeError, match="unfold returned a int"):
+        bu.coverage_study(
+            lambda seed: seed,
+            bins=[0, 1],
+            expected=[10.0],
+            unfold=lambda *_: 1,
+            toys=2,
+            workers=0,
+            progressbar=False,
+        )

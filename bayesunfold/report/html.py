@@ -45,8 +45,8 @@ td:first-child { white-space: nowrap; }
 .none { color: var(--none); }
 .verdict { background: var(--soft); border-left: 5px solid var(--line); padding: .6rem .9rem; }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
-figure { margin: 0; min-width: 0; max-width: 720px; overflow: hidden; background: #ffffff; border: 1px solid var(--line);
-  border-radius: 6px; padding: .3rem; }
+figure { margin: 0; min-width: 0; max-width: 720px; overflow: hidden; background: #ffffff;
+  border: 1px solid var(--line); border-radius: 6px; padding: .3rem; }
 figure svg { width: 100%; height: auto; display: block; } figcaption { color: #1b1f24; padding: .2rem .4rem; }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .85rem; }
 """

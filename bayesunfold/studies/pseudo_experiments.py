@@ -98,8 +98,16 @@ def _score(
 def _as_spectra(answer: Any, edges: Mapping[str, Array]) -> list[Spectrum]:
     if isinstance(answer, Spectrum):
         return [answer]
+    if isinstance(answer, Mapping) and set(answer) == set(edges):
+        answer = [answer[name] for name in edges]
     if isinstance(answer, list | tuple) and all(isinstance(s, Spectrum) for s in answer):
         return list(answer)
+    if not hasattr(answer, "spectrum"):
+        msg = (
+            f"unfold returned a {type(answer).__name__}; it must return an UnfoldingResult, or a Spectrum for each of "
+            f"{', '.join(edges)}: one, a list, or a dict."
+        )
+        raise InputTypeError(msg)
     return [answer.spectrum(name, e) for name, e in edges.items()]
 
 
@@ -141,7 +149,7 @@ def coverage_study(
         Expected truth events per bin.
     unfold : callable, optional
         ``unfold(toy, seed)`` gives an :class:`UnfoldingResult`, or a :class:`Spectrum` for each entry of
-        ``bins``. Default settings of :class:`OmniFold` if omitted.
+        ``bins``: one, a list in their order, or a dict. Default settings of :class:`OmniFold` if omitted.
     toys : int
         Number of pseudo-experiments; toy ``i`` has seed ``random_seed + i``.
     levels : sequence of float
@@ -283,9 +291,12 @@ def _run(
         # sent once, not with every toy: it may hold a whole simulation
         shared = running.scatter(task, broadcast=True, hash=False)
         futures = [running.submit(_call, shared, seed, pure=False) for seed in seeds]
-        for future in as_completed(futures):
-            yield future.result()
-            future.release()
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+                future.release()
+        finally:
+            running.cancel(futures)  # after an error or an interrupt, or the workers go on
 
     if client is not None:
         yield from submit(client)
@@ -299,7 +310,7 @@ def _run(
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
-            silence_logs=logging.CRITICAL,  # what a toy raises is raised here
+            silence_logs=logging.CRITICAL + 1,  # what a toy raises is raised here
         )
     except RuntimeError as err:
         raise InputError(UNGUARDED) from err
