@@ -175,6 +175,9 @@ class OmniFold:
         -----
         OverlapWarning
             Data outside the simulation's detector-level range.
+        ConvergenceWarning
+            If the last iteration still moves the spectrum: by 0.15 of its band for ``"auto"``, by half of it for a
+            fixed number of three and more.
         """
         if not isinstance(simulation, Simulation):
             msg = f"simulation is a {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."

@@ -44,6 +44,10 @@ MAX_AUTO_ITERATIONS = 12
 AUTO_CHANGE = 0.15
 """``iterations="auto"`` stops when no reference bin moves by more than this part of its band."""
 
+FEW_ITERATIONS, LARGE_CHANGE = 3, 0.5
+"""A fixed number of iterations is warned of if the last one moves a reference bin by this part of its band. One or two
+iterations are a quick look, which nobody takes for converged."""
+
 REFERENCE_BINS = 10
 
 
@@ -126,13 +130,26 @@ class Run:
             progress.update(len(self.records), f"(largest change {change:.2f} of the band) ")
             if settings.iterations == "auto" and k >= 1 and change < AUTO_CHANGE:
                 break
-        if settings.iterations == "auto" and self.history[-1]["change"] >= AUTO_CHANGE:
-            msg = (
-                f"after {most} iterations the spectrum still moves by {self.history[-1]['change']:.2f} of its band "
-                f"(limit {AUTO_CHANGE}); the detector resolves too little. Use coarser features or fix iterations."
-            )
-            warnings.warn(msg, ConvergenceWarning, stacklevel=4)
+        self._warn_if_moving(most)
         progress.close(f"{len(self.records)} iterations, {settings.draws} members")
+
+    def _warn_if_moving(self, most: int) -> None:
+        """Warn if the last iteration changed the spectrum by a large part of its band."""
+        automatic, change = self.settings.iterations == "auto", self.history[-1]["change"]
+        msg = None
+        if automatic and change >= AUTO_CHANGE:
+            msg = (
+                f"after {most} iterations the spectrum still moves by {change:.2f} of its band (limit {AUTO_CHANGE}); "
+                "the detector resolves too little. Use coarser features or fix iterations."
+            )
+        elif not automatic and most >= FEW_ITERATIONS and change >= LARGE_CHANGE:
+            msg = (
+                f"the last of {most} iterations still moves the spectrum by {change:.2f} of its band (limit "
+                f"{LARGE_CHANGE}); the answer leans to the generator. Use iterations='auto' or more of them, or quote "
+                "the bias from result.estimate_bias()."
+            )
+        if msg is not None:
+            warnings.warn(msg, ConvergenceWarning, stacklevel=5)
 
     def _train(self, before: Weights, progress: Progress) -> Iteration:
         k = len(self.records)

@@ -10,6 +10,8 @@ import bayesunfold as bu
 from bayesunfold.errors import BiasWarning, InputError, OverlapWarning
 
 EDGES = np.linspace(-2.4, 2.4, 9)
+# three iterations: these tests compare unfoldings with each other, not with the truth
+pytestmark = pytest.mark.filterwarnings("ignore:the last of 3 iterations:bayesunfold.errors.ConvergenceWarning")
 
 
 def unfold(simulation, data, backgrounds=(), systematics=(), **settings):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.errors import ConvergenceError, FileFormatError
+from bayesunfold.errors import ConvergenceError, ConvergenceWarning, FileFormatError
 
 QUICK = {"iterations": 2, "inference": "laplace", "draws": 100, "progressbar": False, "random_seed": 4}
 SMALL = bu.Network(hidden=(8, 8))
@@ -227,3 +227,13 @@ def test_laplace_draws_are_the_members_own_answers(result):
     posterior, _ = linearize_step1(events, stage)
     change = posterior.tangent[:50] @ result.draws.z.T
     np.testing.assert_allclose(change, answer.log_ratio_change(events.data[:50]), atol=2e-3)
+
+
+def test_iterations_that_still_move_are_warned_of():
+    """A coarse detector: three iterations are far from converged, which one or two never promise."""
+    toy = bu.datasets.gaussian_toy(1000, 1000, smear=2.5, random_seed=1)
+    settings = {"inference": "laplace", "draws": 50, "random_seed": 1, "progressbar": False}
+    with pytest.warns(ConvergenceWarning, match=r"the last of 3 iterations still moves the spectrum by \d"):
+        result = bu.OmniFold(3, **settings).fit(toy.simulation, toy.measurement)
+    assert result.history[-1]["change"] >= 0.5
+    bu.OmniFold(2, **settings).fit(toy.simulation, toy.measurement)

@@ -152,6 +152,7 @@ def test_default_bands_cover():
         assert low - 3.5 * error < mean < high + 3.5 * error
 
 
+@pytest.mark.filterwarnings("ignore:the last of 3 iterations:bayesunfold.errors.ConvergenceWarning")  # for speed
 def test_members_move_as_the_refitted_loop_does():
     """Same fluctuations in both, so that widths agree to some per cent in well filled bins."""
     toy = bu.datasets.gaussian_toy(1000, 3000, smear=0.5, shift=0.0, gen=(0.0, 1.0), truth=(0.3, 0.9), random_seed=3)
