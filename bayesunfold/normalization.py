@@ -50,7 +50,7 @@ class Finish:
         volume = np.ones(1)
         for edge in edges:
             volume = np.multiply.outer(volume, np.diff(edge)).ravel()
-        self.volume = volume
+        self.volume, self.one_axis = volume, len(edges) == 1
         self.nominal = self.nominal_of(nominal)
 
     def nominal_of(self, sums: Array) -> Array:
@@ -63,6 +63,14 @@ class Finish:
             return inside / sums.sum(axis=1, keepdims=True)
         return (inside / self.volume if self.normalization == "density" else inside) / self.luminosity
 
+    def flow(self, sums: Array) -> tuple[Array, Array] | None:
+        """What lies below and above the bins of one observable, draw by draw; None for several observables."""
+        if not self.one_axis:
+            return None
+        scale = 1.0 / sums.sum(axis=1) if self.normalization == "shape" else 1.0 / self.luminosity
+        below, above = -EXTRA, -EXTRA + 1
+        return sums[:, below] * scale, sums[:, above] * scale
+
     def __call__(self, sums: Array) -> Array:
         """Draws of the spectrum from sums of shape (draws, bins + EXTRA)."""
         drawn = self._scale(sums)
@@ -70,7 +78,10 @@ class Finish:
 
 
 def read_luminosity(luminosity: float | tuple[float, float] | None, normalization: str) -> tuple[float, float]:
-    """Size and relative uncertainty."""
+    """Size and relative uncertainty of the luminosity, for a normalisation that exists."""
+    if normalization not in ("yield", "shape", "density"):
+        msg = f"normalization is {normalization!r}; it must be 'yield', 'shape' or 'density'."
+        raise InputError(msg)
     if luminosity is None:
         return 1.0, 0.0
     if normalization == "shape":

@@ -239,9 +239,6 @@ class UnfoldingResult:
         luminosity: float | tuple[float, float] | None,
         centre: str,
     ) -> Spectrum:
-        if normalization not in ("yield", "shape", "density"):
-            msg = f"normalization is {normalization!r}; it must be 'yield', 'shape' or 'density'."
-            raise InputError(msg)
         size, uncertainty = read_luminosity(luminosity, normalization)
         if centre not in ("nominal", "draws"):
             msg = f"centre is {centre!r}; it must be 'nominal' or 'draws'."
@@ -266,10 +263,9 @@ class UnfoldingResult:
         bias = None
         if self.closure_weights is not None and level == "gen":
             bias = finish.nominal_of(project(groups, self.closure_weights, n_groups)) - finish.nominal
-        flow = None
-        if len(edges) == 1:
-            scale = 1.0 / drawn.sum(axis=1) if normalization == "shape" else factor / size
-            flow = drawn[:, n_bins] * scale, drawn[:, n_bins + 1] * scale
+        flow = finish.flow(drawn)
+        if flow is not None:
+            flow = flow[0] * factor, flow[1] * factor
         return Spectrum(
             edges=edges,
             flow=flow,

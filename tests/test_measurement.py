@@ -232,6 +232,10 @@ def test_published_families_split_the_band(events, tmp_path):
     two_axes = [r.spectrum(tuple(square[0].T), square[1]) for r in (result, published)]
     assert two_axes[1].shape == (len(EDGES) - 1, 2)
     assert np.allclose(two_axes[0].covariance(), two_axes[1].covariance(), rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="its uncertainty is not in published weights"):
+        published.spectrum("gen", EDGES, luminosity=(3.0, 0.02))
+    with pytest.raises(InputError, match="normalization is 'area'"):
+        published.spectrum("gen", EDGES, normalization="area")
     plain = bu.io.read_publication(bu.io.write_publication(result, tmp_path / "plain"))
     assert list(plain.spectrum("gen", EDGES).by_source()) == ["shower", "jes", "total"]
 

@@ -125,7 +125,10 @@ class Publication:
         def sums(weights: Array) -> Array:
             return np.stack([np.bincount(groups, w, n_bins + EXTRA) for w in weights])
 
-        size, _ = read_luminosity(luminosity, normalization)
+        size, uncertainty = read_luminosity(luminosity, normalization)
+        if uncertainty > 0:
+            msg = f"luminosity is {luminosity!r}; its uncertainty is not in published weights, add it yourself."
+            raise InputError(msg)
         finish = Finish(sums(self.nominal[None])[0], edges, normalization, "nominal", size)
         drawn = sums(self.draws)
 
@@ -135,10 +138,6 @@ class Publication:
             return finish(_at_pulls(sums(self.pairs[name]), sums(self.nominal[None])[0]))
 
         sources: dict[str, Callable[[], Array]] = {name: partial(single, name) for name in (*self.sources, *self.pairs)}
-        flow = None
-        if len(edges) == 1:
-            scale = 1.0 / drawn.sum(axis=1) if normalization == "shape" else 1.0 / size
-            flow = drawn[:, n_bins] * scale, drawn[:, n_bins + 1] * scale
         return Spectrum(
             edges,
             finish(drawn),
@@ -146,7 +145,7 @@ class Publication:
             names,
             outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
             undefined=drawn[:, n_bins + 2],
-            flow=flow,
+            flow=finish.flow(drawn),
             normalization=normalization,
             sources=sources,
         )
