@@ -30,12 +30,14 @@ def test_public_names_exist_and_are_documented():
 
 def test_every_public_name_has_an_example_that_runs():
     """They run as doctests, but for ``write_hepdata``, whose library warns; a test of its own runs that."""
+    reference = (Path(bu.__file__).parents[1] / "docs" / "api.md").read_text()
     modules = [getattr(bu, m) for m in ("io", "datasets", "studies", "plots", "report", "binned", "reweighting")]
     for module in (bu, *modules):
         for name in module.__all__:
             value = getattr(module, name)
             if callable(value):
                 assert ">>>" in value.__doc__, f"{module.__name__}.{name}"
+                assert re.search(rf"\b{name}\b", reference), f"{name} is not in docs/api.md"
 
 
 def test_equations_that_the_code_names_are_in_the_documentation():
