@@ -149,7 +149,7 @@ class Run:
                 "the bias from result.estimate_bias()."
             )
         if msg is not None:
-            warnings.warn(msg, ConvergenceWarning, stacklevel=5)
+            warnings.warn(msg, ConvergenceWarning, stacklevel=4)
 
     def _train(self, before: Weights, progress: Progress) -> Iteration:
         k = len(self.records)

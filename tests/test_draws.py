@@ -82,7 +82,7 @@ def test_full_network_warns_and_works(inference):
     x = np.concatenate([rng.normal(0, 1, 200), rng.normal(0.5, 1, 200)])[:, None]
     y = np.r_[np.zeros(200), np.ones(200)]
     clf = bu.BayesianClassifier(
-        network=bu.Network((4,)), inference=inference, linearize=False, draws=40, random_state=1
+        network=bu.Network((4, 3)), inference=inference, linearize=False, draws=40, random_state=1
     )
     with pytest.warns(bu.errors.UnreliableDrawsWarning, match="comparison only"):
         clf.fit(x, y)

@@ -100,8 +100,8 @@ def _advi(model: Any, draws: int, seed: int) -> tuple[Any, Array, int, dict[str,
             progressbar=False,
             obj_n_mc=ADVI_PARTICLES,
             obj_optimizer=pm.adam(learning_rate=ADVI_RATE),
-            # PyMC starts all posterior widths at 0.7 in the weights' own units, far from any fit
-            start_sigma={v.name: np.full(v.shape.eval(), 0.05) for v in model.free_RVs},
+            # PyMC starts all posterior widths at 0.7 in the weights' own units, far from any fit. It wants them flat
+            start_sigma={v.name: np.full(int(np.prod(v.shape.eval())), 0.05) for v in model.free_RVs},
         )
         tree = approx.sample(draws, random_seed=seed)
     return tree, np.asarray(approx.hist), 1, {}
