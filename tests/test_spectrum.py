@@ -119,3 +119,15 @@ def test_flow_bins_and_bins_of_two_observables():
     assert shape.to_hist().sum(flow=True).value == pytest.approx(1, rel=0.02)
     pair = result.spectrum((name, other), ([-1, 0, 1], [-1, 0, 1, 2]))
     assert pair.plot().axes[1].get_xlabel() == f"bin of {name} x {other}"
+
+
+def test_points_beyond_a_panel_are_marked():
+    from bayesunfold.plots.style import figure, limit
+
+    ax = figure().subplots()
+    ax.plot([1, 2, 3, 4], [0.0, 5.0, -7.0, 1.0], "o", color="red")
+    ax.plot([1, 4], [9.0, 9.0])  # a line has no points to lose
+    limit(ax, -2, 2)
+    marks = {line.get_marker(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in ax.lines[2:]}
+    assert marks == {"^": ([2.0], [2.0]), "v": ([3.0], [-2.0])}
+    assert ax.get_ylim() == (-2, 2)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bayesunfold.plots.spectrum import AXIS_TITLES, _axis_title, _one_axis
-from bayesunfold.plots.style import COLORS, figure, steps, style
+from bayesunfold.plots.style import COLORS, figure, limit, steps, style
 
 if TYPE_CHECKING:
     from bayesunfold.binned.compare import Comparison
@@ -93,8 +93,8 @@ def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
         middle.axhline(1.0, color=COLORS["truth"], lw=1.0)
         bottom.axhspan(-1, 1, color="0.88", lw=0)
         bottom.axhline(0.0, color=COLORS["truth"], lw=1.0)
-        bottom.set_ylim(-4, 4)
-        middle.set_ylim(0.5, 1.5)
+        limit(bottom, -4, 4)
+        limit(middle, 0.5, 1.5)
         middle.set_ylabel(f"ratio to\n{what}")
         bottom.set_ylabel("pull")
         bottom.set_xlabel(label or _axis_title(first))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from bayesunfold.plots.style import CYCLE, figure, style
+from bayesunfold.plots.style import CYCLE, figure, limit, style
 
 if TYPE_CHECKING:
     from bayesunfold.studies.coverage import CoverageStudy
@@ -50,13 +50,13 @@ def plot_coverage(study: CoverageStudy) -> Figure:
             )
             top.axhline(level, color=color, ls="--", lw=1)
         top.set_ylabel("coverage of the expected truth")
-        top.set_ylim(0.3, 1.02)
+        limit(top, 0.3, 1.02)
         top.legend(loc="lower right")
         bottom.plot(x, study.bias()[core], "v", color="#832db6", label="bias / spread")
         bottom.plot(x, study.width_ratio()[core], "s", color="#717581", label="band width / spread")
         bottom.axhline(0.0, color="black", lw=0.8)
         bottom.axhline(1.0, color="black", lw=0.8, ls=":")
-        bottom.set_ylim(-1.2, 1.6)
+        limit(bottom, -1.2, 1.6)
         bottom.set_xlabel(f"core bin ({study.n_toys} toys)")
         bottom.legend(loc="lower right", ncols=2)
     return fig

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold.errors import InputError
-from bayesunfold.plots.style import COLORS, CYCLE, band, figure, steps, style
+from bayesunfold.plots.style import COLORS, CYCLE, band, figure, limit, steps, style
 
 if TYPE_CHECKING:
     from bayesunfold.spectrum import Spectrum
@@ -108,7 +108,7 @@ def plot_spectrum(
             bottom.legend(loc="upper left", fontsize="small")
         lower, upper = spectrum.interval(max(0.95, *levels))
         reach = np.nanmax(np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)], initial=0.05)
-        bottom.set_ylim(1 - min(1.0, 1.3 * reach), 1 + min(1.5, 1.3 * reach))
+        limit(bottom, 1 - min(1.0, 1.3 * reach), 1 + min(1.5, 1.3 * reach))
         bottom.set_ylabel("ratio to\nunfolded")
         bottom.set_xlabel(label or _axis_title(spectrum))
         bottom.set_xlim(edges[0], edges[-1])

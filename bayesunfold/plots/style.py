@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-__all__ = ["COLORS", "band", "figure", "steps", "style"]
+__all__ = ["COLORS", "band", "figure", "limit", "steps", "style"]
 
 Array = NDArray[np.floating]
 
@@ -67,3 +67,16 @@ def steps(ax: Axes, edges: Array, values: Array, **style_options: Any) -> None:
 def band(ax: Axes, edges: Array, lower: Array, upper: Array, **style_options: Any) -> None:
     """A filled band that follows the bins."""
     ax.stairs(upper, edges, baseline=lower, fill=True, **style_options)
+
+
+def limit(ax: Axes, low: float, high: float) -> None:
+    """Vertical limits; points beyond them are marked by triangles at the edge, so that none is lost."""
+    for line in list(ax.lines):
+        if line.get_marker() in (None, "None", ""):
+            continue
+        x, y = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
+        for beyond, marker, edge in ((y > high, "^", high), (y < low, "v", low)):
+            if beyond.any():
+                at = np.full(int(beyond.sum()), edge)
+                ax.plot(x[beyond], at, marker, color=line.get_color(), ms=6, mec="black", mew=0.5, clip_on=False)
+    ax.set_ylim(low, high)
