@@ -176,5 +176,5 @@ def plot_sources(spectrum: Spectrum, label: str | None = None) -> Figure:
         ax.set_ylim(bottom=0.0)
         ax.set_xlabel(label or _axis_title(spectrum))
         ax.set_ylabel("uncertainty [%], stacked in squares")
-        ax.legend()
+        ax.legend(loc="upper center")
     return fig
