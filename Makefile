@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/bayesunfold demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

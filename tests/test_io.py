@@ -172,6 +172,8 @@ def test_unfold_command_from_files_to_report(tmp_path, capsys):
     text = (EXAMPLES / "zjets.toml").read_text()
     text = text.replace("iterations = 4", "iterations = 2").replace('"advi"', '"laplace"').replace("200", "50", 1)
     text = text.replace("draws = 200", "draws = 50") + "root = true\n"
+    if "[network]" not in text:
+        text += "\n[network]\nhidden = [8, 8]\n"
     (tmp_path / "zjets.toml").write_text(text)
     with pytest.warns(BiasWarning, match=r"reaches .* of its 68 % band"):  # two iterations are too few
         assert main(["unfold", str(tmp_path / "zjets.toml")]) == 0
