@@ -5,12 +5,15 @@ With ``--check`` nothing is written; the exit code says whether every cell ran.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
+TEMPORARY = re.compile(r"^/\S*ipykernel_\d+/\d+\.py:\d+: ", re.MULTILINE)
 
 
 def run(path: Path) -> nbformat.NotebookNode:
@@ -19,6 +22,9 @@ def run(path: Path) -> nbformat.NotebookNode:
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # time stamps would change at every run
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":  # warnings name a temporary file, another one at every run
+                output.text = TEMPORARY.sub("", output.text)
     return notebook
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from bayesunfold._validate import check_bins
+from bayesunfold._validate import as_numbers, check_bins
 from bayesunfold.errors import InputError, InputTypeError
 
 __all__ = ["Histogram", "as_counts", "as_histogram"]
@@ -112,7 +112,7 @@ def as_counts(
         if known_edges is not None:
             check_edges(read.edges, known_edges, what)
     else:
-        values = _numbers(counts, what)
+        values = as_numbers(counts, what).ravel()
         variances = values
     if values.shape != (n_bins,):
         msg = f"{what} has {values.size} bins and the response {n_bins} detector-level bins; they must agree."
@@ -131,14 +131,6 @@ def check_edges(found: tuple[Array, ...], wanted: tuple[Array, ...], what: str) 
             want = np.round(edges, 6).tolist()
             msg = f"{what} has the bins {have} and the response {want} on axis {axis}; rebin one of them."
             raise InputError(msg)
-
-
-def _numbers(values: ArrayLike, what: str) -> Array:
-    array = np.asarray(values)
-    if array.dtype == object or array.dtype.kind not in "fiub":
-        msg = f"{what} has dtype {array.dtype}; bin contents must be numbers."
-        raise InputTypeError(msg)
-    return array.astype(np.float64).ravel()
 
 
 def check_contents(values: Array, what: str) -> None:

@@ -87,7 +87,7 @@ class ResponseMatrix:
         squares: Array | None = None,
         truth_squares: Array | None = None,
     ) -> None:
-        self.probabilities = np.array(as_numbers(probabilities, "the response"))
+        self.probabilities = as_numbers(probabilities, "the response")
         if self.probabilities.ndim != 2 or 0 in self.probabilities.shape:
             msg = f"the response has shape {self.probabilities.shape}; it must be (reco bins, gen bins)."
             raise InputError(msg)

@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._validate import effective_size
 from bayesunfold.prepare import outside_range
-from bayesunfold.reweighting.closure import cross_fitted_scores, roc_curve, weighted_auc
+from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
 from bayesunfold.run import AUTO_CHANGE
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ def detector_closure(result: UnfoldingResult, seed: int = 0) -> DetectorClosure:
         label = np.repeat([0, 1], [len(a), len(b)])
         both = np.concatenate([w, wb])
         out.append((weighted_auc(score, label, both), effective_size(w), roc_curve(score, label, both)))
-    n0, n1 = out[0][1], effective_size(wb)
-    error = float(np.sqrt((n0 + n1 + 1) / (12 * n0 * n1)))
+    error = auc_error(out[0][1], effective_size(wb))
     return DetectorClosure(out[0][0], error, out[1][0], out[0][2], out[1][2])
 
 

@@ -16,6 +16,7 @@ from bayesunfold.reweighting.closure import roc_curve, weighted_auc
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
 
     from bayesunfold.propagation import Stage
     from bayesunfold.report.checks import DetectorClosure
@@ -52,9 +53,7 @@ def plot_classifiers(result: UnfoldingResult) -> Figure:
             low, high = np.percentile(curve.observed, [16, 84], axis=0)
             left.fill_between(curve.predicted, low, high, color=color, alpha=0.4, lw=0)
             left.plot(curve.predicted, curve.observed.mean(axis=0), color=color, lw=1.4, label=name)
-            x, yy = roc_curve(expit(z), y, w)
-            keep = np.linspace(0, len(x) - 1, min(len(x), 400)).astype(int)
-            right.plot(x[keep], yy[keep], color=color, lw=1.4, label=f"AUC {weighted_auc(z, y, w):.3f}")
+            _draw_roc(right, roc_curve(expit(z), y, w), color, f"AUC {weighted_auc(z, y, w):.3f}")
         for ax in (left, right):
             ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
         low, high = left.get_xlim()
@@ -77,14 +76,19 @@ def plot_detector_closure(closure: DetectorClosure) -> Figure:
     with style():
         fig = figure(6.4, 4.2)
         ax = fig.subplots()
-        for label, ((x, y), color) in lines.items():
-            keep = np.linspace(0, len(x) - 1, min(len(x), 400)).astype(int)
-            ax.plot(x[keep], y[keep], color=color, lw=1.4, label=label)
+        for label, (curve, color) in lines.items():
+            _draw_roc(ax, curve, color, label)
         ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
         ax.set_xlabel("refolded simulation accepted")
         ax.set_ylabel("data accepted")
         ax.legend(fontsize="small")
     return fig
+
+
+def _draw_roc(ax: Axes, curve: tuple[Array, Array], color: str, label: str) -> None:
+    """A few hundred of its points: the page holds every point it draws."""
+    keep = np.linspace(0, len(curve[0]) - 1, min(len(curve[0]), 400)).astype(int)
+    ax.plot(curve[0][keep], curve[1][keep], color=color, lw=1.4, label=label)
 
 
 def _two_classes(stage: Stage, x: Array, ones: Array, zeros: Array) -> tuple[Array, Array, Array]:

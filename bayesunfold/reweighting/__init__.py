@@ -5,7 +5,8 @@ from __future__ import annotations
 from bayesunfold.reweighting.blend import Blend, blend
 from bayesunfold.reweighting.calibration import Calibrator, Reliability, reliability
 from bayesunfold.reweighting.closure import Closure, closure, weighted_auc
-from bayesunfold.reweighting.likelihood import ConfidenceSet, ExpectedCoverage, LikelihoodRatio, Scan
+from bayesunfold.reweighting.likelihood import LikelihoodRatio
+from bayesunfold.reweighting.parameter_sets import ConfidenceSet, ExpectedCoverage, Scan
 from bayesunfold.reweighting.reweighter import Reweighter
 
 __all__ = [

@@ -178,7 +178,7 @@ def closure(
     score, before = cross_fitted_scores(model, a, b, weighted, wb), cross_fitted_scores(model, a, b, wa, wb)
     y = np.repeat([0, 1], [len(a), len(b)])
     n0, n1 = effective_size(weighted), effective_size(wb)
-    std = float(np.sqrt((n0 + n1 + 1) / (12 * n0 * n1)))
+    std = auc_error(n0, n1)
     auc = weighted_auc(score, y, np.concatenate([weighted, wb]))
     mean = float(weighted.sum() / wa.sum())
     spread = float(np.sqrt(np.sum(wa**2 * (factor - mean) ** 2)) / wa.sum())
@@ -249,6 +249,11 @@ def cross_fitted_scores(classifier: Any, a: Array, b: Array, wa: Array, wb: Arra
         model = clone(classifier).fit(x[~rows], y[~rows], sample_weight=w[~rows] * len(x))
         out[rows] = model.predict_proba(x[rows])[:, 1]
     return out
+
+
+def auc_error(n0: float, n1: float) -> float:
+    """Standard deviation of the AUC of identical samples of these effective sizes, equation (R7)."""
+    return float(np.sqrt((n0 + n1 + 1) / (12 * n0 * n1)))
 
 
 def roc_curve(score: Array, label: Array, weight: Array) -> tuple[Array, Array]:
