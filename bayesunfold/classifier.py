@@ -186,7 +186,9 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         if self.linearize or self.inference == "laplace":
             self.posterior_draws_ = sample_posterior(self.inference, posterior, self.draws, rng)
         else:
-            self.posterior_draws_ = sample_full_network(self.inference, layout, x, posterior, self.draws, rng)
+            self.posterior_draws_ = sample_full_network(
+                self.inference, layout, fit.theta, x, posterior, self.draws, rng
+            )
         self.directions_ = whitened_directions(stage, axes, precision)
         self.layout_, self.theta_ = layout, fit.theta
         self.converged_, self.n_iter_ = fit.converged, fit.steps

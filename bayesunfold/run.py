@@ -236,7 +236,7 @@ class Run:
             self.draws = sample_posterior(method, posterior, settings.draws, rng)
         else:
             x = step1_events(self.events, stage)[0]
-            self.draws = sample_full_network(method, stage.layout, x, posterior, settings.draws, rng)
+            self.draws = sample_full_network(method, stage.layout, stage.theta, x, posterior, settings.draws, rng)
         if settings.inference != "laplace":
             self.conditioning = condition_on(stage, self.samples, self.prior, axes, self.draws.z)
             self.samples = self.conditioning.apply(self.samples)

@@ -144,7 +144,7 @@ def test_ibu_simulation_error_agrees_with_refilled_responses(rng):
     size = np.array([4e5, 6e5, 5e5, 3e5])  # large, so that the response is linear over the fluctuation
     R = bu.ResponseMatrix(p, truth=size)
     data = R.fold([900.0, 1500.0, 800.0, 700.0])
-    ibu = bu.IBU(5)
+    ibu = bu.IBU(5, prior=size)  # given, so that it does not fluctuate
     found = np.empty((2000, 4))
     for t in range(len(found)):
         full = np.vstack([p, 1 - p.sum(axis=0)])

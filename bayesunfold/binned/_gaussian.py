@@ -59,22 +59,43 @@ def gaussian_spectrum(
     )
 
 
-def statistics_covariance(response: ResponseMatrix, derivative: Callable[[int], Array]) -> Array:
-    """Covariance of an unfolded spectrum from the simulation's statistics, column by column of the response.
+def statistics_covariance(
+    response: ResponseMatrix,
+    derivative: Callable[[int], Array],
+    prior: Array | None = None,
+    fakes: Array | None = None,
+) -> Array:
+    """Covariance of an unfolded spectrum from the simulation's statistics, particle-level bin by bin.
 
     Parameters
     ----------
     response : ResponseMatrix
     derivative : callable
         Of a particle-level bin ``c``: derivative of the spectrum with respect to column ``c``, shape (gen, reco).
+    prior : array, shape (gen, gen), optional
+        Derivative with respect to the simulated spectrum, where the method starts from it or compares with it.
+    fakes : array, shape (gen, reco), optional
+        Derivative with respect to the shares of fakes.
 
     Notes
     -----
-    Columns come from different events, so they fluctuate independently: ``sum_c D_c V_c D_c'`` (B2). Memory is that of
-    a few (gen, reco) matrices, time ``2 gen^2 reco^2`` operations.
+    Every simulated event moves the response of its particle-level bin, the simulated spectrum, and the share of fakes
+    of its detector-level bin, all at once; events are independent (B2). Without the last two this is
+    ``sum_c G_c V_c G_c'`` with the column covariance (B1). Memory is that of a few (gen, reco) matrices, time
+    ``2 gen^3 reco`` operations.
     """
+    cells = response.cells()
     total = np.zeros((response.n_gen, response.n_gen))
+    seen: Array | float = 0.0
+    if fakes is not None and cells.reco is not None:
+        own = fakes * (1 - response.fakes) / cells.reco
+        total += (own * cells.fakes) @ own.T
+        seen = -fakes * response.fakes / cells.reco
     for c in range(response.n_gen):
         d = derivative(c)
-        total += d @ response.column_covariance(c) @ d.T
+        missed = -d @ response.probabilities[:, c] / cells.truth[c]
+        if prior is not None:
+            missed = missed + prior[:, c]
+        moved = d / cells.truth[c] + missed[:, None] + seen
+        total += (moved * cells.squares[:, c]) @ moved.T + cells.missed[c] * np.outer(missed, missed)
     return total

@@ -2,7 +2,7 @@
 
 All minimise ``(y - A x)' V^-1 (y - A x) + tau^2 |L (x - b)|^2``, so they share one solution, one covariance
 and one derivative to the response; they differ in ``L``, ``b`` and how ``tau`` is chosen. ``docs/binned.md``
-derives the equations, (B8) to (B13).
+derives the equations, (B8) to (B13), (B17) and (B18).
 """
 
 from __future__ import annotations
@@ -37,6 +37,28 @@ def difference_matrix(bins: int, kind: Literal["size", "derivative", "curvature"
         msg = f"regularising the {kind} needs more than {order} bins; there are {bins}."
         raise InputError(msg)
     return np.diff(np.eye(bins), n=order, axis=0)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """How the solution moves with the simulated spectrum that the penalty compares it with.
+
+    Attributes
+    ----------
+    prior : array, shape (gen, gen)
+        Derivative to the simulated spectrum, with the response and the data as they are.
+    direction : array, shape (gen,)
+        Change of the solution with the strength or the scale of the comparison, which depends on
+    response : array, shape (reco, gen)
+        the response, and
+    data : float
+        each signal count.
+    """
+
+    prior: Array
+    direction: Array
+    response: Array
+    data: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,11 +101,20 @@ class _Problem:
         return x, estimator, inverse
 
     def covariances(
-        self, x: Array, estimator: Array, inverse: Array, raw_variances: Array, tau: float
+        self,
+        x: Array,
+        estimator: Array,
+        inverse: Array,
+        raw_variances: Array,
+        tau: float,
+        comparison: _Comparison | None = None,
     ) -> dict[str, Array]:
         """Data statistics, and simulation statistics where they are known."""
         purity = 1 - self.response.fakes
-        d = estimator * purity
+        to_signal = estimator
+        if comparison is not None:
+            to_signal = estimator + comparison.data * comparison.direction[:, None]
+        d = to_signal * purity
         out: dict[str, Array] = {"data": (d * raw_variances) @ d.T}
         if self.response.has_statistics:
             residual = (self.signal - self.response.probabilities @ x) / self.variances
@@ -95,9 +126,14 @@ class _Problem:
 
             def derivative(c: int) -> Array:
                 # (B11): dx = N^-1 (dA' V^-1 r - A' V^-1 dA x), for column c of A
-                return np.outer(inverse[:, c], residual) - estimator * x[c]
+                moved = np.outer(inverse[:, c], residual) - estimator * x[c]
+                if comparison is not None:
+                    moved += np.outer(comparison.direction, comparison.response[:, c])
+                return moved
 
-            out["simulation"] = statistics_covariance(self.response, derivative)
+            prior = None if comparison is None else comparison.prior
+            fakes = -to_signal * (self.signal / purity)
+            out["simulation"] = statistics_covariance(self.response, derivative, prior, fakes)
         return out
 
 
@@ -118,9 +154,16 @@ class _Linear:
         purity = 1 - response.fakes
         return _Problem(response, response.signal(values), raw * purity**2, penalty, bias, area), raw
 
+    def _compared(self, problem: _Problem, x: Array, inverse: Array, tau: float) -> _Comparison | None:  # noqa: ARG002
+        """Dependence on the simulated spectrum; none where the penalty does not know it."""
+        return None
+
     def _finish(self, problem: _Problem, raw: Array, tau: float, start: float) -> Spectrum:
         x, estimator, inverse = problem.solve(tau)
-        covariances = problem.covariances(x, estimator, inverse, raw, tau) if self.errors else {}
+        covariances: dict[str, Array] = {}
+        if self.errors:
+            comparison = self._compared(problem, x, inverse, tau)
+            covariances = problem.covariances(x, estimator, inverse, raw, tau, comparison)
         return gaussian_spectrum(
             problem.response,
             x,
@@ -296,6 +339,19 @@ class Tikhonov(_Linear):
             raise InputError(msg)
         return bias
 
+    def _compared(self, problem: _Problem, x: Array, inverse: Array, tau: float) -> _Comparison | None:  # noqa: ARG002
+        """A scaled simulated spectrum ``b = f n s`` with ``s = sum(d) / sum(R n)``: (B17)."""
+        response = problem.response
+        if self.bias is None or np.ndim(self.bias) > 0 or response.truth is None:
+            return None
+        pull = tau**2 * inverse @ (problem.penalty.T @ problem.penalty)
+        folded, factor = response.fold(response.truth).sum(), float(self.bias)  # type: ignore[arg-type]
+        direction = factor * pull @ response.truth / folded
+        scale = problem.signal.sum() / folded
+        prior = scale * (factor * pull - np.outer(direction, response.probabilities.sum(axis=0)))
+        moved = np.broadcast_to(-scale * response.truth, response.probabilities.shape)
+        return _Comparison(prior, direction, moved, 1.0)
+
     def _scan(self, problem: _Problem, points: int = 60) -> TauScan:
         taus = _tau_range(problem, points)
         chi2, penalty, rho = np.empty(points), np.empty(points), np.empty(points)
@@ -395,11 +451,33 @@ class SVDUnfolding(_Linear):
         curvature = _svd_curvature(n)
         penalty = curvature / (prior * scale)
         problem, raw = self._problem(response, data, penalty, np.zeros(n), False)
-        rescaled = (response.probabilities * (prior * scale)) / np.sqrt(problem.variances)[:, None]
-        singular = np.linalg.svd(rescaled @ np.linalg.inv(curvature), compute_uv=False)
+        singular = np.linalg.svd(_rotated(problem), compute_uv=False)
         spectrum = self._finish(problem, raw, float(singular[self.k - 1]), start)
         spectrum.settings["singular_values"] = singular
         return spectrum
+
+    def _compared(self, problem: _Problem, x: Array, inverse: Array, tau: float) -> _Comparison | None:
+        """Unknowns are ratios to the simulated spectrum ``m``, and so is the ``k``-th singular value: (B18)."""
+        response = problem.response
+        if response.truth is None:
+            return None
+        # the penalty is L = C diag(1/m), with m the simulated spectrum scaled to the data
+        m = np.diag(_svd_curvature(len(x))) / np.diag(problem.penalty)
+        bent = problem.penalty.T @ (problem.penalty @ x)
+        to_ratio = tau**2 * inverse @ (problem.penalty.T @ (problem.penalty * (x / m)) + np.diag(bent / m))
+        direction = -2.0 * tau * inverse @ bent
+        left, _, right = np.linalg.svd(_rotated(problem))
+        moved = np.outer(
+            left[:, self.k - 1] / np.sqrt(problem.variances), np.linalg.solve(problem.penalty, right[self.k - 1])
+        )
+        to_strength = (response.probabilities * moved).sum(axis=0) / m
+        prior = (to_ratio + np.outer(direction, to_strength)) * (m / response.truth)
+        return _Comparison(prior, direction, moved)
+
+
+def _rotated(problem: _Problem) -> Array:
+    """``V^-1/2 R L^-1``, whose singular values are the strengths that damp each component."""
+    return (problem.response.probabilities / np.sqrt(problem.variances)[:, None]) @ np.linalg.inv(problem.penalty)
 
 
 def _svd_curvature(n: int) -> Array:

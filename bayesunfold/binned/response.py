@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,9 +28,35 @@ __all__ = ["ResponseMatrix"]
 Array = NDArray[np.floating]
 Edges = tuple[Array, ...]
 
+NO_COUNTS = "the response has no simulated counts behind it; give truth=, or build it from events."
+
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class Cells(NamedTuple):
+    """Sums over the simulated events behind a response.
+
+    Attributes
+    ----------
+    truth : array, shape (gen,)
+        Weight of each particle-level bin.
+    squares : array, shape (reco, gen)
+        Squared weights of the events seen.
+    missed : array, shape (gen,)
+        Squared weights of the events not seen.
+    reco : array, shape (reco,), or None
+        Weight of each detector-level bin, fakes included; None if the shares of fakes are exact.
+    fakes : array, shape (reco,)
+        Squared weights of the fakes.
+    """
+
+    truth: Array
+    squares: Array
+    missed: Array
+    reco: Array | None
+    fakes: Array
 
 
 class ResponseMatrix:
@@ -56,6 +82,8 @@ class ResponseMatrix:
         Sum of weights and of squared weights behind each element; Poisson counts ``probabilities x truth`` if omitted.
     truth_squares : array, shape (gen,), optional
         Sum of squared weights of ``truth``.
+    fakes_sums, fakes_squares : array, shape (reco,), optional
+        Sum of weights and of squared weights of the fakes; without them the shares of fakes are exact.
 
     Raises
     ------
@@ -86,6 +114,8 @@ class ResponseMatrix:
         sums: Array | None = None,
         squares: Array | None = None,
         truth_squares: Array | None = None,
+        fakes_sums: Array | None = None,
+        fakes_squares: Array | None = None,
     ) -> None:
         self.probabilities = as_numbers(probabilities, "the response")
         if self.probabilities.ndim != 2 or 0 in self.probabilities.shape:
@@ -113,6 +143,7 @@ class ResponseMatrix:
         self._sums = counts if sums is None else sums
         self._squares = counts if squares is None else squares
         self._truth_squares = self.truth if truth_squares is None else truth_squares
+        self._fakes = None if fakes_sums is None or fakes_squares is None else (fakes_sums, fakes_squares)
 
     def _check_probabilities(self) -> None:
         p = self.probabilities
@@ -177,7 +208,10 @@ class ResponseMatrix:
         truth_squares = np.bincount(g[g >= 0], weight[g >= 0] ** 2, n_gen)
         outside = (r >= 0) & (g < 0)
         fakes = np.bincount(r[outside], weight[outside], n_reco)
-        return cls._from_sums(sums, squares, truth, truth_squares, fakes, gen_edges, reco_edges, gen_names)
+        fakes_squares = np.bincount(r[outside], weight[outside] ** 2, n_reco)
+        return cls._from_sums(
+            sums, squares, truth, truth_squares, fakes, fakes_squares, gen_edges, reco_edges, gen_names
+        )
 
     @classmethod
     def from_hist(
@@ -219,13 +253,18 @@ class ResponseMatrix:
             truth_squares = everything * np.divide(
                 squares.sum(axis=0), sums.sum(axis=0), out=np.ones(shape[1]), where=sums.sum(axis=0) > 0
             )
+        seen, seen_squares = sums.sum(axis=1), squares.sum(axis=1)
+        extra_squares = extra * np.divide(seen_squares, seen, out=np.ones(shape[0]), where=seen > 0)
         if fakes is not None:
-            extra = extra + as_counts(fakes, shape[0], "fakes", reco_edges)[0]
+            more, more_squares = as_counts(fakes, shape[0], "fakes", reco_edges)
+            extra, extra_squares = extra + more, extra_squares + more_squares
         given = [
             name or ("observable" if n_axes == 1 else f"observable {i}") for i, name in enumerate(read.names[split:])
         ]
         names = tuple(given)
-        return cls._from_sums(sums, squares, everything, truth_squares, extra, gen_edges, reco_edges, names)
+        return cls._from_sums(
+            sums, squares, everything, truth_squares, extra, extra_squares, gen_edges, reco_edges, names
+        )
 
     @classmethod
     def _from_sums(
@@ -235,6 +274,7 @@ class ResponseMatrix:
         truth: Array,
         truth_squares: Array,
         fakes: Array,
+        fakes_squares: Array,
         gen_edges: Edges,
         reco_edges: Edges,
         names: tuple[str, ...],
@@ -265,6 +305,8 @@ class ResponseMatrix:
             sums=sums,
             squares=squares,
             truth_squares=truth_squares,
+            fakes_sums=fakes,
+            fakes_squares=fakes_squares,
         )
 
     def counts(self, data: Any, what: str = "data counts") -> tuple[Array, Array]:
@@ -339,6 +381,26 @@ class ResponseMatrix:
         """Whether the simulation's statistics are known."""
         return self._sums is not None
 
+    def cells(self) -> Cells:
+        """Squared weights of the simulated events behind the response, by where they were made and seen.
+
+        Raises
+        ------
+        InputError
+            A response without ``truth``.
+        """
+        if self.truth is None or self._sums is None or self._squares is None or self._truth_squares is None:
+            raise InputError(NO_COUNTS)
+        total = self._sums.sum(axis=1)
+        sums, squares = (np.zeros(self.n_reco),) * 2 if self._fakes is None else self._fakes
+        return Cells(
+            self.truth,
+            self._squares,
+            self._truth_squares - self._squares.sum(axis=0),
+            None if self._fakes is None else total + sums,
+            squares,
+        )
+
     def column_covariance(self, gen_bin: int) -> Array:
         """Covariance of one column from simulation statistics, shape (reco, reco).
 
@@ -359,8 +421,7 @@ class ResponseMatrix:
         Weighted columns keep their probabilities and their Kish effective size.
         """
         if self.truth is None or self._truth_squares is None:
-            msg = "the response has no simulated counts behind it; give truth=, or build it from events."
-            raise InputError(msg)
+            raise InputError(NO_COUNTS)
         size = self.truth**2 / self._truth_squares
         counts = self.probabilities * size
         return counts, np.maximum(size - counts.sum(axis=0), 0.0)

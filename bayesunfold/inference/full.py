@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from bayesunfold.errors import UnreliableDrawsWarning
 from bayesunfold.inference.draws import (
-    ADVI_PARTICLES,
     CHAINS,
     TUNE,
     Draws,
@@ -29,8 +28,14 @@ from bayesunfold.mlp import Layout, forward
 __all__ = ["sample_full_network"]
 
 Array = NDArray[np.floating]
-ADVI_STEPS = 5_000
-ADVI_RATE = 0.01
+ADVI_STEPS = 10_000
+ADVI_RATE = 0.02
+"""One Monte-Carlo sample a step, Adam with a rate that decays to nothing.
+
+Measured on 2000 events and 321 weights: negative ELBO 1436 after these 10 000 steps from the most probable weights, in
+14 s. 5000 steps of ten samples from a random start reached 1442 in 105 s; at a constant rate one sample a step
+stayed above 1575.
+"""
 
 
 def __dir__() -> list[str]:
@@ -40,6 +45,7 @@ def __dir__() -> list[str]:
 def sample_full_network(
     method: Literal["advi", "nuts"],
     layout: Layout,
+    theta: Array,
     x: Array,
     posterior: LinearizedPosterior,
     draws: int,
@@ -51,6 +57,8 @@ def sample_full_network(
     ----------
     method : {"advi", "nuts"}
     layout : Layout
+    theta : array, shape (P,)
+        The most probable weights, where ADVI starts.
     x : array, shape (n, d)
         The events of ``posterior``.
     posterior : LinearizedPosterior
@@ -71,7 +79,10 @@ def sample_full_network(
 
     model = full_model(layout, x, posterior.label, posterior.weight, posterior.offset)
     seed = int(rng.integers(2**31))
-    tree, elbo, chains, stats = _advi(model, draws, seed) if method == "advi" else _nuts(model, draws, seed)
+    if method == "advi":
+        tree, elbo, chains, stats = _advi(model, _named(layout, theta), draws, seed)
+    else:
+        tree, elbo, chains, stats = _nuts(model, draws, seed)
     thetas = _standardised(layout, tree, draws)
     change = np.stack([forward(layout, theta, x) for theta in thetas]) - posterior.log_ratio
     return Draws(_project(posterior, change), chains, elbo, stats)
@@ -89,8 +100,14 @@ def _project(posterior: LinearizedPosterior, change: Array) -> Array:
     return np.linalg.solve(gram, phi.T @ (change * metric).T).T
 
 
-def _advi(model: Any, draws: int, seed: int) -> tuple[Any, Array, int, dict[str, Array]]:
+def _advi(model: Any, start: dict[str, Array], draws: int, seed: int) -> tuple[Any, Array, int, dict[str, Array]]:
     import pymc as pm
+    import pytensor
+
+    rate = pytensor.shared(np.float64(ADVI_RATE), name="learning_rate")
+
+    def decay(_approx: object, _losses: object, step: int) -> None:
+        rate.set_value(ADVI_RATE * 0.5 * (1 + np.cos(np.pi * step / ADVI_STEPS)) + 1e-5)
 
     with model, quiet_pymc():
         approx = pm.fit(
@@ -98,8 +115,9 @@ def _advi(model: Any, draws: int, seed: int) -> tuple[Any, Array, int, dict[str,
             method="advi",
             random_seed=seed,
             progressbar=False,
-            obj_n_mc=ADVI_PARTICLES,
-            obj_optimizer=pm.adam(learning_rate=ADVI_RATE),
+            obj_optimizer=pm.adam(learning_rate=rate),
+            callbacks=[decay],
+            start=start,
             # PyMC starts all posterior widths at 0.7 in the weights' own units, far from any fit. It wants them flat
             start_sigma={v.name: np.full(int(np.prod(v.shape.eval())), 0.05) for v in model.free_RVs},
         )
@@ -117,6 +135,16 @@ def _nuts(model: Any, draws: int, seed: int) -> tuple[Any, Array, int, dict[str,
         )
     stats = {str(k): np.asarray(v.values) for k, v in tree["sample_stats"].data_vars.items() if v.ndim == 2}
     return tree, np.zeros(0), CHAINS if draws % CHAINS == 0 else 1, stats
+
+
+def _named(layout: Layout, theta: Array) -> dict[str, Array]:
+    """The model's weights by name, in their own units, from a weight vector ``theta``."""
+    values: dict[str, Array] = {}
+    for layer, (weight, bias) in enumerate(layout.layers(theta), start=1):
+        last = layer == len(layout.sizes) - 1
+        values[f"weight_{layer}"] = weight[:, 0] if last else weight
+        values[f"bias_{layer}"] = bias[0] if last else bias
+    return values
 
 
 def _standardised(layout: Layout, tree: Any, draws: int) -> Array:
