@@ -93,3 +93,10 @@ def test_one_iteration_with_a_blind_detector_returns_the_prior_with_its_statisti
     np.testing.assert_allclose(s.nominal, [300, 700])
     share = 0.3 * 0.7 / 1000
     np.testing.assert_allclose(s.by_source()["simulation"], 1000 * np.sqrt(share) * np.ones(2), rtol=1e-9)
+
+
+def test_the_scale_of_a_flat_comparison_follows_the_data_too():
+    """Without simulated counts the comparison is flat, and its level still the data's: relative error ``1 / 30``."""
+    R = bu.ResponseMatrix([[0.8, 0.2], [0.1, 0.7]])
+    s = bu.Tikhonov("size", tau=1e6, bias=1.0).fit(R, [400, 500])
+    np.testing.assert_allclose(np.sqrt(np.diag(s.covariance())) / s.nominal, 1 / 30, rtol=1e-3)

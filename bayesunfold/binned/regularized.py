@@ -263,6 +263,12 @@ class Tikhonov(_Linear):
     errors, draws, random_seed
         As for :class:`IBU`.
 
+    Notes
+    -----
+    The covariance holds the data's statistics and the simulation's; with a number for ``bias`` also those of the
+    spectrum that it scales. It does not hold the choice of ``tau``, nor the penalty's bias. Memory is that of about ten
+    (gen, reco) matrices.
+
     References
     ----------
     S. Schmitt, "TUnfold", JINST 7 (2012) T10003, arXiv:1205.6201, eqs. 2-3 and sections 6-7.
@@ -342,14 +348,15 @@ class Tikhonov(_Linear):
     def _compared(self, problem: _Problem, x: Array, inverse: Array, tau: float) -> _Comparison | None:  # noqa: ARG002
         """A scaled simulated spectrum ``b = f n s`` with ``s = sum(d) / sum(R n)``: (B17)."""
         response = problem.response
-        if self.bias is None or np.ndim(self.bias) > 0 or response.truth is None:
+        if self.bias is None or np.ndim(self.bias) > 0:
             return None
+        simulated = response.prior
         pull = tau**2 * inverse @ (problem.penalty.T @ problem.penalty)
-        folded, factor = response.fold(response.truth).sum(), float(self.bias)  # type: ignore[arg-type]
-        direction = factor * pull @ response.truth / folded
+        folded, factor = response.fold(simulated).sum(), float(self.bias)  # type: ignore[arg-type]
+        direction = factor * pull @ simulated / folded
         scale = problem.signal.sum() / folded
         prior = scale * (factor * pull - np.outer(direction, response.probabilities.sum(axis=0)))
-        moved = np.broadcast_to(-scale * response.truth, response.probabilities.shape)
+        moved = np.broadcast_to(-scale * simulated, response.probabilities.shape)
         return _Comparison(prior, direction, moved, 1.0)
 
     def _scan(self, problem: _Problem, points: int = 60) -> TauScan:
@@ -414,7 +421,9 @@ class SVDUnfolding(_Linear):
     Notes
     -----
     The unknowns are the bins' ratios to the simulated spectrum, whose curvature is damped; this is a Tikhonov
-    penalty on the ratio, with the strength equal to the ``k``-th singular value of the rescaled problem (B13).
+    penalty on the ratio, with the strength equal to the ``k``-th singular value of the rescaled problem (B13). The
+    covariance holds the data's statistics and the simulation's, that of the simulated spectrum included. Memory is that
+    of about ten (gen, reco) matrices.
 
     References
     ----------
