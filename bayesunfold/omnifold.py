@@ -39,7 +39,8 @@ class OmniFold:
     ----------
     iterations : int or "auto"
         Number of iterations. ``"auto"`` stops where the next step changes the spectrum by a
-        small part of its own band, after at most 12.
+        small part of its own band, after at most 12. It goes on longer where the data fluctuate, which bands do not
+        know of: up to 4 % of their width in the coverage study. A number fixed beforehand on pseudo-data avoids it.
     network : Network, optional
         Shape and priors of the classifiers.
     inference : {"advi", "nuts", "laplace"}

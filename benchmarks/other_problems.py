@@ -6,7 +6,9 @@
 * ``peak``: a resonance over a flat background, shifted and narrower in nature than in the simulation,
 * ``two-peaks``: nature has two peaks where the simulation has one broad hill,
 * ``two-features``: one Gaussian and one log-normal feature, correlated more strongly in nature,
-* ``weighted``: the resonance with generator weights, a sixth of them negative.
+* ``weighted``: the resonance with generator weights, a sixth of them negative,
+* ``few-data``: Gaussians, 300 expected events,
+* ``short-simulation``: Gaussians, less than half as many simulated events as data.
 
 Truth is exact in all of them, every toy has fresh data (Poisson yield) and a fresh simulation.
 """
@@ -127,12 +129,27 @@ def two_features() -> Problem:
     )
 
 
+def gaussian(expected: int, simulated: int) -> Problem:
+    """Nature N(0.3, 0.9), generator N(0, 1), resolution 0.5."""
+    return Problem(
+        expected,
+        simulated,
+        lambda rng, n: rng.normal(0.3, 0.9, n),
+        lambda rng, n: rng.normal(0.0, 1.0, n),
+        lambda rng, x: x + 0.5 * rng.standard_normal(x.shape),
+        {"gen": np.linspace(-2.4, 2.4, 13)},
+        {"gen": stats.norm(0.3, 0.9).cdf},
+    )
+
+
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "falling": falling,
     "peak": peak,
     "two-peaks": two_peaks,
     "two-features": two_features,
     "weighted": partial(peak, 1 / 6),
+    "few-data": partial(gaussian, 300, 3000),
+    "short-simulation": partial(gaussian, 5000, 2000),
 }
 
 
