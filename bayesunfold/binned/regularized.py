@@ -48,11 +48,11 @@ class _Comparison:
     prior : array, shape (gen, gen)
         Derivative to the simulated spectrum, with the response and the data as they are.
     direction : array, shape (gen,)
-        Change of the solution with the strength or the scale of the comparison, which depends on
+        Change of the solution with one number: the scale of the comparison (Tikhonov) or the strength (SVD).
     response : array, shape (reco, gen)
-        the response, and
+        Derivative of that number to the response.
     data : float
-        each signal count.
+        Derivative of that number to each signal count.
     """
 
     prior: Array
@@ -185,7 +185,9 @@ class MatrixInversion(_Linear):
 
     Notes
     -----
-    Unbiased, with the largest variance of all methods. A data bin without events counts with variance one.
+    Unbiased, with the largest variance of all methods. A data bin without events counts with variance one. The
+    simulation's statistics enter to first order, which is too wide where they are as large as the smallest singular
+    values: several times at condition numbers above a hundred.
 
     Examples
     --------
