@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from coverage_rows import unfold_binned
 from scipy import stats
 
 import bayesunfold as bu
@@ -53,11 +54,7 @@ def unfold(toy: tuple[bu.Simulation, bu.Data], seed: int, inference: str) -> bu.
 def unfold_ibu(toy: tuple[bu.Simulation, bu.Data], seed: int) -> bu.Spectrum:
     """IBU in the bins that are scored, with one wide bin on either side."""
     simulation, data = toy
-    edges = np.concatenate([[-30.0], IBU_EDGES, [30.0]])
-    response = bu.ResponseMatrix.from_events(simulation, edges, edges - 2.5)
-    s = bu.IBU(4, random_seed=seed).fit(response, np.histogram(data.features[:, 0], edges - 2.5)[0])
-    inside = slice(1, -1)
-    return bu.Spectrum((IBU_EDGES,), s.values[:, inside], s.nominal[inside])
+    return unfold_binned(bu.IBU(4, random_seed=seed), simulation, data.features[:, 0], IBU_EDGES, -2.5)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coverage_rows import ROWS, make_toy
+from coverage_rows import ROWS, make_toy, unfold_binned
 
 import bayesunfold as bu
 
@@ -26,10 +26,7 @@ REGULARISED = {"1": 8, "4": 6}
 
 def unfold(toy: bu.datasets.GaussianToy, seed: int, method: str, row: str) -> bu.Spectrum:
     """The core bins of a binned unfolding."""
-    core = CORE[row]
-    gen, shift = (core, -2.5) if row == "1" else (np.concatenate([[-40.0], core, [40.0]]), 0.0)
-    response = bu.ResponseMatrix.from_events(toy.simulation, gen, gen + shift)
-    counts = np.histogram(np.ravel(toy.data), gen + shift)[0]
+    core, data = CORE[row], np.ravel(toy.data)
     methods: dict[str, Any] = {
         "ibu": lambda: bu.IBU(4, random_seed=seed),
         "inversion": lambda: bu.MatrixInversion(random_seed=seed),
@@ -38,9 +35,11 @@ def unfold(toy: bu.datasets.GaussianToy, seed: int, method: str, row: str) -> bu
         "fbu": lambda: bu.FBU(random_seed=seed, draws=500),
         "fbu-exact": lambda: bu.FBU(random_seed=seed, draws=500, response_statistics=False),
     }
-    s = methods[method]().fit(response, counts)
-    inside = slice(None) if row == "1" else slice(1, -1)
-    return bu.Spectrum((core,), s.values[:, inside], s.nominal[inside])
+    chosen = methods[method]()
+    if row == "4":
+        return unfold_binned(chosen, toy.simulation, data, core)
+    response = bu.ResponseMatrix.from_events(toy.simulation, core, core - 2.5)
+    return chosen.fit(response, np.histogram(data, core - 2.5)[0])
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,19 @@ ROWS = {
 def make_toy(seed: int, settings: dict) -> bu.datasets.GaussianToy:
     """One pseudo-experiment with a Poisson data yield."""
     return bu.datasets.gaussian_toy(**settings, poisson=True, random_seed=10_000 + seed)
+
+
+def unfold_binned(
+    method: Any, simulation: bu.Simulation, data: np.ndarray, edges: np.ndarray, shift: float = 0.0
+) -> bu.Spectrum:
+    """The bins of a binned unfolding with one wide bin on either side; ``shift`` is that of the detector."""
+    wide = np.concatenate([[-40.0], edges, [40.0]])
+    response = bu.ResponseMatrix.from_events(simulation, wide, wide + shift)
+    s = method.fit(response, np.histogram(data, wide + shift)[0])
+    inside = slice(1, -1)
+    return bu.Spectrum(
+        (edges,), s.values[:, inside], s.nominal[inside], exact_covariance=s.covariance()[inside, inside]
+    )
 
 
 def unfold(toy: bu.datasets.GaussianToy, seed: int, settings: dict) -> bu.UnfoldingResult:

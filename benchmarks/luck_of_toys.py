@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from coverage_rows import ROWS, make_toy
+from coverage_rows import ROWS, make_toy, unfold_binned
 
 import bayesunfold as bu
 
@@ -18,13 +18,10 @@ SHIFT = {"1": -2.5, "2": -2.5, "3": -2.5}
 
 
 def unfold(toy: bu.datasets.GaussianToy, edges: np.ndarray, shift: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Point estimate and standard deviation in the inner bins."""
-    wide = np.concatenate([[-40.0], edges, [40.0]])
+    """Point estimate and standard deviation in the bins."""
     simulation = bu.Simulation(toy.simulation.gen[:, 0], toy.simulation.reco[:, 0])
-    response = bu.ResponseMatrix.from_events(simulation, wide, wide + shift)
-    counts = np.histogram(toy.measurement.features[:, 0], wide + shift)[0]
-    s = bu.IBU(4, draws=2, random_seed=seed).fit(response, counts)
-    return s.nominal[1:-1], np.sqrt(np.diag(s.covariance()))[1:-1]
+    s = unfold_binned(bu.IBU(4, draws=2, random_seed=seed), simulation, toy.measurement.features[:, 0], edges, shift)
+    return s.nominal, np.sqrt(np.diag(s.covariance()))
 
 
 def main() -> None:
