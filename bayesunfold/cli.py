@@ -175,7 +175,7 @@ def _coverage(args: argparse.Namespace) -> None:
     if args.save:
         print(f"written: {study.save(args.save)}")
     if args.plot:
-        from bayesunfold.checkpoint import atomic_write
+        from bayesunfold._support.files import atomic_write
 
         atomic_write(args.plot, study.plot().savefig)
         print(f"written: {args.plot}")

@@ -115,7 +115,7 @@ def _spectra(result: UnfoldingResult, edges: Mapping[str, Array], chains: int) -
         digits = max(0, 4 - int(np.floor(np.log10(np.diff(edge).min()))))
         centres = np.round(0.5 * (edge[1:] + edge[:-1]), digits)  # readable labels, a ten-thousandth of a bin apart
         posterior[f"unfolded_{name}"] = xr.DataArray(
-            _chained(spectrum.values, chains), dims=("chain", "draw", dim), coords={dim: centres}
+            _chained(spectrum.draw_matrix, chains), dims=("chain", "draw", dim), coords={dim: centres}
         )
         constant[f"edges_{name}"] = xr.DataArray(edge, dims=f"edge_{name}")
         constant[f"nominal_{name}"] = xr.DataArray(spectrum.nominal, dims=dim, coords={dim: centres})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bayesunfold.checkpoint import atomic_write
+from bayesunfold._support.files import atomic_write
 from bayesunfold.datasets import gaussian_toy
 from bayesunfold.errors import InputError
 from bayesunfold.omnifold import OmniFold
@@ -62,7 +62,7 @@ def run_demo(out: Path, *, n_data: int = 1000, n_simulation: int = 1000, random_
     files = "\n".join(f"  {out / name}" for name in (*figures, "unfolded.nc"))
     return (
         f"Gaussian toy: {n_data} data events, {n_simulation} simulated, {len(result.iterations)} iterations, "
-        f"{spectrum.values.shape[0]} {result.configuration['inference']} draws\n\n"
+        f"{spectrum.draw_matrix.shape[0]} {result.configuration['inference']} draws\n\n"
         f"{spectrum.table(truth)}\n\n"
         f"the expected truth lies inside the 68 % band in {inside} of {len(truth)} bins; "
         f"neighbouring bins are correlated\n\nwritten:\n{files}"

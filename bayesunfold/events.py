@@ -7,6 +7,7 @@ in number of features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from bayesunfold._validate import (
     as_flag,
     as_weight,
     check_finite,
+    check_names,
     check_not_negative,
     check_source_name,
     effective_size,
@@ -39,10 +41,28 @@ def _check_undefined(undefined: str) -> None:
         raise InputError(msg)
 
 
+LARGEST_VALUE = 1e300
+"""Differences of larger numbers are infinite."""
+
+
+def _check_size(values: Array, rows: NDArray[np.bool_] | None, what: str, names: tuple[str, ...]) -> None:
+    """No value whose differences overflow."""
+    sizes = np.abs(values if rows is None else np.where(rows[:, None], values, 0.0))
+    large = np.nan_to_num(sizes, nan=0.0) > LARGEST_VALUE
+    if large.any():
+        row, column = np.argwhere(large)[0]
+        msg = (
+            f"{names[column]} of {what} is {values[row, column]:.3g} at row {row}; differences of such numbers overflow. "
+            'Change its unit, or mark the value as NaN with undefined="indicator" if it means "does not exist".'
+        )
+        raise InputError(msg)
+
+
 def _check_rows(
     values: Array, rows: NDArray[np.bool_] | None, what: str, names: tuple[str, ...], cure: str, undefined: str
 ) -> None:
     """No NaN or infinity in passing rows; with ``"indicator"`` NaN is allowed, infinity is not."""
+    _check_size(np.where(np.isinf(values), np.nan, values), rows, what, names)
     if undefined == "indicator":
         check_finite(np.where(np.isnan(values), 0.0, values), rows, what, names, "repair or remove infinite values.")
         passing = values if rows is None else values[rows]
@@ -54,10 +74,15 @@ def _check_rows(
     check_finite(values, rows, what, names, f'{cure} Pass undefined="indicator" if NaN means "does not exist".')
 
 
-def _default_names(names: tuple[str, ...] | None, prefix: str, n_features: int) -> tuple[str, ...]:
+def _named(
+    names: Sequence[str] | None, columns: tuple[str, ...] | None, prefix: str, n_features: int, what: str
+) -> tuple[tuple[str, ...], bool]:
+    """Names of features, and whether the user gave them: as an argument, else as column names, else by number."""
     if names is not None:
-        return names
-    return (prefix,) if n_features == 1 else tuple(f"{prefix}_{i}" for i in range(n_features))
+        return check_names(names, n_features, what), True
+    if columns is not None:
+        return columns, True
+    return (prefix,) if n_features == 1 else tuple(f"{prefix}_{i}" for i in range(n_features)), False
 
 
 def _check_varies(array: Array, rows: NDArray[np.bool_], what: str, names: tuple[str, ...]) -> None:
@@ -89,17 +114,25 @@ class Simulation:
     undefined : {"error", "indicator"}
         What NaN in a passing event means: an error, or that the feature does not exist in the event (no second jet).
         The networks then see an indicator and a neutral value, at both levels; spectra count such events apart.
+    names : sequence of str, optional
+        Names of the particle-level features; those of a frame's columns if omitted. Where reco has as many features
+        and no names of its own, they are named alike.
+    reco_names : sequence of str, optional
+        Names of the detector-level features.
 
     Attributes
     ----------
     gen, reco, weight, pass_gen, pass_reco : arrays as above, with two-dimensional features
     gen_names, reco_names : tuple of str
+    unused : int
+        Number of events that pass neither level. They keep their rows, so that arrays of observables still fit, and
+        take no part in anything.
 
     Raises
     ------
     InputError, InputTypeError
-        Lengths that disagree, empty input, NaN or infinity in passing rows, flags that are not
-        boolean, weights that are not finite or do not sum to something positive.
+        Lengths that disagree, empty input, NaN or infinity in passing rows, values beyond 1e300, flags that are not
+        boolean, weights that are not finite or do not sum to something positive, names that files cannot hold.
 
     Examples
     --------
@@ -119,18 +152,22 @@ class Simulation:
         pass_gen: ArrayLike | None = None,
         pass_reco: ArrayLike | None = None,
         undefined: Undefined = "error",
+        names: Sequence[str] | None = None,
+        reco_names: Sequence[str] | None = None,
     ) -> None:
         _check_undefined(undefined)
         self.undefined = undefined
-        self.gen, gen_names = as_features(gen, "gen")
-        self.reco, reco_names = as_features(reco, "reco")
+        self.gen, gen_columns = as_features(gen, "gen")
+        self.reco, reco_columns = as_features(reco, "reco")
         n = len(self.gen)
         if len(self.reco) != n:
             msg = f"gen has {n} events and reco has {len(self.reco)}; they must be the same events, row by row."
             raise InputError(msg)
-        self.gen_named, self.reco_named = gen_names is not None, reco_names is not None
-        self.gen_names = _default_names(gen_names, "gen", self.gen.shape[1])
-        self.reco_names = _default_names(reco_names, "reco", self.reco.shape[1])
+        n_gen, n_reco = self.gen.shape[1], self.reco.shape[1]
+        self.gen_names, self.gen_named = _named(names, gen_columns, "gen", n_gen, "gen")
+        self.reco_names, self.reco_named = _named(reco_names, reco_columns, "reco", n_reco, "reco")
+        if names is not None and not self.reco_named and n_gen == n_reco:
+            self.reco_names = self.gen_names
         self.weight = as_weight(weight, n, "weight of the simulation")
         self.pass_gen = as_flag(pass_gen, n, "pass_gen")
         self.pass_reco = as_flag(pass_reco, n, "pass_reco")
@@ -139,10 +176,6 @@ class Simulation:
     def _check_rows(self) -> None:
         if not (self.pass_gen & self.pass_reco).any():
             msg = "no simulated event passes both levels; the response cannot be learned. Check the flags."
-            raise InputError(msg)
-        neither = int((~self.pass_gen & ~self.pass_reco).sum())
-        if neither:
-            msg = f"{neither} simulated events pass neither level; they carry no information. Remove them first."
             raise InputError(msg)
         for values, flag, level, names in (
             (self.gen, self.pass_gen, "gen", self.gen_names),
@@ -163,6 +196,16 @@ class Simulation:
 
     def __len__(self) -> int:
         return len(self.gen)
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Events that pass at least one level."""
+        return self.pass_gen | self.pass_reco
+
+    @property
+    def unused(self) -> int:
+        """Number of events that pass neither level."""
+        return int((~self.used).sum())
 
     @property
     def both(self) -> NDArray[np.bool_]:
@@ -188,10 +231,11 @@ class Simulation:
         return _column(self.reco, self.reco_names, name, "detector-level")
 
     def __repr__(self) -> str:
+        unused = f"pass neither level: {self.unused}, " if self.unused else ""
         return (
             f"Simulation({len(self)} events, gen: {', '.join(self.gen_names)}, reco: {', '.join(self.reco_names)}, "
-            f"misses: {int(self.misses.sum())}, fakes: {int(self.fakes.sum())}, "
-            f"effective size: {effective_size(self.weight):.1f})"
+            f"misses: {int(self.misses.sum())}, fakes: {int(self.fakes.sum())}, {unused}"
+            f"effective size: {effective_size(self.weight[self.used]):.1f})"
         )
 
 
@@ -213,6 +257,9 @@ class Data:
         Data weights (prescales, for instance); non-negative. All one if omitted.
     undefined : {"error", "indicator"}
         What NaN means, as for :class:`Simulation`.
+    names : sequence of str, optional
+        Names of the features; those of a frame's columns if omitted. Named columns are matched to named ones of the
+        simulation, in any order.
 
     Raises
     ------
@@ -226,12 +273,17 @@ class Data:
     Data(3 events, features: reco, effective size: 3.0)
     """
 
-    def __init__(self, features: ArrayLike, weight: ArrayLike | None = None, undefined: Undefined = "error") -> None:
+    def __init__(
+        self,
+        features: ArrayLike,
+        weight: ArrayLike | None = None,
+        undefined: Undefined = "error",
+        names: Sequence[str] | None = None,
+    ) -> None:
         _check_undefined(undefined)
         self.undefined = undefined
-        self.features, names = as_features(features, "data")
-        self.named = names is not None
-        self.names = _default_names(names, "reco", self.features.shape[1])
+        self.features, columns = as_features(features, "data")
+        self.names, self.named = _named(names, columns, "reco", self.features.shape[1], "data")
         _check_rows(self.features, None, "data", self.names, "repair or remove them.", undefined)
         _check_varies(self.features, np.ones(len(self.features), bool), "data", self.names)
         self.weight = as_weight(weight, len(self.features), "weight of the data", allow_negative=False)
@@ -251,9 +303,7 @@ class Data:
         _check_defined(self.features[:, order], simulation, "data")
         if order == list(range(len(order))):
             return self
-        matched = Data(self.features[:, order], weight=self.weight, undefined=self.undefined)
-        matched.names = simulation.reco_names
-        return matched
+        return Data(self.features[:, order], self.weight, self.undefined, names=simulation.reco_names)
 
     def __repr__(self) -> str:
         return (
@@ -278,11 +328,13 @@ class Background:
         Of the normalisation: one standard deviation. The background's own simulation statistics come on top.
     undefined : {"error", "indicator"}
         What NaN means, as for :class:`Simulation`.
+    names : sequence of str, optional
+        Names of the features, as for :class:`Data`.
 
     Raises
     ------
     InputError, InputTypeError
-        As for :class:`Data`; a negative uncertainty.
+        As for :class:`Data`; an uncertainty that is negative or above one.
 
     Examples
     --------
@@ -298,15 +350,21 @@ class Background:
         name: str = "background",
         relative_uncertainty: float = 0.0,
         undefined: Undefined = "error",
+        names: Sequence[str] | None = None,
     ) -> None:
         _check_undefined(undefined)
         self.name, self.undefined = check_source_name(name, "background"), undefined
         self.relative_uncertainty = check_not_negative(
             relative_uncertainty, f"relative_uncertainty of {name}", ", 0.1 is 10 %"
         )
-        self.features, names = as_features(features, name)
-        self.named = names is not None
-        self.names = _default_names(names, "reco", self.features.shape[1])
+        if self.relative_uncertainty > 1:
+            msg = (
+                f"relative_uncertainty of {name} is {relative_uncertainty!r}, {100 * relative_uncertainty:g} % of it; "
+                "0.1 is 10 %. Above one a normalisation would often be negative."
+            )
+            raise InputError(msg)
+        self.features, columns = as_features(features, name)
+        self.names, self.named = _named(names, columns, "reco", self.features.shape[1], name)
         _check_rows(self.features, None, name, self.names, "repair or remove them.", undefined)
         self.weight = as_weight(weight, len(self.features), f"weight of {name}")
 

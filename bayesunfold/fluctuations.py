@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bayesunfold.mlp import blocks
 
-__all__ = ["Fluctuations", "Sample", "Samples", "Shift", "Variation", "interpolate"]
+__all__ = ["Acceptance", "Fluctuations", "Sample", "Samples", "Shift", "Shifted", "Variation", "interpolate"]
 
 Array = NDArray[np.floating]
 
@@ -96,19 +96,55 @@ class Variation:
 
 
 @dataclass(frozen=True)
+class Shifted:
+    """The detector level of simulated events in a systematic variation.
+
+    Attributes
+    ----------
+    features : array, shape (n, d), float32
+        Standardised; zero in rows that fail.
+    passes : boolean array, shape (n,)
+        Which events pass detector level in the variation.
+    """
+
+    features: Array
+    passes: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Shift:
-    """A systematic variation of the detector-level features of simulated events.
+    """A systematic variation of the detector level of simulated events.
 
     Attributes
     ----------
     alpha : array, shape (members,)
-    up, down : array, shape (n, d)
-        Standardised features at ``alpha`` = 1 and -1; ``down`` is None for a one-sided variation, taken as linear.
+    up, down : Shifted
+        At ``alpha`` = 1 and -1; ``down`` is None for a one-sided variation, taken as linear.
     """
 
     alpha: Array
-    up: Array
-    down: Array | None
+    up: Shifted
+    down: Shifted | None
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """How a shift of the detector level changes which events pass it.
+
+    Attributes
+    ----------
+    alpha : array, shape (members,)
+    up, down : int8 array, shape (n,), or None
+        1 for events that pass only in the variation at ``alpha`` = 1 and -1, -1 for those that pass only without; None
+        if all pass as they did.
+    outside : (float, float)
+        Weight of events that pass neither level and pass detector level in the variation, up and down.
+    """
+
+    alpha: Array
+    up: NDArray[np.int8] | None = None
+    down: NDArray[np.int8] | None = None
+    outside: tuple[float, float] = (0.0, 0.0)
 
 
 def interpolate(up: Array, down: Array, alpha: Array) -> Array:
@@ -155,6 +191,8 @@ class Samples:
     backgrounds : tuple of Sample
     variations : dict of str to Variation
     shifts : dict of str to Shift
+    acceptances : dict of str to Acceptance
+        One for each shift.
     signal : dict of str to array, shape (members,)
         By source: relative change of the signal's total at detector level, which is what the data hold beyond the
         backgrounds.
@@ -167,6 +205,7 @@ class Samples:
     backgrounds: tuple[Sample, ...] = ()
     variations: Mapping[str, Variation] = field(default_factory=dict)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
+    acceptances: Mapping[str, Acceptance] = field(default_factory=dict)
     signal: Mapping[str, Array] = field(default_factory=dict)
     scales: Mapping[str, Array] = field(default_factory=dict)
 

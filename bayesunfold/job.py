@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bayesunfold.checkpoint import atomic_write
+from bayesunfold._support.files import atomic_write
 from bayesunfold.errors import InputError
 from bayesunfold.io import write_hepdata, write_publication, write_root
 from bayesunfold.io.config import Job

@@ -20,9 +20,20 @@ from bayesunfold.errors import ConvergenceError, InputError
 from bayesunfold.inference.map import WIDE, MapFit, Problem, fit_map
 from bayesunfold.mlp import Layout, forward, tangent
 from bayesunfold.prepare import Prepared
-from bayesunfold.propagation import Level, Stage, leading_directions
+from bayesunfold.fluctuations import Acceptance, Shift, Shifted
+from bayesunfold.propagation import Level, Moved, Sides, Stage, leading_directions
 
-__all__ = ["Iteration", "Stages", "Weights", "apply_weights", "build_stages", "train_iteration"]
+__all__ = [
+    "Iteration",
+    "Stages",
+    "Weights",
+    "acceptance_of",
+    "apply_weights",
+    "build_stages",
+    "moved_step1",
+    "moved_step2",
+    "train_iteration",
+]
 
 Array = NDArray[np.floating]
 Efficiency = Literal["learned", "prior"]
@@ -339,3 +350,98 @@ def _stage(
         classes.data_ones,
         classes.background_zeros,
     )
+
+
+def _push_outside(events: Prepared, push: Array, fakes: Stage | None, shifted: Shifted) -> Array:
+    """Push weights, with those of events that pass neither level and pass detector level in a variation.
+
+    They are fakes there, so the classifier of fakes gives their weight; without one it is the mean of the others.
+    """
+    rows = shifted.passes & ~events.pass_gen & ~events.pass_reco
+    if not rows.any():
+        return push
+    out = push.copy()
+    both = events.both
+    out[rows] = np.average(push[both], weights=events.weight[both])
+    known = np.flatnonzero(events.fakes)
+    if fakes is not None and len(known):
+        unit = push[known[0]] / np.exp(fakes.forward(events.reco[known[:1]])[0])
+        out[rows] = unit * _ratio(fakes.forward(shifted.features[rows]), "the classifier of fakes")
+    return out
+
+
+def _sides(shift: Shift, make: Callable[[Shifted], Moved]) -> Sides:
+    return make(shift.up), None if shift.down is None else make(shift.down)
+
+
+def moved_step1(events: Prepared, step1: Stage, push: Array, fakes: Stage | None, shift: Shift) -> Sides:
+    """Class weights of step 1 when a systematic shifts the detector level; the signal keeps its total.
+
+    Parameters
+    ----------
+    step1 : Stage
+    push : array, shape (n,)
+        Push weights before the iteration.
+    fakes : Stage, optional
+        The classifier that gave fakes their push weights.
+    shift : Shift
+    """
+
+    def make(shifted: Shifted) -> Moved:
+        if shifted.passes is events.pass_reco:
+            return Moved(step1.ones, step1.zeros)
+        zeros = np.where(shifted.passes, events.weight * _push_outside(events, push, fakes, shifted), 0.0)
+        total = zeros.sum()
+        if total <= 0:
+            msg = f"the reweighted simulation has total weight {total:g} in a variation; negative weights dominate it."
+            raise InputError(msg)
+        return Moved(step1.ones, zeros * (step1.zeros.sum() / total))
+
+    return _sides(shift, make)
+
+
+def moved_step2(
+    events: Prepared, stages: Stages, before: Weights, after: Weights, efficiency: Efficiency, shift: Shift
+) -> Sides:
+    """Class weights of step 2 when a systematic shifts the detector level.
+
+    Events carry the pull weight of their shifted features; those that stop passing are left out, and those that begin
+    to pass take part.
+    """
+    step1, step2, v = stages.step1, stages.step2, events.weight
+    i = np.flatnonzero(events.both)[:1]
+    unit = after.pull[i] / (before.push[i] * np.exp(step1.forward(events.reco[i])))
+    ratio, rows = _step2_ratio(events, after.pull, efficiency)
+    one = step2.ones.sum() / (v * ratio)[rows].sum()
+    zero = step2.zeros.sum() / v[rows].sum()
+
+    def make(shifted: Shifted) -> Moved:
+        both = events.pass_gen & shifted.passes
+        pull = np.full(len(v), np.nan)
+        pull[both] = unit * before.push[both] * _ratio(step1.forward(shifted.features[both]), "step 1, shifted,")
+        if efficiency == "prior":
+            pull *= v[both].sum() / (v[both] @ pull[both])
+            rows, ratio = events.pass_gen, np.where(both, pull, 1.0)
+        else:
+            rows, ratio = both, np.where(both, pull, 0.0)
+        zeros = np.where(rows, v, 0.0)
+        return Moved(one * zeros * ratio, zero * zeros)
+
+    return _sides(shift, make)
+
+
+def acceptance_of(events: Prepared, push: Array, fakes: Stage | None, shift: Shift) -> Acceptance:
+    """How a shift changes which events count at detector level, with the push weights of the last iteration."""
+
+    def change(shifted: Shifted) -> tuple[NDArray[np.int8] | None, float]:
+        if shifted.passes is events.pass_reco:
+            return None, 0.0
+        outside = shifted.passes & ~events.pass_gen & ~events.pass_reco
+        total = (events.weight * _push_outside(events, push, fakes, shifted))[outside].sum()
+        return shifted.passes.astype(np.int8) - events.pass_reco.astype(np.int8), float(total)
+
+    up, high = change(shift.up)
+    if shift.down is None:
+        return Acceptance(shift.alpha, up, None if up is None else -up, (high, -high))
+    down, low = change(shift.down)
+    return Acceptance(shift.alpha, up, down, (high, low))

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.errors import ConvergenceError, InputError
-from bayesunfold.fluctuations import Fluctuations, Samples
+from bayesunfold.fluctuations import Acceptance, Fluctuations, Samples
 from bayesunfold.loop import Weights
 from bayesunfold.prepare import Prepared
 from bayesunfold.propagation import Response
@@ -77,7 +78,7 @@ class Members:
     @property
     def systematics(self) -> tuple[str, ...]:
         """Names of the systematic uncertainties among the sources."""
-        return (*self.samples.variations, *self.samples.shifts)
+        return (*self.samples.variations, *self.samples.acceptances)
 
     def one_sigma(self, systematic: str) -> Members:
         """Two members: a systematic one standard deviation up, and one down; nothing else fluctuates.
@@ -86,9 +87,12 @@ class Members:
         two for weights with ``source=systematic``.
         """
         samples = self.samples
-        varied = samples.variations.get(systematic) or samples.shifts[systematic]
+        varied = samples.variations.get(systematic) or samples.acceptances[systematic]
         alpha = varied.alpha
         chosen = [int(np.argmax(alpha)), int(np.argmin(alpha))]
+        if np.isnan(alpha).any():
+            msg = f"the file was saved without the nuisance parameters of {systematic!r}; unfold and save again."
+            raise InputError(msg)
         if not alpha[chosen[1]] < 0 < alpha[chosen[0]]:
             msg = f"all {len(alpha)} members vary {systematic!r} in one direction; use more draws, at least 20."
             raise InputError(msg)
@@ -98,10 +102,12 @@ class Members:
             return Response(response.stage, {systematic: moved})
 
         pair = replace(samples.simulation, fluctuations=Fluctuations(len(samples.simulation), 2, 0))
-        weights = {name: replace(v, alpha=np.array([1.0, -1.0])) for name, v in samples.variations.items()}
+        unit = np.array([1.0, -1.0])
+        weights = {name: replace(v, alpha=unit) for name, v in samples.variations.items()}
+        acceptances = {name: replace(a, alpha=unit) for name, a in samples.acceptances.items()}
         return replace(
             self,
-            samples=Samples(samples.data.silent(), pair, variations=weights),
+            samples=Samples(samples.data.silent(), pair, variations=weights, acceptances=acceptances),
             push_response=scaled(self.push_response),
             fakes_response=None if self.fakes_response is None else scaled(self.fakes_response),
             lam=None,
@@ -149,9 +155,10 @@ class Members:
 
             def one(block: tuple[int, slice]) -> Array:
                 passing = self.events.pass_reco[block[1]]
-                return self._raw(*block, source)[passing].sum(axis=0, dtype=np.float64)
+                raw = self._raw(*block, source)
+                return raw[passing].sum(axis=0, dtype=np.float64) + self._migrated(raw, block[1], source)
 
-            total = np.zeros(self.n_members)
+            total = self._from_outside(source)
             for part in map_blocks(one, self.samples.simulation.blocks()):
                 total += part
             bad = int(np.sum(~((total > 0) & np.isfinite(total))))
@@ -164,6 +171,29 @@ class Members:
                 raise ConvergenceError(msg)
             self._norms[source] = self.signal_yield * self.signal_factor(source) / total
         return self._norms[source]
+
+    def _moving(self, source: str | None) -> list[Acceptance]:
+        """Systematics that move events in and out of detector level."""
+        named = self.samples.acceptances.items()
+        return [a for name, a in named if source in (None, name) and a.up is not None and a.down is not None]
+
+    def _migrated(self, raw: Array, rows: slice, source: str | None) -> Array:
+        """Weight that comes into detector level, minus what leaves it, in a block; shape (members,)."""
+        total = np.zeros(self.n_members)
+        for a in self._moving(source):
+            up, down = cast("Array", a.up)[rows], cast("Array", a.down)[rows]
+            moved = (up != 0) | (down != 0)
+            weights = raw[moved].astype(np.float64)
+            total += np.maximum(a.alpha, 0.0) * (up[moved] @ weights)
+            total += np.maximum(-a.alpha, 0.0) * (down[moved] @ weights)
+        return total
+
+    def _from_outside(self, source: str | None) -> Array:
+        """Weight of events that pass neither level and come into detector level, shape (members,)."""
+        total = np.zeros(self.n_members)
+        for a in self._moving(source):
+            total += np.maximum(a.alpha, 0.0) * a.outside[0] + np.maximum(-a.alpha, 0.0) * a.outside[1]
+        return total
 
     def _largest_variation(self) -> str:
         """Which systematic variation changes event weights by more than their size, as a sentence."""

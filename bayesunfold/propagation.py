@@ -26,11 +26,21 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit
 
 from bayesunfold.errors import ConvergenceError
-from bayesunfold.fluctuations import BLOCK, Sample, Samples, Shift, interpolate
+from bayesunfold.fluctuations import BLOCK, Sample, Samples, interpolate
 from bayesunfold.mlp import Layout, forward, tangent
 from bayesunfold.threads import map_blocks
 
-__all__ = ["Conditioning", "Level", "Link", "Response", "Stage", "condition_on", "leading_directions", "refit"]
+__all__ = [
+    "Conditioning",
+    "Level",
+    "Link",
+    "Moved",
+    "Response",
+    "Stage",
+    "condition_on",
+    "leading_directions",
+    "refit",
+]
 
 Array = NDArray[np.floating]
 
@@ -84,13 +94,17 @@ class Stage:
         """Log ratio at events ``x``."""
         return forward(self.layout, self.theta, x)
 
+    def probability(self, x: Array) -> Array:
+        """Probability of class 1 at events ``x``."""
+        return expit(self.forward(x) + self.offset)
+
     def slopes(self, x: Array, rows: slice, sample: str = "simulation") -> tuple[Array, Array, Array]:
         """Per event: pull of class 1, pull of class 0, and curvature of the loss.
 
         With ``q`` the predicted probability these are ``ones (1 - q)``, ``zeros q`` and
         ``(ones + zeros) q (1 - q)``.
         """
-        q = expit(self.forward(x) + self.offset)
+        q = self.probability(x)
         none = np.zeros(len(q))
         if sample == "simulation":
             one, zero = self.ones[rows], self.zeros[rows]
@@ -138,14 +152,29 @@ class Link:
         The class whose weights carry the other classifier's ratio.
     rows : boolean array, shape (n,)
         Events whose weights do.
-    shifts : dict of str to pair of arrays, shape (n,)
-        Change of the other classifier's log ratio at shifted features, up and down.
     """
 
     response: Response
     share: Literal["ones", "zeros"]
     rows: NDArray[np.bool_]
-    shifts: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Class weights of the simulated events when a systematic shifts the detector level.
+
+    Attributes
+    ----------
+    ones, zeros : array, shape (n,)
+        Where events stop passing the weights are zero; where they begin to pass they are what they then get.
+    """
+
+    ones: Array
+    zeros: Array
+
+
+Sides = tuple[Moved, Moved | None]
+"""Class weights at plus and minus one standard deviation; a missing side mirrors the other."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +267,13 @@ def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, 
     return vectors[:, :kept]
 
 
-def _accumulate(stage: Stage, links: Sequence[Link], samples: Samples, level: Level | None = None) -> _Sums:
+def _accumulate(
+    stage: Stage,
+    links: Sequence[Link],
+    samples: Samples,
+    level: Level | None = None,
+    moved: Mapping[str, Sides] | None = None,
+) -> _Sums:
     """One pass over all events: curvature, projected fluctuations, link matrices."""
     sums = _Sums.zero(stage, links)
     sums.curvature += np.eye(len(sums.curvature))  # the prior
@@ -247,7 +282,7 @@ def _accumulate(stage: Stage, links: Sequence[Link], samples: Samples, level: Le
         for sample in (samples.data, *samples.backgrounds):
             for part in map_blocks(partial(_measured_sums, stage, links, samples, sample), sample.blocks()):
                 sums.include(part)
-    for part in map_blocks(partial(_simulated_sums, stage, links, samples, level), samples.simulation.blocks()):
+    for part in map_blocks(partial(_simulated_sums, stage, links, samples, level, moved or {}), samples.simulation.blocks()):
         sums.include(part)
     if level is not None:
         _keep_level(sums, links, samples, level)
@@ -266,7 +301,12 @@ def _measured_sums(
 
 
 def _simulated_sums(
-    stage: Stage, links: Sequence[Link], samples: Samples, level: Level | None, block: tuple[int, slice]
+    stage: Stage,
+    links: Sequence[Link],
+    samples: Samples,
+    level: Level | None,
+    moved: Mapping[str, Sides],
+    block: tuple[int, slice],
 ) -> _Sums:
     """A block of simulated events."""
     sums, rows = _Sums.zero(stage, links), block[1]
@@ -274,20 +314,16 @@ def _simulated_sums(
     net = (pull_one - pull_zero).astype(phi.dtype)
     for name, v in samples.variations.items():
         sums.add(name, interpolate(phi.T @ (net * v.up[rows]), phi.T @ (net * v.down[rows]), v.alpha))
-    if stage.measures:
-        _add_shifts(sums, stage, samples, rows, phi.T @ pull_zero)
-        if samples.backgrounds:
-            for name, change in samples.signal.items():
-                sums.add(name, np.multiply.outer(-(phi.T @ pull_zero), change))
+    _add_shifts(sums, stage, samples, moved, rows, phi.T @ net)
+    if stage.measures and samples.backgrounds:
+        for name, change in samples.signal.items():
+            sums.add(name, np.multiply.outer(-(phi.T @ pull_zero), change))
     for k, link in enumerate(links):
         pull = pull_one if link.share == "ones" else -pull_zero
         pull = np.where(link.rows[rows], pull, 0.0).astype(phi.dtype)
         other = link.response.stage
         theirs = other.tangent(samples.simulation.features[other.level][rows])
         sums.links[k] += (phi * pull[:, None]).T @ theirs
-        for name, (up, down) in link.shifts.items():
-            alpha = samples.shifts[name].alpha
-            sums.add(name, interpolate(phi.T @ (pull * up[rows]), phi.T @ (pull * down[rows]), alpha))
         if level is not None and link.share == "ones":
             sums.means[k] += level.pulled[rows] @ theirs
     if level is not None:
@@ -308,16 +344,31 @@ def _add_events(sums: _Sums, stage: Stage, sample: Sample, index: int, rows: sli
     return phi, pull_one, pull_zero
 
 
-def _add_shifts(sums: _Sums, stage: Stage, samples: Samples, rows: slice, here: Array) -> None:
-    """Change of class 0's pull when simulated events move at detector level."""
-    for name, shift in samples.shifts.items():
-        up = here - _pull_at(stage, shift.up[rows], rows)
-        down = -up if shift.down is None else here - _pull_at(stage, shift.down[rows], rows)
+def _add_shifts(
+    sums: _Sums, stage: Stage, samples: Samples, moved: Mapping[str, Sides], rows: slice, here: Array
+) -> None:
+    """Change of the score when simulated events move at detector level, and in and out of it.
+
+    The score at the shifted events, with the class weights that they then have, minus the nominal one.
+    """
+    for name, (high, low) in moved.items():
+        shift = samples.shifts[name]
+        up = _score_of(stage, _features_of(stage, samples, shift.up.features, rows), high, rows) - here
+        down = -up
+        if low is not None and shift.down is not None:
+            down = _score_of(stage, _features_of(stage, samples, shift.down.features, rows), low, rows) - here
         sums.add(name, interpolate(up, down, shift.alpha))
 
 
-def _pull_at(stage: Stage, x: Array, rows: slice) -> Array:
-    return stage.tangent(x).T @ stage.slopes(x, rows)[1].astype(x.dtype)
+def _features_of(stage: Stage, samples: Samples, shifted: Array, rows: slice) -> Array:
+    return shifted[rows] if stage.level == "reco" else samples.simulation.features["gen"][rows]
+
+
+def _score_of(stage: Stage, x: Array, moved: Moved, rows: slice) -> Array:
+    """Gradient of the log-likelihood of a block with other class weights."""
+    q = stage.probability(x)
+    net = moved.ones[rows] * (1 - q) - moved.zeros[rows] * q
+    return stage.tangent(x).T @ net.astype(x.dtype)
 
 
 def _keep_level(sums: _Sums, links: Sequence[Link], samples: Samples, level: Level) -> None:
@@ -325,9 +376,6 @@ def _keep_level(sums: _Sums, links: Sequence[Link], samples: Samples, level: Lev
     for k, link in enumerate(links):
         if link.share == "ones":
             sums.links[k] -= np.outer(sums.pull_of_ones, sums.means[k])
-            for name, (up, down) in link.shifts.items():
-                scalar = interpolate(level.pulled @ up, level.pulled @ down, samples.shifts[name].alpha)
-                sums.add(name, -np.outer(sums.pull_of_ones, scalar))
     difference = level.pulled - level.generated
     total = np.zeros(samples.members)
     fluctuations = samples.simulation.fluctuations
@@ -357,6 +405,7 @@ def refit(
     prior: Array | None = None,
     level: Level | None = None,
     centre: Response | None = None,
+    moved: Mapping[str, Sides] | None = None,
 ) -> Response:
     """Answer of one classifier to every member, equations (1)-(3) and (4)-(6).
 
@@ -374,6 +423,8 @@ def refit(
         Normalisation of the pull weights that must be kept.
     centre : Response, optional
         The classifier whose hidden layers are the mean of this one's prior: where it moves, the prior moves.
+    moved : dict of str to pair of Moved, optional
+        By systematic that shifts the detector level: this classifier's class weights there.
 
     Returns
     -------
@@ -384,7 +435,7 @@ def refit(
     ConvergenceError
         If negative weights make the curvature indefinite.
     """
-    sums = _accumulate(stage, links, samples, level)
+    sums = _accumulate(stage, links, samples, level, moved)
     factor = _factor(sums.curvature, f"the {stage.level}-level classifier")
     if prior is not None:
         sums.add("prior", stage.basis.T @ prior)
@@ -397,16 +448,6 @@ def refit(
         for name, d in link.response.displacement.items():
             sums.add(name, matrix @ d)
     return Response(stage, {name: cho_solve(factor, right) for name, right in sums.right.items()})  # (2) and (5)
-
-
-def shifted_ratios(stage: Stage, x: Array, shifts: Mapping[str, Shift]) -> dict[str, tuple[Array, Array]]:
-    """Change of a classifier's log ratio when its features shift, up and down, for each systematic."""
-    here = stage.forward(x)
-    out: dict[str, tuple[Array, Array]] = {}
-    for name, shift in shifts.items():
-        up = stage.forward(shift.up) - here
-        out[name] = up, -up if shift.down is None else stage.forward(shift.down) - here
-    return out
 
 
 def posterior_axes(stage: Stage, samples: Samples) -> tuple[Array, Array]:

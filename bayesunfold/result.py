@@ -269,7 +269,7 @@ class UnfoldingResult:
         return Spectrum(
             edges=edges,
             flow=flow,
-            values=finish(drawn) * factor[:, None],
+            draw_matrix=finish(drawn) * factor[:, None],
             nominal=finish.nominal,
             names=names,
             outside=drawn[:, n_bins] + drawn[:, n_bins + 1],

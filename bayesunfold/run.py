@@ -19,16 +19,26 @@ from numpy.typing import NDArray
 
 from bayesunfold._progress import Progress
 from bayesunfold._validate import effective_size
-from bayesunfold.checkpoint import read_checkpoint, write_checkpoint
+from bayesunfold.checkpoint import claim_checkpoint, release_checkpoint, write_checkpoint
 from bayesunfold.errors import ConvergenceWarning, WeightWarning
 from bayesunfold.fluctuations import Fluctuations, Sample, Samples
 from bayesunfold.inference.draws import Draws, sample_posterior
 from bayesunfold.inference.full import sample_full_network
 from bayesunfold.inference.linearized import linearize_step1, step1_events
-from bayesunfold.loop import Iteration, Stages, Weights, apply_weights, build_stages, train_iteration
+from bayesunfold.loop import (
+    Iteration,
+    Stages,
+    Weights,
+    acceptance_of,
+    apply_weights,
+    build_stages,
+    moved_step1,
+    moved_step2,
+    train_iteration,
+)
 from bayesunfold.members import Members
 from bayesunfold.prepare import Prepared
-from bayesunfold.propagation import Conditioning, Link, Response, Stage, condition_on, refit, shifted_ratios
+from bayesunfold.propagation import Conditioning, Link, Response, Stage, condition_on, refit
 from bayesunfold.systematics import Systematic, draw_alphas, prepare_systematics
 from bayesunfold.threads import map_blocks
 
@@ -110,11 +120,18 @@ class Run:
 
     def loop(self, checkpoint: Path | None) -> None:
         """Train and propagate, iteration by iteration."""
+        key = self.key()
+        done = [] if checkpoint is None else claim_checkpoint(checkpoint, key, self.seed)
+        try:
+            self._iterate(checkpoint, key, done)
+        finally:
+            if checkpoint is not None and not self.records:
+                release_checkpoint(checkpoint, key)
+
+    def _iterate(self, checkpoint: Path | None, key: str, done: list[Iteration]) -> None:
         settings = self.settings
         most = MAX_AUTO_ITERATIONS if settings.iterations == "auto" else int(settings.iterations)
         progress = Progress(most, "unfolding", show=settings.progressbar)
-        key = self.key()
-        done = [] if checkpoint is None else read_checkpoint(checkpoint, key)
         while len(self.records) < most:
             k = len(self.records)
             before = self.weights[-1] if k else Weights.unit(len(self.events.weight))
@@ -149,7 +166,7 @@ class Run:
                 "the bias from result.estimate_bias()."
             )
         if msg is not None:
-            warnings.warn(msg, ConvergenceWarning, stacklevel=4)
+            warnings.warn(msg, ConvergenceWarning, stacklevel=5)
 
     def _train(self, before: Weights, progress: Progress) -> Iteration:
         k = len(self.records)
@@ -184,18 +201,21 @@ class Run:
         links = [Link(previous["step2"], "zeros", events.both)] if previous else []
         if "fakes" in previous:
             links.append(Link(previous["fakes"], "zeros", events.fakes))
-        one = refit(stages.step1, links, self.samples, self.prior, centre=self.first_response)
+        shifts = self.samples.shifts
+        known = None if self.stages is None else self.stages.fakes
+        moved = {n: moved_step1(events, stages.step1, before.push, known, s) for n, s in shifts.items()}
+        one = refit(stages.step1, links, self.samples, self.prior, centre=self.first_response, moved=moved)
         if self.first_response is None:
             self.first_response = one
         if not self.responses and self.conditioning is None and self.axes is not None:
             # the Gaussian posterior's draws are the members' own answers, so that both are one draw
             own = [one.displacement[name] for name in self._posterior_sources(one)]
             self.draws = Draws((self.axes.T @ np.sum(own, axis=0)).T)
-        shifts = shifted_ratios(stages.step1, events.reco, self.samples.shifts)
-        links = [Link(one, "ones", events.both, shifts)]
+        moved = {n: moved_step2(events, stages, before, self.weights[-1], efficiency, s) for n, s in shifts.items()}
+        links = [Link(one, "ones", events.both)]
         if previous:
             links.append(Link(previous["step2"], "ones", events.both))
-        two = refit(stages.step2, links, self.samples, level=stages.level)
+        two = refit(stages.step2, links, self.samples, level=stages.level, moved=moved)
         self.responses = {"step1": one, "step2": two}
         if stages.fakes is not None:
             self.responses["fakes"] = refit(stages.fakes, [Link(two, "ones", events.both)], self.samples)
@@ -275,10 +295,13 @@ class Run:
 
     def members(self) -> Members:
         """The ensemble after the last iteration."""
+        push, fakes = self.weights[-1].push, None if self.stages is None else self.stages.fakes
+        shifts = self.samples.shifts
+        acceptances = {name: acceptance_of(self.events, push, fakes, shift) for name, shift in shifts.items()}
         return Members(
             self.events,
             self.weights[-1],
-            self.samples,
+            replace(self.samples, acceptances=acceptances),
             self.responses["step2"],
             self.responses.get("fakes"),
             None if self.conditioning is None else self.conditioning.lam,

@@ -6,8 +6,10 @@ exports are the same for all methods.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,8 +18,8 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from bayesunfold._validate import as_numbers, check_level
-from bayesunfold.errors import InputError
+from bayesunfold._validate import as_numbers, check_bins, check_level
+from bayesunfold.errors import InputError, OverlapWarning
 
 if TYPE_CHECKING:
     import hist
@@ -59,8 +61,8 @@ class Spectrum:
     ----------
     edges : tuple of array
         Bin edges of each axis, in the observable's units.
-    values : array, shape (draws, bins)
-        Draws, bins of several axes flattened in C order.
+    draw_matrix : array, shape (draws, bins)
+        Draws, bins of several axes flattened in C order. :attr:`draws` has them with named axes.
     nominal : array, shape (bins,)
         Point estimate.
     names : tuple of str
@@ -74,6 +76,10 @@ class Spectrum:
         Events in which the observable does not exist, draw by draw, in units of the yield.
     normalization : {"yield", "shape", "density"}
         Events per bin; fraction of all events, outside included; events per unit of the observable.
+    luminosity : float, optional
+        What the contents were divided by.
+    units : tuple of str
+        Unit of each axis, "" where it has none or none is known.
     sources : mapping of str to callable, optional
         For each source of uncertainty, what makes draws in which only it fluctuates.
     bias : array, shape (bins,), optional
@@ -87,6 +93,18 @@ class Spectrum:
     settings : dict
         What the method chose by itself.
 
+    Raises
+    ------
+    InputError
+        Shapes that disagree, edges that do not increase, fewer than two draws.
+
+    Notes
+    -----
+    A particle-level bin that no simulated event reaches has no point estimate: it is NaN there, with an infinite
+    standard deviation. :meth:`chi2` leaves such bins out.
+
+    A spectrum can be pickled: it then carries the draws of each source instead of what makes them.
+
     Examples
     --------
     >>> import numpy as np
@@ -98,13 +116,15 @@ class Spectrum:
     """
 
     edges: tuple[Array, ...]
-    values: Array
+    draw_matrix: Array
     nominal: Array
     names: tuple[str, ...] = ("observable",)
     outside: Array | None = None
     undefined: Array | None = None
     flow: tuple[Array, Array] | None = None
     normalization: Normalization = "yield"
+    luminosity: float | None = None
+    units: tuple[str, ...] = ()
     method: str = "OmniFold"
     sources: Mapping[str, Callable[[], Array]] = field(default_factory=dict, repr=False, compare=False)
     bias: Array | None = None
@@ -115,13 +135,29 @@ class Spectrum:
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        edges = (self.edges,) if np.ndim(self.edges[0]) == 0 else self.edges
+        put = partial(object.__setattr__, self)
+        put("edges", tuple(check_bins(e, f"edges of axis {axis}") for axis, e in enumerate(edges)))
+        put("draw_matrix", as_numbers(self.draw_matrix, "draws of a spectrum"))
+        put("nominal", as_numbers(self.nominal, "the point estimate of a spectrum"))
         bins = int(np.prod([len(e) - 1 for e in self.edges]))
-        if self.values.ndim != 2 or self.values.shape[1] != bins or self.nominal.shape != (bins,):
+        drawn = self.draw_matrix
+        if drawn.ndim != 2 or drawn.shape[1] != bins or self.nominal.shape != (bins,):
             msg = (
-                f"draws have shape {self.values.shape} and the point estimate {self.nominal.shape}; "
+                f"draws have shape {drawn.shape} and the point estimate {self.nominal.shape}; "
                 f"the edges make {bins} bins, so they must be (draws, {bins}) and ({bins},)."
             )
             raise InputError(msg)
+        if len(drawn) < 2:
+            msg = f"the spectrum has {len(drawn)} draws; give at least two, or it has no width."
+            raise InputError(msg)
+
+    def __getstate__(self) -> dict[str, Any]:
+        drawn = {name: partial(_same, np.asarray(make())) for name, make in self.sources.items()}
+        return self.__dict__ | {"sources": drawn}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -131,29 +167,37 @@ class Spectrum:
     @property
     def n_bins(self) -> int:
         """Number of bins, all axes together."""
-        return self.values.shape[1]
+        return self.draw_matrix.shape[1]
 
     @property
     def draws(self) -> xr.DataArray:
         """Draws with named axes: ``(draw, bin)``, or ``(draw, bin_0, bin_1, ...)``."""
         names = ["bin"] if len(self.edges) == 1 else [f"bin_{i}" for i in range(len(self.edges))]
         coords = {n: 0.5 * (e[1:] + e[:-1]) for n, e in zip(names, self.edges, strict=True)}
-        values = self.values.reshape(len(self.values), *self.shape)
+        values = self.draw_matrix.reshape(len(self.draw_matrix), *self.shape)
         return xr.DataArray(values, dims=("draw", *names), coords=coords, name="_".join(self.names))
+
+    def values(self) -> Array:
+        """Point estimate with one axis per observable, as a ``hist`` histogram has it; :attr:`draws` has the draws."""
+        return self.nominal.reshape(self.shape)
+
+    def variances(self) -> Array:
+        """Variance of each bin, shaped like :meth:`values`."""
+        return (self.std() ** 2).reshape(self.shape)
 
     def mean(self) -> Array:
         """Posterior mean per bin, shape (bins,)."""
-        return self.values.mean(axis=0)
+        return self.draw_matrix.mean(axis=0)
 
     def median(self) -> Array:
         """Posterior median per bin, shape (bins,)."""
-        return np.median(self.values, axis=0)
+        return np.median(self.draw_matrix, axis=0)
 
     def std(self) -> Array:
-        """Posterior standard deviation per bin, shape (bins,)."""
+        """Posterior standard deviation per bin, shape (bins,); infinite where there is no point estimate."""
         if self.exact_covariance is not None:
             return np.sqrt(np.diag(self.exact_covariance))
-        return self.values.std(axis=0, ddof=1)
+        return np.where(np.isnan(self.nominal), np.inf, self.draw_matrix.std(axis=0, ddof=1))
 
     def interval(self, level: float = 0.68) -> tuple[Array, Array]:
         """Central credible interval per bin.
@@ -169,21 +213,25 @@ class Spectrum:
         """
         check_level(level)
         tail = 50.0 * (1.0 - level)
-        lower, upper = np.percentile(self.values, [tail, 100.0 - tail], axis=0)
+        lower, upper = np.percentile(self.draw_matrix, [tail, 100.0 - tail], axis=0)
         return lower, upper
 
     def covariance(self) -> Array:
-        """Covariance of the bins, shape (bins, bins)."""
+        """Covariance of the bins, shape (bins, bins); infinite on the diagonal where there is no point estimate."""
         if self.exact_covariance is not None:
             return self.exact_covariance.copy()
-        return np.atleast_2d(np.cov(self.values, rowvar=False))
+        unseen = np.isnan(self.nominal)
+        cov = np.atleast_2d(np.cov(np.where(unseen, 0.0, self.draw_matrix), rowvar=False))
+        cov[unseen, unseen] = np.inf
+        return cov
 
     def correlation(self) -> Array:
-        """Correlation of the bins; zero where a bin never varies (one on the diagonal)."""
+        """Correlation of the bins; zero where a bin never varies or has no point estimate (one on the diagonal)."""
         cov = self.covariance()
         scale = np.sqrt(np.diag(cov))
-        scale = np.where(scale > 0, scale, 1.0)
-        out = cov / np.outer(scale, scale)
+        measured = (scale > 0) & (scale < np.inf)
+        scale = np.where(measured, scale, 1.0)
+        out = np.where(np.outer(measured, measured), cov, 0.0) / np.outer(scale, scale)
         np.fill_diagonal(out, 1.0)
         return out
 
@@ -217,6 +265,17 @@ class Spectrum:
         -------
         Chi2
 
+        Raises
+        ------
+        InputError
+            A model of the wrong length or NaN in a measured bin, a covariance that is none, no bin with an uncertainty.
+
+        Warns
+        -----
+        OverlapWarning
+            For bins without an uncertainty that differ from the model: no simulated event is in them. They are left
+            out, as are bins without a point estimate.
+
         Notes
         -----
         Directions with less than 1e-8 of the largest relative variance count as unmeasured; the rank of the rest is
@@ -228,20 +287,19 @@ class Spectrum:
             msg = f"the model has {target.size} bins and the spectrum {self.n_bins}; they must agree."
             raise InputError(msg)
         cov = self.covariance()
-        if not np.all(np.isfinite(cov)):
+        measured = ~np.isnan(self.nominal)
+        if not np.all(np.isfinite(cov[np.ix_(measured, measured)])):
             msg = f"this {self.method} spectrum was made without uncertainties; unfold with errors=True."
             raise InputError(msg)
-        if not np.all(np.isfinite(target)):
-            msg = f"the model is NaN or infinite in bins {np.flatnonzero(~np.isfinite(target)).tolist()}."
+        bad = np.flatnonzero(~np.isfinite(target) & measured)
+        if len(bad):
+            msg = f"the model is NaN or infinite in bins {bad.tolist()}."
             raise InputError(msg)
         if model_covariance is not None:
-            cov = cov + np.asarray(model_covariance, dtype=np.float64)
+            cov = cov + _model_covariance(model_covariance, self.n_bins)
         scale = np.sqrt(np.diag(cov))
-        used = scale > 0
-        if np.any(~used & (np.abs(self.nominal - target) > 0)):
-            empty = np.flatnonzero(~used).tolist()
-            msg = f"bins {empty} have no uncertainty but differ from the model; merge them with their neighbours."
-            raise InputError(msg)
+        used = measured & (scale > 0)
+        _warn_of_empty(np.flatnonzero(measured & ~used & (np.abs(self.nominal - target) > 0)), any_used=bool(used.any()))
         residual = (self.nominal - target)[used] / scale[used]
         values, vectors = np.linalg.eigh(cov[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
         kept = values > 1e-8 * values.max(initial=0.0)
@@ -250,7 +308,7 @@ class Spectrum:
         value = float(np.sum(projected**2 / values[kept]))
         if self.exact_covariance is not None:
             return Chi2(value, dof, float(stats.chi2.sf(value, dof)))
-        n = len(self.values)
+        n = len(self.draw_matrix)
         if n <= dof + 2:
             msg = f"{n} draws cannot give a chi-square with {dof} degrees of freedom; take more than {dof + 2}."
             raise InputError(msg)
@@ -286,7 +344,10 @@ class Spectrum:
         if len(self.edges) > 1:
             centres = [str(tuple(int(i) for i in np.unravel_index(b, self.shape))) for b in range(self.n_bins)]
         std = self.std()
-        true = None if truth is None else np.asarray(truth, dtype=np.float64).ravel()
+        true = None if truth is None else as_numbers(truth, "the truth").ravel()
+        if true is not None and true.shape != (self.n_bins,):
+            msg = f"the truth has {true.size} bins and the spectrum {self.n_bins}; they must agree."
+            raise InputError(msg)
         for b in range(self.n_bins):
             row = [centres[b], *(f"{v:.5g}" for v in (self.nominal[b], lower[b], upper[b]))]
             if true is not None:
@@ -318,9 +379,36 @@ class Spectrum:
 
     def __repr__(self) -> str:
         return (
-            f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, {len(self.values)} draws, "
+            f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, {len(self.draw_matrix)} draws, "
             f"{self.normalization} {self.nominal.sum():.6g} in range, {self.method})"
         )
+
+
+def _same(array: Array) -> Array:
+    return array
+
+
+def _model_covariance(given: ArrayLike, n_bins: int) -> Array:
+    found = as_numbers(given, "the model's covariance")
+    if found.shape != (n_bins, n_bins) or not np.all(np.isfinite(found)):
+        msg = f"the model's covariance has shape {found.shape}; it must be ({n_bins}, {n_bins}) and finite."
+        raise InputError(msg)
+    if np.any(np.diag(found) < 0):
+        msg = f"the model's covariance has a negative variance ({np.diag(found).min():g}); variances are squares."
+        raise InputError(msg)
+    return found
+
+
+def _warn_of_empty(bins: NDArray[np.integer], *, any_used: bool) -> None:
+    if not any_used:
+        msg = "the bins have no uncertainty; there is nothing to compare the model with. Take bins that hold events."
+        raise InputError(msg)
+    if len(bins):
+        msg = (
+            f"bins {bins.tolist()} hold no simulated event and differ from the model; they are left out of the "
+            "chi-square. Merge them with their neighbours."
+        )
+        warnings.warn(msg, OverlapWarning, stacklevel=3)
 
 
 class Spectra(dict[str, Spectrum]):
@@ -336,7 +424,10 @@ class Spectra(dict[str, Spectrum]):
 
     def joint(self) -> Spectrum:
         """All bins in a row as one spectrum, with bin numbers for edges."""
-        values = np.concatenate([s.values for s in self.values()], axis=1)
+        if not self:
+            msg = "there are no spectra; ask for at least one observable."
+            raise InputError(msg)
+        values = np.concatenate([s.draw_matrix for s in self.values()], axis=1)
         nominal = np.concatenate([s.nominal for s in self.values()])
         return Spectrum((np.arange(len(nominal) + 1.0),), values, nominal, names=("bin",))
 

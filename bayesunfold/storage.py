@@ -6,9 +6,10 @@ weights again: the events, the networks, the members' displacements and seeds. F
 
 from __future__ import annotations
 
+import io
 import json
-import shutil
-import tempfile
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesunfold.checkpoint import atomic_write, pack_iterations, unpack_iterations
+from bayesunfold._support.files import atomic_write, check_writable, recover, swap, temporary_folder
+from bayesunfold.checkpoint import pack_iterations, unpack_iterations
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.fluctuations import Samples, Variation
+from bayesunfold.fluctuations import Acceptance, Samples, Variation
 from bayesunfold.inference.draws import Draws
 from bayesunfold.loop import Iteration, Weights, apply_weights, build_stages
 from bayesunfold.members import Members
@@ -41,33 +43,78 @@ def __dir__() -> list[str]:
 
 
 def save(result: UnfoldingResult, path: Path) -> Path:
-    """Write a result to ``.nc`` or ``.zarr``; a killed write leaves nothing under the final name.
+    """Write a result to ``.nc`` or ``.zarr``; a killed write leaves the old one, if there was one.
 
     Raises
     ------
     InputError
-        For any other suffix.
+        For any other suffix, and for a folder of that name that is not a result.
     """
-    if path.suffix not in (".nc", ".zarr"):
-        msg = f"{path.name} ends with {path.suffix!r}; name the file .nc (netCDF) or .zarr (Zarr)."
-        raise InputError(msg)
+    check_target(path)
     tree = result.to_datatree()
     tree["unfolding"] = xr.DataTree(_pack(result))
     tree.attrs |= {"format": FORMAT, "format_version": FORMAT_VERSION}
     if path.suffix == ".nc":
-        atomic_write(path, lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf"))
+        image = io.BytesIO()  # HDF5 must not meet a full disk: it may end the interpreter
+        tree.to_netcdf(image, engine="h5netcdf", encoding=_checksums(tree, {"fletcher32": True}))
+        atomic_write(path, lambda temporary: temporary.write_bytes(image.getbuffer()))
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        tree.to_zarr(temporary, mode="w", consolidated=False)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.chmod(0o755)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with temporary_folder(path) as new:
+        tree.to_zarr(new, mode="w", consolidated=False, encoding=_checksums(tree, {"compressors": _zarr_codec()}))
+        check_target(path)
+        swap(new, path)
     return path
+
+
+def check_target(path: Path) -> None:
+    """Whether a result can be saved under this name.
+
+    Raises
+    ------
+    InputError
+        For a suffix other than ``.nc`` and ``.zarr``, for a place that cannot be written, and where something else
+        stands that would be lost.
+    """
+    if path.suffix not in (".nc", ".zarr"):
+        msg = f"{path.name} ends with {path.suffix!r}; name the file .nc (netCDF) or .zarr (Zarr)."
+        raise InputError(msg)
+    check_writable(path, folder=path.suffix == ".zarr")
+    if path.suffix == ".zarr" and path.exists():
+        other = _not_of_a_result(path)
+        if other:
+            msg = f"{path} exists and {other}; saving would remove it. Move it away, or name another folder."
+            raise InputError(msg)
+
+
+def _not_of_a_result(folder: Path) -> str:
+    """What a Zarr folder holds that is not part of a result of this library; empty if there is nothing."""
+    entries = [p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()]
+    if not entries:
+        return ""
+    try:
+        attributes = json.loads((folder / "zarr.json").read_text()).get("attributes", {})
+    except (OSError, ValueError, AttributeError):
+        attributes = {}
+    if attributes.get("format") != FORMAT:
+        return "is not a result of bayesunfold"
+    strange = [p for p in entries if p.name != "zarr.json" and "c" not in p.relative_to(folder).parts]
+    return f"holds {strange[0].relative_to(folder)}, which is not part of a result" if strange else ""
+
+
+def _checksums(tree: xr.DataTree, encoding: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The encoding for every array of numbers, by group: a flipped byte is then an error when it is read."""
+    out = {}
+    for node in tree.subtree:
+        dataset = node.to_dataset(inherit=False)
+        numbers = [n for n, v in dataset.variables.items() if v.ndim and v.size and v.dtype.kind in "fiub"]
+        out[node.path] = {str(name): dict(encoding) for name in numbers}
+    return out
+
+
+def _zarr_codec() -> Any:
+    from zarr.codecs import ZstdCodec
+
+    return (ZstdCodec(level=0, checksum=True),)
 
 
 def load(path: str | Path) -> UnfoldingResult:
@@ -103,6 +150,7 @@ def load(path: str | Path) -> UnfoldingResult:
     np.float64(300.0)
     """
     path = Path(path)
+    recover(path)
     if not path.exists():
         msg = f"{path} does not exist."
         raise FileNotFoundError(msg)
@@ -165,6 +213,10 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
         arrays |= {f"background_{k}_features": b.features, f"background_{k}_weight": b.weight}
     for k, v in enumerate(m.samples.variations.values()):
         arrays |= {f"variation_{k}_alpha": v.alpha, f"variation_{k}_up": v.up, f"variation_{k}_down": v.down}
+    for k, a in enumerate(m.samples.acceptances.values()):
+        arrays |= {f"acceptance_{k}_alpha": a.alpha, f"acceptance_{k}_outside": np.array(a.outside)}
+        if a.up is not None and a.down is not None:
+            arrays |= {f"acceptance_{k}_up": a.up, f"acceptance_{k}_down": a.down}
     if result.closure_weights is not None:
         arrays["closure_weights"] = result.closure_weights
     arrays |= {f"stats_{k}": v for k, v in result.draws.sample_stats.items() if v.dtype.kind in "fiu"}
@@ -183,6 +235,7 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
         "fakes_sources": [] if m.fakes_response is None else list(m.fakes_response.displacement),
         "signal": list(m.samples.signal),
         "variations": list(m.samples.variations),
+        "acceptances": list(m.samples.acceptances),
         "backgrounds": [
             [b.name, b.relative_uncertainty, b.undefined, list(b.names), b.named] for b in result.backgrounds
         ],
@@ -215,11 +268,15 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
         pass_gen=arrays["pass_gen"].astype(bool),
         pass_reco=arrays["pass_reco"].astype(bool),
         undefined=notes["undefined"][0],
+        names=_given_names(notes["gen_names"], "gen"),
+        reco_names=_given_names(notes["reco_names"], "reco"),
     )
-    simulation.gen_names, simulation.reco_names = tuple(notes["gen_names"]), tuple(notes["reco_names"])
-    simulation.gen_named, simulation.reco_named = notes["named"]
-    data = Data(arrays["data"], weight=arrays["data_weight"], undefined=notes["undefined"][1])
-    data.names = simulation.reco_names
+    data = Data(
+        arrays["data"],
+        weight=arrays["data_weight"],
+        undefined=notes["undefined"][1],
+        names=_given_names(notes["reco_names"], "reco"),
+    )
     scales = {
         f"scale_{level}": Standardizer(**{k: arrays[f"scale_{level}_{k}"] for k in STATE}) for level in ("gen", "reco")
     }
@@ -244,12 +301,12 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
         samples.data,
         samples.simulation,
         samples.backgrounds,
-        {
+        variations={
             name: Variation(*(arrays[f"variation_{k}_{part}"] for part in ("alpha", "up", "down")))
             for k, name in enumerate(notes["variations"])
         },
-        {},
-        {name: arrays[f"signal_{k}"] for k, name in enumerate(notes["signal"])},
+        acceptances=_acceptances(arrays, notes),
+        signal={name: arrays[f"signal_{k}"] for k, name in enumerate(notes["signal"])},
     )
     members = Members(
         events,
@@ -285,9 +342,30 @@ def _background(
     arrays: dict[str, np.ndarray], k: int, name: str, uncertainty: float, undefined: Any, names: list[str], named: bool
 ) -> Background:
     features, weight = arrays[f"background_{k}_features"], arrays[f"background_{k}_weight"]
-    background = Background(features, weight, name, uncertainty, undefined)
-    background.names, background.named = tuple(names), named
-    return background
+    return Background(features, weight, name, uncertainty, undefined, names=names if named else None)
+
+
+def _acceptances(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> dict[str, Acceptance]:
+    """Systematics that shift the detector level; old files have no nuisance parameters of them."""
+    names = notes.get("acceptances")
+    if names is None:
+        known = {"data", "simulation", "prior", "generator", *notes["variations"], *notes["signal"]}
+        names = [n for n in notes["sources"] if n not in known]
+        return {name: Acceptance(np.full(arrays["z"].shape[0], np.nan)) for name in names}
+    return {
+        name: Acceptance(
+            arrays[f"acceptance_{k}_alpha"],
+            arrays.get(f"acceptance_{k}_up"),
+            arrays.get(f"acceptance_{k}_down"),
+            (float(arrays[f"acceptance_{k}_outside"][0]), float(arrays[f"acceptance_{k}_outside"][1])),
+        )
+        for k, name in enumerate(names)
+    }
+
+
+def _given_names(names: Sequence[str], level: str) -> Sequence[str] | None:
+    """Names that the user gave; None for those by number, which are made again."""
+    return None if all(re.fullmatch(rf"{level}(_\d+)?", n) for n in names) else names
 
 
 def _replay(events: Any, layouts: Any, records: list[Iteration], efficiency: Any) -> tuple[Any, Any, Weights]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, as_weight, check_finite, check_source_name
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold._validate import as_features, as_flag, as_weight, check_finite, check_source_name
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.events import Simulation
-from bayesunfold.fluctuations import Shift, Variation
+from bayesunfold.fluctuations import Shift, Shifted, Variation
 from bayesunfold.standardize import Standardizer
 
 __all__ = ["Systematic", "draw_alphas", "prepare_systematics"]
@@ -34,8 +36,13 @@ class Systematic:
         The events' full generator weights (not factors on them) at plus and minus one standard deviation. Between and
         beyond, the relative change is linear on either side.
     reco_up, reco_down : array or frame, shape (n,) or (n, d_reco), optional
-        Detector-level features at plus and minus one standard deviation (an energy scale). Rows that fail ``pass_reco``
-        do not matter. Events keep their pass flag: migrations in and out of the selection need ``weight_up`` as well.
+        Detector-level features at plus and minus one standard deviation (an energy scale). Rows that fail detector
+        level in the variation do not matter.
+    pass_reco_up, pass_reco_down : boolean array, shape (n,), optional
+        Which events pass the detector-level selection in the variation. Give them whenever the selection cuts on what
+        the variation changes: events then migrate in and out. Events that fail nominally and pass when shifted need
+        rows in the simulation. Flags without ``reco_up`` keep the features (a trigger efficiency). The nominal flags if
+        omitted.
     alternative : Simulation, optional
         Events of another model with the same features. A classifier of both levels together learns their ratio to the
         nominal events, whose weights then vary by it.
@@ -43,7 +50,13 @@ class Systematic:
     Raises
     ------
     InputError
-        Nothing or too much given, wrong lengths, non-positive totals, a variation identical to nominal.
+        Nothing or too much given, wrong lengths, non-positive totals, a variation identical to nominal. Most is known
+        only when the simulation is: :meth:`OmniFold.fit` raises it before any training.
+
+    Warns
+    -----
+    OverlapWarning
+        If shifted features cross a hard edge of the simulated distribution, which a cut leaves, and no flags are given.
 
     Examples
     --------
@@ -61,15 +74,17 @@ class Systematic:
         weight_down: ArrayLike | None = None,
         reco_up: ArrayLike | None = None,
         reco_down: ArrayLike | None = None,
+        pass_reco_up: ArrayLike | None = None,
+        pass_reco_down: ArrayLike | None = None,
         alternative: Simulation | None = None,
     ) -> None:
         check_source_name(name, "systematic")
-        given = [weight_up is not None, reco_up is not None, alternative is not None]
+        up = {"weight": weight_up, "reco": reco_up, "pass_reco": pass_reco_up}
+        down = {"weight": weight_down, "reco": reco_down, "pass_reco": pass_reco_down}
+        _check_sides(name, {k for k, v in up.items() if v is not None}, {k for k, v in down.items() if v is not None})
+        given = [weight_up is not None, reco_up is not None or pass_reco_up is not None, alternative is not None]
         if sum(given) != 1:
             msg = f"systematic {name!r} needs one of weight_up, reco_up and alternative; {sum(given)} are given."
-            raise InputError(msg)
-        if (weight_down is not None and weight_up is None) or (reco_down is not None and reco_up is None):
-            msg = f"systematic {name!r} has a down variation of a kind without an up variation; give both of one kind."
             raise InputError(msg)
         if alternative is not None and not isinstance(alternative, Simulation):
             msg = f"alternative of {name!r} is a {type(alternative).__name__}; pass a bayesunfold.Simulation."
@@ -77,15 +92,16 @@ class Systematic:
         self.name = name
         self.weight_up, self.weight_down = weight_up, weight_down
         self.reco_up, self.reco_down = reco_up, reco_down
+        self.pass_reco_up, self.pass_reco_down = pass_reco_up, pass_reco_down
         self.alternative = alternative
 
     @property
     def two_sided(self) -> bool:
         """Whether a down variation was given."""
-        return self.weight_down is not None or self.reco_down is not None
+        return any(v is not None for v in (self.weight_down, self.reco_down, self.pass_reco_down))
 
     def __repr__(self) -> str:
-        kind = "weights" if self.weight_up is not None else "detector-level features"
+        kind = "weights" if self.weight_up is not None else "detector level"
         if self.alternative is not None:
             return f"Systematic({self.name}: two-point, {len(self.alternative)} alternative events)"
         return f"Systematic({self.name}: {'two' if self.two_sided else 'one'}-sided {kind})"
@@ -107,6 +123,7 @@ def relative_change(systematic: Systematic, weight: ArrayLike, simulation: Simul
             f"{int(np.argmax(appears))}); their relative change is infinite. Give them a small nominal weight."
         )
         raise InputError(msg)
+    _check_like_nominal(varied, nominal, what)
     change = np.divide(varied, nominal, out=np.ones(len(nominal)), where=nominal != 0) - 1.0
     if not np.any(change):
         msg = f"{what} is identical to the nominal weights; leave the systematic out."
@@ -114,11 +131,57 @@ def relative_change(systematic: Systematic, weight: ArrayLike, simulation: Simul
     return change
 
 
-def shifted_features(
-    systematic: Systematic, features: ArrayLike, simulation: Simulation, scale: Standardizer, direction: str
-) -> Array:
-    """Standardised features of a shifted detector level; zero in rows that fail it."""
+FACTOR = 3.0
+"""Varied weights whose total differs by more than this factor from the nominal one are taken for something else."""
+
+
+def _check_like_nominal(varied: Array, nominal: Array, what: str) -> None:
+    """Full weights have about the nominal total; factors on them and differences do not."""
+    ratio = float(varied.sum() / nominal.sum())
+    if 1 / FACTOR < ratio < FACTOR:
+        return
+    guess = "differences from" if ratio < 1 / FACTOR and abs(nominal.mean() - 1) < 0.5 else "factors on"
+    cure = "weight + difference" if guess.startswith("diff") else "weight * factor"
+    msg = (
+        f"{what} sums to {ratio:.3g} times the nominal weights; it must hold the events' full weights in the variation. "
+        f"If these are {guess} the nominal weights, pass {cure}."
+    )
+    raise InputError(msg)
+
+
+def shifted_detector_level(
+    systematic: Systematic, simulation: Simulation, scale: Standardizer, direction: str
+) -> Shifted | None:
+    """Standardised features and pass flags of one side of a variation, checked; None if that side was not given."""
+    given = getattr(systematic, f"reco_{direction}"), getattr(systematic, f"pass_reco_{direction}")
+    if given[0] is None and given[1] is None:
+        return None
     what = f"reco_{direction} of {systematic.name}"
+    passes = simulation.pass_reco
+    if given[1] is not None:
+        found = as_flag(given[1], len(simulation), f"pass_{what}")
+        passes = passes if np.array_equal(found, passes) else found
+        _check_passing(simulation, passes, f"pass_{what}")
+    values = simulation.reco if given[0] is None else _features(given[0], simulation, what)
+    nominal, both = simulation.reco, passes & simulation.pass_reco
+    if simulation.undefined == "indicator":
+        other = (np.isnan(values) != np.isnan(nominal))[both].any(axis=1)
+        if other.any():
+            msg = f"{what} makes features appear or vanish in {int(other.sum())} events; keep them."
+            raise InputError(msg)
+    else:
+        check_finite(values, passes, what, simulation.reco_names, "give finite features to passing events.")
+    if passes is simulation.pass_reco and np.array_equal(values[passes], nominal[passes], equal_nan=True):
+        msg = f"{what} is identical to the nominal features; leave the systematic out."
+        raise InputError(msg)
+    if given[1] is None:
+        _warn_of_cut(simulation, values, what)
+    out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
+    out[passes] = scale(values[passes])
+    return Shifted(out, passes)
+
+
+def _features(features: ArrayLike, simulation: Simulation, what: str) -> Array:
     values, names = as_features(features, what)
     if values.shape != simulation.reco.shape:
         msg = f"{what} has shape {values.shape} and reco has {simulation.reco.shape}; they must be the same events."
@@ -126,21 +189,54 @@ def shifted_features(
     if names is not None and simulation.reco_named and names != simulation.reco_names:
         msg = f"{what} has columns {names} and reco has {simulation.reco_names}; give the same, in the same order."
         raise InputError(msg)
-    rows = simulation.pass_reco
-    nominal = simulation.reco
-    if simulation.undefined == "indicator":
-        other = np.isnan(values) != np.isnan(nominal)
-        if other[rows].any():
-            msg = f"{what} makes features appear or vanish in {int(other[rows].any(axis=1).sum())} events; keep them."
+    return values
+
+
+def _check_passing(simulation: Simulation, passes: NDArray[np.bool_], what: str) -> None:
+    for rows, events in ((passes, "passing events"), (passes & simulation.pass_gen, "events passing both levels")):
+        total = simulation.weight[rows].sum()
+        if total <= 0:
+            msg = f"the weights of {events} sum to {total:g} with {what}; the sum must be positive."
             raise InputError(msg)
-    else:
-        check_finite(values, rows, what, simulation.reco_names, "give finite features to passing events.")
-    if np.array_equal(values[rows], nominal[rows], equal_nan=True):
-        msg = f"{what} is identical to the nominal features; leave the systematic out."
+
+
+EDGE_WIDTH, EDGE_SHARE, EDGE_EVENTS = 0.02, 0.002, 5
+"""A feature has a hard edge if, within this part of its interquartile range of its end, there are more than this share of
+the events and more than this number of them."""
+
+
+def _warn_of_cut(simulation: Simulation, shifted: Array, what: str) -> None:
+    """Warn if shifted features cross an edge that a selection has cut, or leave a gap at it."""
+    rows = simulation.pass_reco
+    for j, name in enumerate(simulation.reco_names):
+        nominal, moved = simulation.reco[rows, j], shifted[rows, j]
+        exists = np.isfinite(nominal) & np.isfinite(moved)
+        nominal, moved = nominal[exists], moved[exists]
+        if len(nominal) < 2 * EDGE_EVENTS:
+            continue
+        width = EDGE_WIDTH * float(np.subtract(*np.quantile(nominal, [0.75, 0.25])))
+        for sign in (1.0, -1.0):
+            edge = float((sign * nominal).min())
+            near = sign * nominal <= edge + width
+            hard = near.sum() > max(EDGE_EVENTS, EDGE_SHARE * len(nominal))
+            if hard and float((sign * moved).min()) != edge and np.any(moved[near] != nominal[near]):
+                msg = (
+                    f"{what} moves events across the edge of {name} at {sign * edge:.6g}, where a selection seems to "
+                    f"cut; events that migrate over it are missing. Give pass_{what.split(' of ')[0]}, the pass flags "
+                    "in the variation, and keep the events that pass only there."
+                )
+                warnings.warn(msg, OverlapWarning, stacklevel=6)
+                return
+
+
+def _check_sides(name: str, up: set[str], down: set[str]) -> None:
+    missing = down - up
+    if missing:
+        msg = (
+            f"systematic {name!r} has a down variation of a kind without an up variation "
+            f"({', '.join(f'{k}_down' for k in sorted(missing))}); give both, or a variation in one direction as up."
+        )
         raise InputError(msg)
-    out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
-    out[rows] = scale(values[rows])
-    return out
 
 
 def prepare_systematics(
@@ -160,12 +256,11 @@ def prepare_systematics(
             if systematic.weight_down is not None:
                 down = relative_change(systematic, systematic.weight_down, simulation, "down")
             variations[systematic.name] = Variation(alpha, up, down)
-        elif systematic.reco_up is not None:
-            high = shifted_features(systematic, systematic.reco_up, simulation, scale_reco, "up")
-            low = None
-            if systematic.reco_down is not None:
-                low = shifted_features(systematic, systematic.reco_down, simulation, scale_reco, "down")
-            shifts[systematic.name] = Shift(alpha, high, low)
+        else:
+            high = shifted_detector_level(systematic, simulation, scale_reco, "up")
+            low = shifted_detector_level(systematic, simulation, scale_reco, "down")
+            if high is not None:
+                shifts[systematic.name] = Shift(alpha, high, low)
     return variations, shifts
 
 

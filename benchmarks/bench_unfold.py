@@ -44,7 +44,7 @@ def run_case(name: str) -> dict:
         "ensemble / point estimate": (result.seconds["members"] + result.seconds["posterior"])
         / result.seconds["training"],
         "members / point estimate": result.seconds["members"] / result.seconds["training"],
-        "draws": len(spectrum.values),
+        "draws": len(spectrum.draw_matrix),
     }
 
 

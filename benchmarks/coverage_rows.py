@@ -57,7 +57,7 @@ def unfold_binned(
     s = method.fit(response, np.histogram(data, wide + shift)[0])
     inside = slice(1, -1)
     return bu.Spectrum(
-        (edges,), s.values[:, inside], s.nominal[inside], exact_covariance=s.covariance()[inside, inside]
+        (edges,), s.draw_matrix[:, inside], s.nominal[inside], exact_covariance=s.covariance()[inside, inside]
     )
 
 

@@ -310,14 +310,14 @@ def test_methods_share_the_spectrum_and_compare_tabulates_them(toy, response, co
 
 def test_draws_have_the_covariance_they_come_from(response, counts):
     s = bu.IBU(4, draws=4000).fit(response, counts)
-    ratio = s.values.std(axis=0, ddof=1)[1:-1] / s.std()[1:-1]
+    ratio = s.draw_matrix.std(axis=0, ddof=1)[1:-1] / s.std()[1:-1]
     assert np.allclose(ratio, 1, atol=0.06)  # five standard errors of 1.1 %
 
 
 def test_errors_can_be_switched_off(response, counts):
     s = bu.IBU(4, errors=False).fit(response, counts)
     # not computed is NaN, which no one takes for an uncertainty of zero
-    assert np.isnan(s.values).all()
+    assert np.isnan(s.draw_matrix).all()
     assert np.isnan(s.std()).all()
     with pytest.raises(InputError, match="errors=True"):
         s.chi2(s.nominal)

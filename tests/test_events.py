@@ -61,7 +61,7 @@ def test_dicts_and_structured_arrays_are_frames():
         assert np.allclose(simulation.gen, np.column_stack([X, 2 * X]))
     for bad, error, words in (
         ({"pt": X, "m": X[:-1]}, InputError, r"\(11,\)"),
-        ({"pt": X, "jets": np.array([[1.0]] * 12)}, InputError, "one number an event"),
+        ({"pt": X, "jets": np.array([[1.0]] * 12)}, InputError, "one number per event"),
         ({"pt": X, "jets": np.array([object()] * 12)}, InputTypeError, "column 'jets' of gen has dtype object"),
         ({}, InputError, "empty"),
     ):

@@ -54,7 +54,7 @@ def test_acceptance_gives_back_the_full_yield(efficiency):
     edges = np.linspace(-6, 8, 8)
     s = result.spectrum("gen", edges)
     expected = 4500 * np.diff(stats.norm(1.0, 2.5).cdf(edges))
-    total = s.values.sum(axis=1) + s.outside
+    total = s.draw_matrix.sum(axis=1) + s.outside
     assert abs(result.nominal.sum() - 4500) < 4 * total.std()
     pulls = (s.nominal - expected) / s.std()
     # "prior" converges from the generator's weights of misses, so it keeps a bias here
@@ -130,7 +130,7 @@ def test_luminosity_and_densities(events):
     assert np.all(cross.std() > plain.std() / 20 * 0.99)
     density = result.spectrum("gen", EDGES, normalization="density", luminosity=20.0)
     assert np.allclose(density.nominal * np.diff(EDGES), cross.nominal)
-    total = plain.values.sum(axis=1) + plain.outside
+    total = plain.draw_matrix.sum(axis=1) + plain.outside
     # members carry the Poisson fluctuation of the total: sqrt(3000), its error 1/sqrt(400)
     assert total.std() == pytest.approx(np.sqrt(3000), rel=0.25)
     with pytest.raises(InputError, match="luminosity is 0"):
@@ -155,11 +155,11 @@ def test_undefined_features_are_counted_apart_and_learned(tmp_path):
     result = unfold(bu.Simulation(gen, reco, undefined="indicator"), data)
     s = result.spectrum("gen_1", np.linspace(-2, 4, 7))
     assert s.undefined.mean() == pytest.approx(np.isnan(truth[:, 1]).sum(), rel=0.05)
-    assert s.values.sum(axis=1) + s.outside + s.undefined == pytest.approx(result.weights.sum("event").values, rel=0.05)
+    assert s.draw_matrix.sum(axis=1) + s.outside + s.undefined == pytest.approx(result.weights.sum("event").values, rel=0.05)
     pulls = (s.nominal - np.histogram(truth[:, 1], s.edges[0])[0]) / s.std()
     assert np.abs(pulls).max() < 4
     loaded = bu.load(result.save(tmp_path / "undefined.nc"))
-    assert np.allclose(loaded.spectrum("gen_1", np.linspace(-2, 4, 7)).values, s.values, rtol=1e-4)
+    assert np.allclose(loaded.spectrum("gen_1", np.linspace(-2, 4, 7)).draw_matrix, s.draw_matrix, rtol=1e-4)
     with pytest.raises(InputError, match="do not overlap"):
         unfold(bu.Simulation(gen[:, 0], reco[:, 0]), bu.Data(np.array([0.0, np.nan, 1.0]), undefined="indicator"))
 
@@ -177,7 +177,7 @@ def test_everything_survives_saving(events, tmp_path):
     result = result.estimate_bias()
     loaded = bu.load(result.save(tmp_path / "full.nc"))
     one, two = (r.spectrum("gen", EDGES) for r in (result, loaded))
-    assert np.allclose(one.values, two.values, rtol=1e-4)
+    assert np.allclose(one.draw_matrix, two.draw_matrix, rtol=1e-4)
     assert np.allclose(one.bias, two.bias)
     for name, std in one.by_source().items():
         assert np.allclose(std, two.by_source()[name], rtol=1e-3)
@@ -220,7 +220,7 @@ def test_published_families_split_the_band(events, tmp_path):
     square = (np.column_stack([gen, gen**2]), (EDGES, np.array([0.0, 1.0, 8.0])))
     for options in ({}, {"normalization": "shape"}, {"normalization": "density", "luminosity": 3.0}):
         one, two = (r.spectrum("gen", EDGES, **options) for r in (result, published))
-        assert np.allclose(one.values, two.values, rtol=1e-4)
+        assert np.allclose(one.draw_matrix, two.draw_matrix, rtol=1e-4)
         assert np.allclose(one.flow, two.flow, rtol=1e-4)
         mine, theirs = one.by_source(), two.by_source()
         for name in ("data", "simulation", "prior"):
@@ -276,7 +276,7 @@ def test_null_directions_get_the_width_of_the_generator_prior():
 
     def asymmetry(size):
         r = unfold(simulation, data, generator_prior=size, draws=300)
-        values = r.spectrum("gen", [-6, 0, 6]).values
+        values = r.spectrum("gen", [-6, 0, 6]).draw_matrix
         return np.log(values[:, 1] / values[:, 0]), r
 
     blind, _ = asymmetry(0.0)

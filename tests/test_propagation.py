@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from bayesunfold.fluctuations import Fluctuations, Sample, Samples, Shift, Variation
+from bayesunfold.fluctuations import Fluctuations, Sample, Samples, Shift, Shifted, Variation
 from bayesunfold.mlp import Layout
 from bayesunfold.propagation import (
     Level,
     Link,
+    Moved,
     Response,
     Stage,
     condition_on,
     leading_directions,
     posterior_axes,
     refit,
-    shifted_ratios,
 )
 
 LAYOUT = Layout((3, 1), "tanh", (1.5,))
@@ -120,6 +120,15 @@ def events():
     return gen, reco, data, v, np.ones(200)
 
 
+def _carried(step1, step2, reco, samples):
+    """Class weights of step 2 with the ratio of step 1 at one-sided shifted features."""
+    here = step1.forward(reco)
+    return {
+        name: (Moved(step2.ones * np.exp(step1.forward(s.up.features) - here), step2.zeros), None)
+        for name, s in samples.shifts.items()
+    }
+
+
 def _propagate(events, g_data, g_sim, xi, iterations, basis=ALL, **more):
     gen, reco, data, v, u = events
     samples = _samples(gen, reco, data, g_data, g_sim, **more)
@@ -129,10 +138,10 @@ def _propagate(events, g_data, g_sim, xi, iterations, basis=ALL, **more):
         step1 = Stage(LAYOUT, ref["one"], basis, "reco", np.zeros(len(gen)), ref["w0"], ref["offset"], u)
         step2 = Stage(LAYOUT, ref["two"], basis, "gen", ref["ones"], v, 0.0)
         links = [] if two is None else [Link(two, "zeros", rows)]
-        one = refit(step1, links, samples, xi)
-        moved = shifted_ratios(step1, reco, samples.shifts)
-        links = [Link(one, "ones", rows, moved)] + ([] if two is None else [Link(two, "ones", rows)])
-        two = refit(step2, links, samples)
+        same = {name: (Moved(step1.ones, step1.zeros), None) for name in samples.shifts}
+        one = refit(step1, links, samples, xi, moved=same)
+        links = [Link(one, "ones", rows)] + ([] if two is None else [Link(two, "ones", rows)])
+        two = refit(step2, links, samples, moved=_carried(step1, step2, reco, samples))
     return one, two
 
 
@@ -241,7 +250,7 @@ def test_shifted_features_equal_the_refitted_loop(events):
             log_nu = phi_g @ two
         return log_nu
 
-    shift = Shift(np.array([1.0, -2.0]), reco + step * direction, None)
+    shift = Shift(np.array([1.0, -2.0]), Shifted(reco + step * direction, np.ones(300, bool)), None)
     _, two = _propagate(events, *silent, 2, shifts={"jes": shift})
     change = two.log_ratio_change(gen, "jes") / step
     expected = (moved(step) - moved(-step)) / (2 * step)

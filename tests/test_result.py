@@ -18,7 +18,7 @@ def test_spectrum_is_the_histogram_of_the_weights(result, toy):
     weights = result.weights.values
     index = np.digitize(toy.gen[:, 0], EDGES) - 1
     by_hand = np.stack([weights[:, index == b].sum(axis=1) for b in range(5)], axis=1)
-    np.testing.assert_allclose(spectrum.values, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(spectrum.draw_matrix, by_hand, rtol=1e-5)
     np.testing.assert_allclose(spectrum.nominal, [result.nominal[index == b].sum() for b in range(5)])
     outside = weights[:, (index < 0) | (index > 4)].sum(axis=1)
     np.testing.assert_allclose(spectrum.outside, outside, rtol=1e-5)
@@ -31,17 +31,17 @@ def test_normalizations(result):
     plain = result.spectrum("gen", EDGES)
     density = result.spectrum("gen", EDGES, normalization="density")
     np.testing.assert_allclose(density.nominal, plain.nominal / np.diff(EDGES))
-    np.testing.assert_allclose(density.values, plain.values / np.diff(EDGES))
+    np.testing.assert_allclose(density.draw_matrix, plain.draw_matrix / np.diff(EDGES))
     shape = result.spectrum("gen", np.array([-100.0, 0.0, 100.0]), normalization="shape", centre="draws")
-    np.testing.assert_allclose(shape.values.sum(axis=1), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(shape.draw_matrix.sum(axis=1), 1.0, rtol=1e-9)
 
 
 def test_any_observable_in_two_dimensions(result, toy):
     x = toy.gen[:, 0]
     both = result.spectrum((x, x**2), (EDGES, [0.0, 4.0, 100.0]))
-    np.testing.assert_allclose(both.draws.sum("bin_1").values, result.spectrum(x, EDGES).values, rtol=1e-6)
+    np.testing.assert_allclose(both.draws.sum("bin_1").values, result.spectrum(x, EDGES).draw_matrix, rtol=1e-6)
     joint = result.spectra({"gen": EDGES})
-    np.testing.assert_array_equal(joint["gen"].values, result.spectrum("gen", EDGES).values)
+    np.testing.assert_array_equal(joint["gen"].draw_matrix, result.spectrum("gen", EDGES).draw_matrix)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_files_give_the_result_back(result, tmp_path, suffix):
     again = bu.load(path)
     np.testing.assert_allclose(again.nominal, result.nominal, rtol=1e-12)
     a, b = result.spectrum("gen", EDGES), again.spectrum("gen", EDGES)
-    np.testing.assert_allclose(a.values, b.values, rtol=1e-5)
+    np.testing.assert_allclose(a.draw_matrix, b.draw_matrix, rtol=1e-5)
     for name, std in a.by_source().items():
         np.testing.assert_allclose(b.by_source()[name], std, rtol=1e-4)
     assert again.configuration == result.configuration
@@ -129,7 +129,7 @@ def test_result_with_acceptance_and_advi_survives_a_file(accepted, tmp_path):
     result = unfolder.fit(simulation, data)
     again = bu.load(result.save(tmp_path / "r.nc"))
     a, b = result.spectrum("gen", EDGES), again.spectrum("gen", EDGES)
-    np.testing.assert_allclose(a.values, b.values, rtol=1e-4)
+    np.testing.assert_allclose(a.draw_matrix, b.draw_matrix, rtol=1e-4)
     assert len(result.draws.elbo) > 0
 
 

@@ -22,7 +22,7 @@ def _gaussian(n=20_000, seed=1):
 
 def test_moments_and_intervals_of_gaussian_draws():
     s, mean, cov = _gaussian()
-    n = len(s.values)
+    n = len(s.draw_matrix)
     # 5 standard errors everywhere: false alarm below 1e-5 for all together
     assert np.all(np.abs(s.mean() - mean) < 5 * np.sqrt(np.diag(cov) / n))
     assert np.all(np.abs(s.std() ** 2 / np.diag(cov) - 1) < 5 * np.sqrt(2 / n))
@@ -45,7 +45,7 @@ def test_chi2_is_the_quadratic_form_and_counts_its_rank():
     # relative error of an inverse covariance from S draws is about sqrt(2/S); 5 sigma
     assert got.value == pytest.approx(expected, rel=5 * np.sqrt(2 / 100_000))
     assert got.p_value == pytest.approx(stats.chi2.sf(got.value, 3))
-    constrained = np.column_stack([s.values[:, :2], 60.0 - s.values[:, :2].sum(axis=1)])
+    constrained = np.column_stack([s.draw_matrix[:, :2], 60.0 - s.draw_matrix[:, :2].sum(axis=1)])
     assert Spectrum(EDGES, constrained, np.array([10.0, 20.0, 30.0])).chi2([11, 19, 30]).dof == 2
 
 
@@ -113,7 +113,7 @@ def test_flow_bins_and_bins_of_two_observables():
     h = s.to_hist()
     assert h.sum(flow=True).value == pytest.approx(400, rel=0.02)
     low = result.spectrum(name, [-100.0, -1.0])
-    assert h.values(flow=True)[0] == pytest.approx(low.values.mean(), rel=0.02)
+    assert h.values(flow=True)[0] == pytest.approx(low.draw_matrix.mean(), rel=0.02)
     assert s.flow[0] + s.flow[1] == pytest.approx(s.outside, rel=1e-5)
     shape = result.spectrum(name, [-1.0, 0.0, 2.0], normalization="shape")
     assert shape.to_hist().sum(flow=True).value == pytest.approx(1, rel=0.02)

@@ -74,7 +74,7 @@ def test_unfolding_does_not_depend_on_the_number_of_threads():
 
     def spectrum():
         unfolder = bu.OmniFold(2, inference="laplace", draws=20, random_seed=1, progressbar=False)
-        return unfolder.fit(toy.simulation, toy.measurement).spectrum("gen", np.linspace(-6, 8, 8)).values
+        return unfolder.fit(toy.simulation, toy.measurement).spectrum("gen", np.linspace(-6, 8, 8)).draw_matrix
 
     parallel = spectrum()
     with threadpool_limits(1, user_api="blas"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesunfold.checkpoint import atomic_write
+from bayesunfold._support.files import atomic_write
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Spectrum
 

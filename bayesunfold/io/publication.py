@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from bayesunfold.binning import as_axes
-from bayesunfold.checkpoint import atomic_write
+from bayesunfold._support.files import atomic_write
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.fluctuations import interpolate
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity

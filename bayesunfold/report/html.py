@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from bayesunfold._versions import installed_versions
-from bayesunfold.checkpoint import atomic_write
+from bayesunfold._support.files import atomic_write
 from bayesunfold.datatree import default_bins
 from bayesunfold.errors import InputError
 from bayesunfold.plots import plot_correlation, plot_history, plot_sources, plot_spectrum

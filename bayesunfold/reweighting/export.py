@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bayesunfold
-from bayesunfold.checkpoint import atomic_write
+from bayesunfold._support.files import atomic_write
 from bayesunfold.classifier import BayesianClassifier
 from bayesunfold.errors import InputError
 from bayesunfold.reweighting.calibration import Calibrator

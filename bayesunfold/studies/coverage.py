@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from bayesunfold.checkpoint import atomic_write
+from bayesunfold._support.files import atomic_write, read_npz
 from bayesunfold.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
@@ -264,12 +264,7 @@ def load_coverage(path: str | Path) -> CoverageStudy:
     >>> load_coverage(path).n_toys
     400
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError) as err:
-        msg = f"{path} is not a coverage study ({err})."
-        raise FileFormatError(msg) from err
+    arrays = read_npz(Path(path), "a coverage study", stored=True)
     missing = [name for name in (*_ARRAYS, "levels") if name not in arrays]
     if missing:
         msg = f"{path} is not a coverage study: it misses {', '.join(missing)}."

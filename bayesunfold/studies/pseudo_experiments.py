@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from bayesunfold._progress import Progress
+from bayesunfold._support.files import atomic_write
 from bayesunfold._validate import check_bins, check_count, check_level
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
@@ -68,7 +69,7 @@ def _score(
         answer = unfold(make_toy(seed), seed)
         spectra = _as_spectra(answer, edges)
         seconds = time.perf_counter() - start
-    values = np.concatenate([s.values for s in spectra], axis=1)
+    values = np.concatenate([s.draw_matrix for s in spectra], axis=1)
     nominal = np.concatenate([s.nominal for s in spectra])
     bands = [[np.concatenate(side) for side in zip(*(s.interval(lv) for s in spectra), strict=True)] for lv in levels]
     chi2, start_bin = [], 0
@@ -115,7 +116,7 @@ def _core_chi2(spectrum: Spectrum, truth: Array) -> tuple[float, int]:
     core = truth >= CORE_EXPECTED
     if not core.any():
         return 0.0, 0
-    part = Spectrum((np.arange(core.sum() + 1.0),), spectrum.values[:, core], spectrum.nominal[core])
+    part = Spectrum((np.arange(core.sum() + 1.0),), spectrum.draw_matrix[:, core], spectrum.nominal[core])
     value = part.chi2(truth[core])
     return value.value, value.dof
 
@@ -212,8 +213,7 @@ def coverage_study(
     for record in _run(task, todo, client, workers):
         done[record["seed"]] = record
         if path is not None:
-            with path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            _append(path, record)
         progress.update(len(done), f"({record['seconds']:.1f} s a toy) ")
     wall = time.perf_counter() - start
     progress.close(f"{toys} toys, {60 * len(todo) / wall:.1f} toys a minute")
@@ -240,34 +240,65 @@ def _check_expected(expected: Any, edges: Mapping[str, Array]) -> Array:
 
 
 def _read_records(path: Path | None, heading: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Toys of an earlier run; starts the file if there is none."""
+    """Toys of an earlier run; starts the file if there is none.
+
+    A kill or a full disk may have cut the file anywhere: what is whole is used, and a cut end is taken away.
+    """
     if path is None:
         return {}
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(heading) + "\n")
+    if path.is_dir():
+        msg = f"{path} is a folder; name a file for the checkpoint."
+        raise InputError(msg)
+    first = json.dumps(heading)
+    text = _read_text(path) if path.exists() else ""
+    if "\n" not in text and first.startswith(text):  # none, an empty one, or one that was cut in its heading
+        atomic_write(path, lambda temporary: temporary.write_text(first + "\n"))
         return {}
-    lines = path.read_text().splitlines()
+    lines = text.split("\n")
+    _check_heading(path, lines[0], heading)
+    records, whole = {}, [lines[0]]
+    for number, line in enumerate(lines[1:], start=2):
+        last = number == len(lines)  # what follows the last line break: nothing, or a line that was cut
+        try:
+            record = json.loads(line)
+            records[int(record["seed"])] = record
+        except (ValueError, KeyError, TypeError) as err:
+            if last:
+                break
+            msg = f"{path}, line {number}: not readable ({err}). Remove that line, or name another file."
+            raise FileFormatError(msg) from err
+        whole.append(line)
+    repaired = "\n".join(whole) + "\n"
+    if repaired != text:
+        atomic_write(path, lambda temporary: temporary.write_text(repaired))
+    return records
+
+
+def _read_text(path: Path) -> str:
     try:
-        found = json.loads(lines[0]) if lines else None
+        return path.read_text()
+    except UnicodeDecodeError as err:
+        msg = f"{path} is not the checkpoint of a study (it is not text); name another file."
+        raise FileFormatError(msg) from err
+
+
+def _check_heading(path: Path, line: str, heading: dict[str, Any]) -> None:
+    try:
+        found = json.loads(line)
     except json.JSONDecodeError as err:
         msg = f"{path} is not the checkpoint of a study ({err}); name another file."
         raise FileFormatError(msg) from err
     if found != heading:
         msg = f"{path} belongs to a study with other bins, truth, levels or settings; remove it or name another."
         raise InputError(msg)
-    records = {}
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as err:
-            if number == len(lines):  # the line that was being written when the study was killed
-                path.write_text("\n".join(lines[:-1]) + "\n")
-                break
-            msg = f"{path}, line {number}: not readable ({err})."
-            raise FileFormatError(msg) from err
-        records[record["seed"]] = record
-    return records
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    """Add a toy to the checkpoint, on disk before the study goes on."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _run(

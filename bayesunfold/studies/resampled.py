@@ -140,16 +140,16 @@ def _factor(factor: ArrayLike | None, simulation: Simulation) -> Array:
 
 def select(simulation: Simulation, rows: NDArray[np.integer]) -> Simulation:
     """Some of the events, in any order, with repetition."""
-    out = Simulation(
+    return Simulation(
         simulation.gen[rows],
         simulation.reco[rows],
         simulation.weight[rows],
         simulation.pass_gen[rows],
         simulation.pass_reco[rows],
         simulation.undefined,
+        names=simulation.gen_names if simulation.gen_named else None,
+        reco_names=simulation.reco_names if simulation.reco_named else None,
     )
-    out.gen_names, out.reco_names = simulation.gen_names, simulation.reco_names
-    return out
 
 
 def _poisson_rows(weight: Array, rng: np.random.Generator) -> NDArray[np.integer]:
