@@ -206,10 +206,11 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
 
     def _evaluate(self, x: Array, *, draws: bool = True) -> tuple[Array, Array]:
         """Point estimate (n,) and draws (n, draws) of the log ratio at standardised events, not normalised."""
-        f = forward(self.layout_, self.theta_, x)
-        phi = tangent(self.layout_, self.theta_, x, self.directions_)
-        drawn = f[:, None] + phi @ self.posterior_draws_.z.T.astype(phi.dtype) if draws else np.zeros((len(x), 0))
-        return f + phi @ self.mode_, drawn
+        with block_threads():
+            f = forward(self.layout_, self.theta_, x)
+            phi = tangent(self.layout_, self.theta_, x, self.directions_)
+            drawn = f[:, None] + phi @ self.posterior_draws_.z.T.astype(phi.dtype) if draws else np.zeros((len(x), 0))
+            return f + phi @ self.mode_, drawn
 
     def _features(self, X: ArrayLike) -> Array:
         check_is_fitted(self)

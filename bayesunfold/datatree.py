@@ -33,6 +33,7 @@ from bayesunfold._validate import check_bins
 from bayesunfold.errors import InputError
 from bayesunfold.inference.linearized import linearize_step1
 from bayesunfold.mlp import log1pexp
+from bayesunfold.threads import block_threads
 
 if TYPE_CHECKING:
     from bayesunfold.result import UnfoldingResult
@@ -162,9 +163,10 @@ def _likelihood(result: UnfoldingResult, chains: int) -> tuple[xr.Dataset, xr.Da
 def _sample_stats(result: UnfoldingResult, chains: int) -> xr.Dataset:
     members = result.members
     total, squares = np.zeros(members.n_members), np.zeros(members.n_members)
-    for _, block in members.blocks():
-        total += block.sum(axis=0, dtype=np.float64)
-        squares += np.square(block, dtype=np.float64).sum(axis=0)
+    with block_threads():
+        for _, block in members.blocks():
+            total += block.sum(axis=0, dtype=np.float64)
+            squares += np.square(block, dtype=np.float64).sum(axis=0)
     stats = xr.Dataset(
         {
             "effective_size": (("chain", "draw"), _chained(total**2 / squares, chains)),

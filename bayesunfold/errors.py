@@ -10,12 +10,14 @@ __all__ = [
     "BayesUnfoldError",
     "BayesUnfoldWarning",
     "BiasWarning",
+    "BlindFeatureWarning",
     "ConvergenceError",
     "ConvergenceWarning",
     "FileFormatError",
     "InputError",
     "InputTypeError",
     "OverlapWarning",
+    "SmallSampleWarning",
     "UnreliableDrawsWarning",
     "WeightWarning",
 ]
@@ -61,9 +63,17 @@ class OverlapWarning(BayesUnfoldWarning):
     """Simulation and data do not cover the same region of a feature."""
 
 
+class SmallSampleWarning(BayesUnfoldWarning):
+    """A sample is so small that bands are known to be too narrow."""
+
+
+class BlindFeatureWarning(BayesUnfoldWarning):
+    """The detector tells nothing of a particle-level feature, or the networks found nothing to learn."""
+
+
 class WeightWarning(BayesUnfoldWarning):
     """Event weights lost much of the sample's information, or members went negative."""
 
 
 class UnreliableDrawsWarning(BayesUnfoldWarning):
-    """Posterior draws of a kind that was measured not to cover."""
+    """Posterior draws of a kind whose bands do not cover."""

@@ -16,7 +16,8 @@ from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation, Undefined, as_data
 from bayesunfold.inference.draws import CHAINS, Draws
 from bayesunfold.network import Network
-from bayesunfold.prepare import prepare, warn_without_overlap
+from bayesunfold.overlap import check_learned, check_samples, warn_without_overlap
+from bayesunfold.prepare import prepare
 from bayesunfold.propagation import Stage
 from bayesunfold.result import UnfoldingResult
 from bayesunfold.run import Run
@@ -192,11 +193,14 @@ class OmniFold:
         data = as_data(data).matched_to(simulation)
         warn_without_overlap(simulation, data)
         events = prepare(simulation, data, backgrounds)
+        check_samples(simulation, data, events)
         seed = self._seed(checkpoint)
         with block_threads():
             run = Run.start(self, simulation, events, systematics, seed)
             run.loop(None if checkpoint is None else Path(checkpoint))
             members = run.finished_members()
+            first = cast("Stage", run.first_stage)
+            check_learned(events, first, members.weights.push, simulation.reco_names)
         return UnfoldingResult(
             simulation=simulation,
             data=data,
@@ -204,7 +208,7 @@ class OmniFold:
             iterations=tuple(run.records),
             pull_weights=run.weights[-1].pull,
             draws=cast("Draws", run.draws),
-            first_stage=cast("Stage", run.first_stage),
+            first_stage=first,
             history=tuple(run.history),
             configuration=self.configuration()
             | {"random_seed": seed, "iterations_done": len(run.records), "versions": installed_versions()},

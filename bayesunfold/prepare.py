@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._validate import effective_size, uncovered_share
-from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold._validate import effective_size
+from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.standardize import Standardizer
 
-__all__ = ["Prepared", "outside_range", "prepare", "warn_without_overlap"]
+__all__ = ["Prepared", "prepare"]
 
 Array = NDArray[np.floating]
-
-FEW, FAR = 100, 3.0
-"""Least events to judge tails from; standard deviation over the range of 90 % of the events from which they are far."""
-
 
 def __dir__() -> list[str]:
     return __all__
@@ -127,8 +122,6 @@ def prepare(
         for b in backgrounds
     )
     _check_backgrounds(prepared, float(data.weight.sum()))
-    _warn_of_tails(scale_gen, simulation.gen, simulation.pass_gen, simulation.gen_names)
-    _warn_of_tails(scale_reco, simulation.reco, simulation.pass_reco, simulation.reco_names)
     return Prepared(
         gen=_rows(scale_gen, simulation.gen, simulation.pass_gen),
         reco=_rows(scale_reco, simulation.reco, simulation.pass_reco),
@@ -158,65 +151,7 @@ def _check_backgrounds(backgrounds: Sequence[PreparedBackground], data_yield: fl
         raise InputError(msg)
 
 
-def _warn_of_tails(scale: Standardizer, values: Array, passing: NDArray[np.bool_], names: Sequence[str]) -> None:
-    """A few far events that set the scale of a feature: the networks then see all others as one value."""
-    each = scale.each(values[passing])
-    for j, name in enumerate(names):
-        z = each[np.isfinite(each[:, j]), j]
-        if len(z) < FEW:
-            continue
-        low, high = np.quantile(z, [0.05, 0.95])
-        if high > low and z.std() > FAR * (high - low):
-            share = (high - low) / z.std()
-            msg = (
-                f"90 % of the simulated events lie within {share:.2g} standard deviations of {name}: a few far events "
-                "set its scale, and the networks resolve the others badly. Cut them, or pass a transformed feature "
-                "(arcsinh)."
-            )
-            warnings.warn(msg, OverlapWarning, stacklevel=5)
-
-
 def _rows(scale: Standardizer, values: Array, passing: NDArray[np.bool_]) -> Array:
     out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
     out[passing] = scale(values[passing])
     return out
-
-
-def outside_range(simulation: Simulation, data: Data) -> tuple[Array, Array, Array]:
-    """Share of the data where the simulation has no events, and its detector-level range, per feature.
-
-    See :func:`bayesunfold._validate.uncovered_share`.
-    """
-    reco = simulation.reco[simulation.pass_reco]
-    low, high = np.nanmin(reco, axis=0), np.nanmax(reco, axis=0)
-    shares = [uncovered_share(data.features[:, j], reco[:, j]) for j in range(reco.shape[1])]
-    return np.array(shares), low, high
-
-
-def warn_without_overlap(simulation: Simulation, data: Data) -> None:
-    """Warn, naming the feature, where data lie where the simulation has no events.
-
-    A few data events in a hundred are expected there from fluctuations; more than 5 % are reported.
-
-    Raises
-    ------
-    InputError
-        If a feature has one and the same value in all simulated events and others in the data.
-    """
-    data = data.matched_to(simulation)
-    outside, low, high = outside_range(simulation, data)
-    for j in np.flatnonzero(low == high):
-        other = int(np.sum(data.features[:, j] != low[j]))
-        if other and np.isfinite(simulation.reco[simulation.pass_reco, j]).all():
-            msg = (
-                f"{simulation.reco_names[j]} is {low[j]:.6g} in every simulated event and something else in {other} "
-                "data events; no weights can describe them. Leave the feature out."
-            )
-            raise InputError(msg)
-    for j in np.flatnonzero(outside > 0.05):
-        msg = (
-            f"{100 * outside[j]:.1f} % of the data lie outside the simulation's detector-level distribution of "
-            f"{simulation.reco_names[j]} (range [{low[j]:.4g}, {high[j]:.4g}]); nothing can be learned there. "
-            "Use a simulation that covers the data, or cut both to the common range."
-        )
-        warnings.warn(msg, OverlapWarning, stacklevel=3)

@@ -24,6 +24,7 @@ from bayesunfold.mlp import forward
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.propagation import Stage
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
+from bayesunfold.threads import block_threads
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -117,8 +118,9 @@ class UnfoldingResult:
         Made on demand; takes ``4 x draws x events`` bytes. Spectra do not need it.
         """
         out = np.empty((self.members.n_members, len(self)), dtype=np.float32)
-        for rows, block in self.members.blocks():
-            out[:, rows] = block.T
+        with block_threads():
+            for rows, block in self.members.blocks():
+                out[:, rows] = block.T
         return xr.DataArray(out, dims=("draw", "event"), name="weights")
 
     def weights_for(self, gen_new: ArrayLike) -> xr.DataArray:
@@ -149,12 +151,14 @@ class UnfoldingResult:
         check_finite(checked, None, "gen_new", self.simulation.gen_names, "remove those rows.")
         z = m.events.scale_gen(x)
         stage = m.push_response.stage
-        push = np.exp(forward(stage.layout, stage.theta, z))
+        with block_threads():
+            push = np.exp(forward(stage.layout, stage.theta, z))
+            change = m.push_response.log_ratio_change(z)
+            norm = m.norm()
         both = m.events.both
         unit = m.events.weight[both].sum() / self.simulation.weight[both].sum()
         nominal_norm = m.signal_yield / (m.events.weight * m.weights.push)[m.events.pass_reco].sum()
-        change = m.push_response.log_ratio_change(z)
-        members = np.exp(change) * push[:, None] * unit * m.norm()
+        members = np.exp(change) * push[:, None] * unit * norm
         return xr.DataArray(
             members.T,
             dims=("draw", "event"),
@@ -335,9 +339,10 @@ class UnfoldingResult:
             raise InputError(msg)
         nominal = float(self.nominal @ values / self.nominal.sum())
         top, bottom = np.zeros(self.members.n_members), np.zeros(self.members.n_members)
-        for rows, block in self.members.blocks():
-            top += values[rows] @ block
-            bottom += block.sum(axis=0, dtype=np.float64)
+        with block_threads():
+            for rows, block in self.members.blocks():
+                top += values[rows] @ block
+                bottom += block.sum(axis=0, dtype=np.float64)
         drawn = top / bottom
         return xr.DataArray(drawn - drawn.mean() + nominal, dims="draw", attrs={"nominal": nominal})
 

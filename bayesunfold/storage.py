@@ -278,7 +278,10 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
         names=_given_names(notes["reco_names"], "reco"),
     )
     scales = {
-        f"scale_{level}": Standardizer(**{k: arrays[f"scale_{level}_{k}"] for k in STATE}) for level in ("gen", "reco")
+        f"scale_{level}": Standardizer.from_state(
+            {k: arrays[f"scale_{level}_{k}"] for k in STATE if f"scale_{level}_{k}" in arrays}
+        )
+        for level in ("gen", "reco")
     }
     backgrounds = tuple(_background(arrays, k, *note) for k, note in enumerate(notes["backgrounds"]))
     events = prepare(simulation, data, backgrounds, **scales)

@@ -1,7 +1,7 @@
 """Threads over blocks of events.
 
 Network arithmetic on blocks of some thousand events is too small for the threads of a BLAS library, which then cost
-more than they give (measured: twice the time on two cores). So BLAS gets one thread, and blocks are shared among as
+more than they give. So BLAS gets one thread, and blocks are shared among as
 many threads as BLAS would have had: what limits BLAS (``OMP_NUM_THREADS``, threadpoolctl, a Dask worker of a coverage
 study) limits these too.
 
@@ -17,8 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
+from typing import Any
 
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 __all__ = ["block_threads", "map_blocks", "thread_count"]
 
@@ -26,27 +27,57 @@ _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("bayesunfold_block_thr
 
 
 class _OneBlasThread:
-    """The limit on BLAS, shared by all threads that are inside it: the first sets it, the last lifts it."""
+    """The limit on BLAS, shared by all threads that are inside it: the first sets it, the last lifts it.
+
+    Some BLAS libraries have one number of threads for the process, others one for each calling thread; the latter are
+    limited in every thread that comes in. threadpoolctl lets only one thread of the process change the former, so the
+    limit is taken over from whichever thread had set one.
+    """
 
     def __init__(self) -> None:
         self._lock, self._inside = Lock(), 0
-        self._limit: threadpool_limits | None = None
+        self._shared: list[tuple[Any, int]] = []
         self._count = 1
 
-    def __enter__(self) -> int:
-        """Threads that BLAS had before."""
+    @contextmanager
+    def __call__(self) -> Iterator[int]:
+        """Limit BLAS; gives the number of threads that it had."""
+        libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        own = [(library, _threads_of(library)) for library in libraries if _for_each_thread(library)]
         with self._lock:
             if self._inside == 0:
                 self._count = thread_count()
-                self._limit = threadpool_limits(limits=1, user_api="blas")
+                self._shared = [(lib, _threads_of(lib)) for lib in libraries if not _for_each_thread(lib)]
+                _set_threads([(library, 1) for library, _ in self._shared])
             self._inside += 1
-            return self._count
+        _set_threads([(library, 1) for library, _ in own])
+        try:
+            yield self._count
+        finally:
+            _set_threads(own)
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    _set_threads(self._shared)
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._limit is not None:
-                self._limit.restore_original_limits()
+
+def _threads_of(library: Any) -> int:
+    return int(library.num_threads or 1)
+
+
+def _for_each_thread(library: Any) -> bool:
+    """Whether the library's number of threads belongs to the thread that calls it."""
+    return getattr(library, "threading_layer", None) == "openmp"
+
+
+def _set_threads(limits: list[tuple[Any, int]]) -> None:
+    for library, count in limits:
+        release = getattr(library, "clear_controlling_thread", None)
+        if release is not None:
+            release(force=True)
+        library.set_num_threads(count)
+        if release is not None:
+            release(force=True)
 
 
 _one_blas_thread = _OneBlasThread()
@@ -55,7 +86,8 @@ _one_blas_thread = _OneBlasThread()
 def _start_thread() -> None:
     """Work inside a block stays in its own thread, and some BLAS libraries count threads for each caller."""
     _pool.set(None)
-    threadpool_limits(limits=1, user_api="blas")
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    _set_threads([(library, 1) for library in libraries if _for_each_thread(library)])
 
 
 def __dir__() -> list[str]:
@@ -80,7 +112,7 @@ def block_threads() -> Iterator[None]:
     if _pool.get() is not None:
         yield
         return
-    with _one_blas_thread as count:
+    with _one_blas_thread() as count:
         if count == 1:
             yield
             return

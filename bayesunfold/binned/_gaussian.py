@@ -49,7 +49,7 @@ def gaussian_spectrum(
         values = np.full((2, len(nominal)), np.nan)
     return Spectrum(
         edges=response.gen_edges,
-        values=values,
+        draw_matrix=values,
         nominal=nominal,
         names=response.gen_names,
         method=method,

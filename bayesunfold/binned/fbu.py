@@ -227,7 +227,7 @@ class FBU:
         values = (ratio * inputs.scaled).reshape(-1, response.n_gen)
         spectrum = Spectrum(
             edges=response.gen_edges,
-            values=values,
+            draw_matrix=values,
             nominal=values.mean(axis=0),
             names=response.gen_names,
             method="FBU",

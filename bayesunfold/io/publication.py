@@ -27,6 +27,7 @@ from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.fluctuations import interpolate
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectrum
+from bayesunfold.threads import block_threads
 
 if TYPE_CHECKING:
     from bayesunfold.members import Members
@@ -301,7 +302,8 @@ def _columns(family: str, weights: Array) -> dict[str, Array]:
 
 def _weights(members: Members, rows: NDArray[np.bool_], source: str) -> Array:
     """Weights of the published events in which one source fluctuates, shape (members, events), float32."""
-    return np.concatenate([block[rows[where]] for where, block in members.blocks(source)]).T
+    with block_threads():
+        return np.concatenate([block[rows[where]] for where, block in members.blocks(source)]).T
 
 
 def _pair_columns(result: UnfoldingResult, rows: NDArray[np.bool_]) -> dict[str, Array]:

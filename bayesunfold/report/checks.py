@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._validate import effective_size
-from bayesunfold.prepare import outside_range
+from bayesunfold.overlap import outside_range
 from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
 from bayesunfold.run import AUTO_CHANGE
 

@@ -13,6 +13,7 @@ from bayesunfold._validate import effective_size
 from bayesunfold.plots.style import COLORS, figure, style
 from bayesunfold.reweighting.calibration import reliability
 from bayesunfold.reweighting.closure import roc_curve, weighted_auc
+from bayesunfold.threads import block_threads
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -106,9 +107,10 @@ def plot_weights(result: UnfoldingResult) -> Figure:
     gen = result.members.events.pass_gen
     push = result.members.weights.push[gen]
     top, bottom = np.zeros(result.members.n_members), np.zeros(result.members.n_members)
-    for _, block in result.members.blocks():
-        top += block.sum(axis=0, dtype=np.float64)
-        bottom += (block.astype(np.float64) ** 2).sum(axis=0)
+    with block_threads():
+        for _, block in result.members.blocks():
+            top += block.sum(axis=0, dtype=np.float64)
+            bottom += (block.astype(np.float64) ** 2).sum(axis=0)
     sizes = top**2 / bottom
     with style():
         fig = figure(8.4, 3.6)

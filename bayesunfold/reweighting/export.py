@@ -226,7 +226,14 @@ def _slope_nodes(g: Graph, activation: str, a: str) -> str:
 
 def _standardize_nodes(g: Graph, s: Standardizer) -> str:
     """Standardised features in single precision, as the networks were trained on, cast to double."""
-    z = g("Div", g("Sub", "x", s.centre), s.scale)
+    x = "x"
+    if np.any(np.isfinite(s.width)):
+        columns = []
+        for j, (origin, width) in enumerate(zip(s.origin, s.width, strict=True)):
+            column = g("Gather", x, np.array([j]), axis=1)
+            columns.append(_stretch_nodes(g, column, float(origin), float(width)) if np.isfinite(width) else column)
+        x = g("Concat", *columns, axis=1)
+    z = g("Div", g("Sub", x, s.centre), s.scale)
     if np.any(s.power != 1.0):
         columns = []
         for j, power in enumerate(s.power):
@@ -235,6 +242,20 @@ def _standardize_nodes(g: Graph, s: Standardizer) -> str:
         z = g("Concat", *columns, axis=1)
     z = g("MatMul", g("Sub", z, s.mean), s.mixing)
     return g("Cast", g("Cast", z, to=FLOAT), to=DOUBLE)
+
+
+def _stretch_nodes(g: Graph, x: str, origin: float, width: float) -> str:
+    """``arcsinh((x - origin) / width)``, written out since runtimes have it in single precision only."""
+    z = g("Div", g("Sub", x, origin), width)
+    size = g("Abs", z)
+    # |z| (1 + sqrt(1 + 1 / z^2)) for large z, so that squares do not overflow
+    large = g("Max", size, 1.0)
+    inverse = g("Div", 1.0, large)
+    far = g("Log", g("Mul", large, g("Add", 1.0, g("Sqrt", g("Add", 1.0, g("Mul", inverse, inverse))))))
+    small = g("Min", size, 1.0)
+    near = g("Log", g("Add", small, g("Sqrt", g("Add", 1.0, g("Mul", small, small)))))
+    # at |z| = 1 both are arcsinh(1); one of them is constant there on either side
+    return g("Mul", g("Sign", z), g("Sub", g("Add", far, near), float(np.arcsinh(1.0))))
 
 
 def _power_nodes(g: Graph, x: str, power: float) -> str:

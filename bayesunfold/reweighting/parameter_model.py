@@ -91,8 +91,13 @@ def _log_ratio(classifier: BayesianClassifier, features: Array, theta: Any) -> A
 def _standardized(s: Standardizer, features: Array, theta: Any) -> Any:
     """Standardised columns; those of the features are numbers already."""
     d = features.shape[1]
-    known = Standardizer(s.centre[:d], s.scale[:d], s.power[:d], s.mean[:d], np.eye(d), s.undefined[:d])(features)
-    z = (theta - s.centre[d:]) / s.scale[d:]
+    first = {k: v[:d] for k, v in s.state().items() if k != "mixing"}
+    known = Standardizer(**first, mixing=np.eye(d))(features)
+    stretched = [
+        pt.arcsinh((theta[j] - s.origin[d + j]) / width) if np.isfinite(width) else theta[j]
+        for j, width in enumerate(s.width[d:])
+    ]
+    z = (pt.stack(stretched) - s.centre[d:]) / s.scale[d:]
     columns = [_power(z[j], float(power)) for j, power in enumerate(s.power[d:])]
     return known.astype(np.float64) @ s.mixing[:d] + (pt.stack(columns) - s.mean[d:]) @ pt.as_tensor(s.mixing[d:])
 
