@@ -17,6 +17,7 @@ __all__ = [
     "as_weight",
     "check_bins",
     "check_count",
+    "check_exact",
     "check_flag",
     "check_instance",
     "check_known",
@@ -87,14 +88,20 @@ def _check_numbers(array: NDArray[Any], what: str, kind: str) -> None:
     if array.dtype == object or array.dtype.kind not in "fiub":
         msg = f"{what} has dtype {array.dtype}; {kind} must be numbers. Convert it, for instance with .astype(float)."
         raise InputTypeError(msg)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
-        largest = max(abs(int(array.max())), abs(int(array.min())))
-        if largest > EXACT:
-            msg = (
-                f"{what} holds the whole number {largest}; above 2^53 = {int(EXACT)} neighbouring ones are no longer "
-                "distinct. Subtract an offset, or leave the column out."
-            )
-            raise InputError(msg)
+    check_exact(array, what)
+
+
+def check_exact(array: NDArray[Any], what: str) -> None:
+    """Whole numbers that double precision can hold."""
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8 or not array.size:
+        return
+    largest = max(abs(int(array.max())), abs(int(array.min())))
+    if largest > EXACT:
+        msg = (
+            f"{what} holds the whole number {largest}; above 2^53 = {int(EXACT)} neighbouring ones are no longer "
+            "distinct. Subtract an offset, or leave the column out."
+        )
+        raise InputError(msg)
 
 
 def _frame_columns(values: Any) -> tuple[str, ...] | None:
@@ -371,7 +378,7 @@ def check_source_name(name: Any, what: str) -> str:
         raise InputError(msg)
     _check_name(name, f"a {what}")
     if name in SOURCES:
-        msg = f"{name!r} is already a source or a published column; give the {what} another name than {', '.join(SOURCES)}."
+        msg = f"{name!r} is already a source or a column; give the {what} another name than {', '.join(SOURCES)}."
         raise InputError(msg)
     return name
 

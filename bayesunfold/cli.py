@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     unfold.add_argument("config", type=Path, nargs="?", help="a TOML file")
     unfold.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
+    unfold.add_argument("--check", action="store_true", help="make every check that needs no training, and stop")
     unfold.add_argument("--schema", action="store_true", help="print all sections and keys, and stop")
     report = add(
         "report",
@@ -117,7 +118,7 @@ def _info(args: argparse.Namespace) -> None:
 def _unfold_config(args: argparse.Namespace) -> None:
     from bayesunfold.errors import InputError
     from bayesunfold.io.config import load_job, schema_text
-    from bayesunfold.job import run_job
+    from bayesunfold.job import check_job, run_job
 
     if args.schema:
         print(schema_text())
@@ -125,7 +126,8 @@ def _unfold_config(args: argparse.Namespace) -> None:
     if args.config is None:
         msg = "name a configuration file, or pass --schema to see what may stand in one."
         raise InputError(msg)
-    print(run_job(load_job(args.config), resume=args.resume))
+    job = load_job(args.config)
+    print(check_job(job) if args.check else run_job(job, resume=args.resume))
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -157,12 +159,9 @@ def _unfold(toy: Any, seed: int, inference: Any) -> Any:
 def _coverage(args: argparse.Namespace) -> None:
     from bayesunfold.studies import coverage_study
 
+    _check_coverage_output(args)
     problem, toys = _gaussian_problem(args) if args.config is None else _configured_problem(args)
-    client = None
-    if args.scheduler:
-        from distributed import Client
-
-        client = Client(args.scheduler)
+    client = _client(args.scheduler) if args.scheduler else None
     study = coverage_study(
         **problem,
         toys=toys if args.toys is None else args.toys,
@@ -179,6 +178,46 @@ def _coverage(args: argparse.Namespace) -> None:
 
         atomic_write(args.plot, study.plot().savefig)
         print(f"written: {args.plot}")
+
+
+def _check_coverage_output(args: argparse.Namespace) -> None:
+    """Places of the study's output, before its toys."""
+    from bayesunfold._support.files import check_writable
+    from bayesunfold._validate import check_count, check_seed
+    from bayesunfold.errors import InputError
+
+    check_seed(args.seed, "--seed")
+    if args.toys is not None:
+        check_count(args.toys, "--toys", 2)
+    for path in (args.save, args.plot, args.checkpoint):
+        if path is not None:
+            check_writable(path)
+    if args.save and args.save.suffix != ".npz":
+        msg = f"--save is {args.save}; name the file .npz."
+        raise InputError(msg)
+    if args.plot:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+        if args.plot.suffix.lstrip(".") not in kinds:
+            msg = f"--plot is {args.plot}; its ending must be one of {', '.join(kinds)}."
+            raise InputError(msg)
+
+
+def _client(address: str) -> Any:
+    """A client of a running scheduler."""
+    from bayesunfold.errors import InputError
+
+    try:
+        from distributed import Client
+    except ImportError:
+        msg = "--scheduler needs dask; install bayesunfold[dask]."
+        raise ImportError(msg) from None
+    try:
+        return Client(address, timeout="20s")
+    except Exception as err:
+        msg = f"there is no scheduler at {address!r} ({type(err).__name__}); give an address like tcp://10.0.0.1:8786."
+        raise InputError(msg) from err
 
 
 def _gaussian_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -248,6 +287,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"bayesunfold {args.command}: {err}", file=sys.stderr)
         return 2
+    except Exception as err:
+        if args.debug:
+            raise
+        print(
+            f"bayesunfold {args.command}: unexpected {type(err).__name__}: {err}\nThis is a fault of bayesunfold; "
+            "`--debug` shows where. Please report it.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"bayesunfold {args.command}: interrupted", file=sys.stderr)
         return 130

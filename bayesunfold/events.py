@@ -52,7 +52,7 @@ def _check_size(values: Array, rows: NDArray[np.bool_] | None, what: str, names:
     if large.any():
         row, column = np.argwhere(large)[0]
         msg = (
-            f"{names[column]} of {what} is {values[row, column]:.3g} at row {row}; differences of such numbers overflow. "
+            f"{names[column]} of {what} is {values[row, column]:.3g} at row {row}; such numbers overflow. "
             'Change its unit, or mark the value as NaN with undefined="indicator" if it means "does not exist".'
         )
         raise InputError(msg)

@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
-from bayesunfold._support.files import atomic_write
-from bayesunfold.errors import InputError
+import numpy as np
+
+from bayesunfold._support.files import atomic_write, check_writable
+from bayesunfold.binning import bin_index
+from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.io import write_hepdata, write_publication, write_root
-from bayesunfold.io.config import Job
+from bayesunfold.io.config import Job, luminosity_of
+from bayesunfold.io.hepdata import check_hepdata
+from bayesunfold.io.publication import check_publication
+from bayesunfold.omnifold import OmniFold
 from bayesunfold.result import UnfoldingResult
 from bayesunfold.spectrum import Spectrum
+from bayesunfold.storage import check_target
+from bayesunfold.systematics import Systematic
 
-__all__ = ["run_job"]
+__all__ = ["check_job", "run_job"]
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a configuration names, read and checked."""
+
+    unfolder: OmniFold
+    simulation: Simulation
+    data: Data
+    backgrounds: list[Background]
+    systematics: list[Systematic]
+
+
+def check_job(job: Job) -> str:
+    """Every check that needs no training: configuration, files, events, and the places of the output.
+
+    Returns
+    -------
+    str
+        What was read.
+
+    Raises
+    ------
+    InputError
+        For the first thing that is wrong.
+    """
+    inputs = _read(job, progressbar=False)
+    inputs.unfolder.check(inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics)
+    lines = [repr(inputs.simulation), repr(inputs.data), *map(repr, inputs.backgrounds), *map(repr, inputs.systematics)]
+    return "\n".join([*lines, *_dropped(job), f"{job.path}: all checks pass; nothing was trained."])
+
+
 def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
-    """Read, unfold, write; returns what was written as text.
+    """Read, check, unfold, write; returns what was written as text.
 
     Parameters
     ----------
@@ -31,23 +72,69 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
     Raises
     ------
     InputError
-        For anything wrong with the configuration or the events, before any training.
+        For anything wrong with the configuration, the events or the places of the output, before any training.
     """
     checkpoint = job.folder / "checkpoint.npz"
     if checkpoint.exists() and not resume:
         msg = f"{checkpoint} is left from an interrupted run; pass --resume to go on from it, or remove it."
         raise InputError(msg)
     job.progressbar = progressbar
-    unfolder = job.unfolder(progressbar=progressbar)
-    simulation, systematics = job.simulation()
-    for section in job.settings["spectrum"]:
-        simulation.gen_column(section["observable"])
-    result = unfolder.fit(simulation, job.data(), job.backgrounds(), systematics, checkpoint=checkpoint)
+    inputs = _read(job, progressbar=progressbar)
+    result = inputs.unfolder.fit(
+        inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics, checkpoint=checkpoint
+    )
     if job.settings["unfolding"].get("bias", True):
         result = result.estimate_bias()
     written = _write(job, result)
     checkpoint.unlink(missing_ok=True)
-    return "\n".join([result.summary(), *(f"written: {path}" for path in written)])
+    return "\n".join([result.summary(), *_dropped(job), *(f"written: {path}" for path in written)])
+
+
+def _dropped(job: Job) -> list[str]:
+    if not job.unused:
+        return []
+    return [f"{job.unused} simulated events pass neither level, nominally or in a variation; they were dropped"]
+
+
+def _read(job: Job, *, progressbar: bool) -> Inputs:
+    """Events and settings; places of the output are looked at before the files."""
+    _check_output(job)
+    unfolder = job.unfolder(progressbar=progressbar)
+    simulation, systematics = job.simulation()
+    _check_spectra(job, simulation)
+    return Inputs(unfolder, simulation, job.data(), job.backgrounds(), systematics)
+
+
+def _check_output(job: Job) -> None:
+    folder, output = job.folder, job.settings["output"]
+    names = [section["observable"] for section in job.settings["spectrum"]]
+    check_writable(folder, folder=True)
+    check_target(folder / "unfolded.nc")
+    for name in ("checkpoint.npz", "report.html", "spectra.root", *(f"{n}.png" for n in names)):
+        check_writable(folder / name)
+    if output.get("root", False):
+        import uproot  # noqa: F401  an error now if it is missing
+    if output.get("hepdata", False):
+        check_hepdata(folder / "hepdata", names, output.get("abstract", ""))
+
+
+def _check_spectra(job: Job, simulation: Simulation) -> None:
+    """Observables that exist, and bins that hold simulated events."""
+    if job.settings["output"].get("publication", False):
+        check_publication(job.folder / "publication", simulation.gen_names)
+    for section in job.settings["spectrum"]:
+        name, edges = section["observable"], np.asarray(section["bins"], dtype=np.float64)
+        rows = simulation.pass_gen & (simulation.weight != 0)
+        index = bin_index([simulation.gen_column(name)], [edges], rows)
+        empty = np.flatnonzero(np.bincount(index[index >= 0], minlength=len(edges) - 1) == 0)
+        if len(empty) == len(edges) - 1:
+            msg = (
+                f"no simulated event lies in the bins of {name}, from {edges[0]:g} to {edges[-1]:g}; check their unit."
+            )
+            raise InputError(msg)
+        if len(empty):
+            msg = f"bins {empty.tolist()} of {name} hold no simulated event; they stay empty. Merge them with others."
+            warnings.warn(msg, OverlapWarning, stacklevel=2)
 
 
 def _write(job: Job, result: UnfoldingResult) -> list[Path]:
@@ -62,7 +149,7 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
     bins = {s["observable"]: s["bins"] for s in job.settings["spectrum"]}
     units = {s["observable"]: s["unit"] for s in job.settings["spectrum"] if "unit" in s}
     if output.get("report", True):
-        written.append(result.report(folder / "report.html", bins))
+        written.append(result.report(folder / "report.html", spectra=spectra))
     if output.get("publication", False):
         words = {k: output[k] for k in ("generator", "event_selection", "reference") if k in output}
         path = write_publication(
@@ -77,18 +164,18 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
     if output.get("root", False):
         written.append(write_root(folder / "spectra.root", spectra))
     if output.get("hepdata", False):
-        written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.get("abstract", ""), units=units))
+        written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.get("abstract", "")))
     return written
 
 
 def _spectra(job: Job, result: UnfoldingResult) -> dict[str, Spectrum]:
-    spectra = {}
-    for section in job.settings["spectrum"]:
-        luminosity = section.get("luminosity")
-        if luminosity is not None:
-            luminosity = (luminosity, section.get("luminosity_uncertainty", 0.0))
-        name = section["observable"]
-        spectra[name] = result.spectrum(
-            name, section["bins"], normalization=section.get("normalization", "yield"), luminosity=luminosity
+    return {
+        section["observable"]: result.spectrum(
+            section["observable"],
+            section["bins"],
+            normalization=section.get("normalization", "yield"),
+            luminosity=luminosity_of(section),
+            unit=section.get("unit", ""),
         )
-    return spectra
+        for section in job.settings["spectrum"]
+    }

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from bayesunfold._validate import effective_size
 from bayesunfold.errors import ConvergenceError, InputError
+from bayesunfold.fluctuations import Acceptance, Shift, Shifted
 from bayesunfold.inference.map import WIDE, MapFit, Problem, fit_map
 from bayesunfold.mlp import Layout, forward, tangent
 from bayesunfold.prepare import Prepared
-from bayesunfold.fluctuations import Acceptance, Shift, Shifted
 from bayesunfold.propagation import Level, Moved, Sides, Stage, leading_directions
 
 __all__ = [

@@ -32,6 +32,10 @@ __all__ = ["Network", "full_model", "linearized_model"]
 
 Array = NDArray[np.floating]
 
+MOST_LAYERS, MOST_UNITS = 10, 2000
+LEAST_SCALE, LARGEST_SCALE = 1e-3, 1e4
+"""Networks beyond these do not train, or do not fit into memory."""
+
 SCALES_ONE_FEATURE, SCALES_MANY_FEATURES = (3.0, 2.0, 10.0), (1.5, 1.0, 8.0)
 """Default prior scales of the first, further hidden, and output layers (docs/studies/coverage.md).
 
@@ -78,26 +82,37 @@ class Network:
 
     def __post_init__(self) -> None:
         if self.hidden is not None:
-            if isinstance(self.hidden, int) or len(tuple(self.hidden)) == 0:
-                msg = f"hidden is {self.hidden!r}; give one number of units a layer, for instance (16, 16)."
+            given: Any = self.hidden
+            hidden = given.tolist() if isinstance(given, np.ndarray) else given
+            if not isinstance(hidden, list | tuple) or not 0 < len(hidden) <= MOST_LAYERS:
+                msg = (
+                    f"hidden is {self.hidden!r}; give a list of one number of units per layer, for instance (16, 16), "
+                    f"of at most {MOST_LAYERS} layers."
+                )
                 raise InputError(msg)
-            units = tuple(check_count(h, "a number of hidden units") for h in self.hidden)
+            units = tuple(check_count(h, "a number of hidden units", 1, MOST_UNITS) for h in hidden)
             object.__setattr__(self, "hidden", units)
-        if self.activation not in ACTIVATIONS:
+        activation: Any = self.activation
+        if not isinstance(activation, str) or activation not in ACTIVATIONS:
             msg = f"activation is {self.activation!r}; it must be one of {', '.join(ACTIVATIONS)}."
             raise InputError(msg)
         if isinstance(self.prior_scale, str):
             if self.prior_scale != "evidence":
                 msg = f"prior_scale is {self.prior_scale!r}; it must be numbers or 'evidence'."
                 raise InputError(msg)
-        elif self.prior_scale is not None and not np.isscalar(self.prior_scale):
-            scales = tuple(check_positive(s, "a prior_scale") for s in self.prior_scale)
+        elif self.prior_scale is not None and np.ndim(self.prior_scale) != 0:
+            scales = tuple(_scale(s) for s in np.asarray(self.prior_scale).tolist())
+            if not scales:
+                msg = "prior_scale is empty; give one number, or one per layer with the output layer last."
+                raise InputError(msg)
             object.__setattr__(self, "prior_scale", scales)
             if self.hidden is not None and len(scales) != len(self.hidden) + 1:
                 msg = f"prior_scale has {len(scales)} entries for {len(self.hidden) + 1} layers; give one a layer."
                 raise InputError(msg)
         elif self.prior_scale is not None:
-            object.__setattr__(self, "prior_scale", check_positive(self.prior_scale, "prior_scale"))
+            scale: Any = self.prior_scale
+            scale = scale.item() if isinstance(scale, np.ndarray) else scale
+            object.__setattr__(self, "prior_scale", _scale(scale))
 
     @property
     def learns_scales(self) -> bool:
@@ -127,6 +142,17 @@ class Network:
             "activation": self.activation,
             "prior_scale": scale if scale is None or np.isscalar(scale) else list(scale),
         }
+
+
+def _scale(value: object) -> float:
+    scale = check_positive(value, "a prior_scale")
+    if not LEAST_SCALE <= scale <= LARGEST_SCALE:
+        msg = (
+            f"a prior_scale is {scale:g}; it must lie between {LEAST_SCALE:g} and {LARGEST_SCALE:g}: features have "
+            "unit width, and a scale of one to ten is usual."
+        )
+        raise InputError(msg)
+    return scale
 
 
 def default_hidden(n_features: int) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import check_count, check_not_negative
+from bayesunfold._support.files import check_writable
+from bayesunfold._validate import check_count, check_flag, check_not_negative, check_seed
 from bayesunfold._versions import installed_versions
 from bayesunfold.checkpoint import checkpoint_seed
 from bayesunfold.errors import InputError, InputTypeError
@@ -17,16 +18,19 @@ from bayesunfold.events import Background, Data, Simulation, Undefined, as_data
 from bayesunfold.inference.draws import CHAINS, Draws
 from bayesunfold.network import Network
 from bayesunfold.overlap import check_learned, check_samples, warn_without_overlap
-from bayesunfold.prepare import prepare
+from bayesunfold.prepare import Prepared, prepare
 from bayesunfold.propagation import Stage
 from bayesunfold.result import UnfoldingResult
 from bayesunfold.run import Run
-from bayesunfold.systematics import Systematic
+from bayesunfold.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
 from bayesunfold.threads import block_threads
 
 __all__ = ["OmniFold", "unfold"]
 
 Array = NDArray[np.floating]
+
+MOST_DRAWS, MOST_ITERATIONS = 100_000, 1000
+"""Larger numbers are mistakes: they take days and no band is better for them."""
 
 
 def __dir__() -> list[str]:
@@ -100,10 +104,10 @@ class OmniFold:
         progressbar: bool = True,
     ) -> None:
         self.iterations: int | Literal["auto"] = "auto"
-        if iterations != "auto":
-            self.iterations = check_count(iterations, "iterations")
+        if not isinstance(iterations, str) or iterations != "auto":
+            self.iterations = check_count(iterations, "iterations", 1, MOST_ITERATIONS)
         if network is not None and not isinstance(network, Network):
-            msg = f"network is a {type(network).__name__}; pass a bayesunfold.Network."
+            msg = f"network has type {type(network).__name__}; pass a bayesunfold.Network."
             raise InputTypeError(msg)
         if network is not None and network.learns_scales:
             msg = 'prior_scale="evidence" is for BayesianClassifier and Reweighter; give an unfolding fixed scales.'
@@ -112,7 +116,7 @@ class OmniFold:
         _check_choice(efficiency, "efficiency", ("learned", "prior"))
         self.network = network or Network()
         self.inference = inference
-        self.draws = check_count(draws, "draws", 2)
+        self.draws = check_count(draws, "draws", 2, MOST_DRAWS)
         self.efficiency = efficiency
         if inference == "nuts" and draws % CHAINS:
             msg = f"draws is {draws}; NUTS runs {CHAINS} chains of equal length, so take a multiple of {CHAINS}."
@@ -121,10 +125,10 @@ class OmniFold:
             msg = "linearize=False needs inference='advi' or 'nuts'; the Laplace approximation is linearised by nature."
             raise InputError(msg)
         self.generator_prior = check_not_negative(generator_prior, "generator_prior", ", a relative uncertainty")
-        self.linearize = bool(linearize)
-        self.restarts = check_count(restarts, "restarts")
-        self.random_seed = None if random_seed is None else check_count(random_seed, "random_seed", 0)
-        self.progressbar = progressbar
+        self.linearize = check_flag(linearize, "linearize")
+        self.restarts = check_count(restarts, "restarts", 1, MOST_ITERATIONS)
+        self.random_seed = None if random_seed is None else check_seed(random_seed)
+        self.progressbar = check_flag(progressbar, "progressbar")
 
     def configuration(self) -> dict[str, Any]:
         """All arguments, as JSON-ready values."""
@@ -181,19 +185,7 @@ class OmniFold:
             If the last iteration still moves the spectrum: by 0.15 of its band for ``"auto"``, by half of it for a
             fixed number of three and more.
         """
-        if not isinstance(simulation, Simulation):
-            msg = f"simulation is a {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
-            raise InputTypeError(msg)
-        _check_list(backgrounds, Background, "backgrounds")
-        _check_list(systematics, Systematic, "systematics")
-        names = [b.name for b in backgrounds] + [s.name for s in systematics]
-        if len(set(names)) != len(names):
-            msg = f"backgrounds and systematics are named {names}; give each its own name."
-            raise InputError(msg)
-        data = as_data(data).matched_to(simulation)
-        warn_without_overlap(simulation, data)
-        events = prepare(simulation, data, backgrounds)
-        check_samples(simulation, data, events)
+        data, events = self._read(simulation, data, backgrounds, systematics, checkpoint)
         seed = self._seed(checkpoint)
         with block_threads():
             run = Run.start(self, simulation, events, systematics, seed)
@@ -216,6 +208,59 @@ class OmniFold:
             backgrounds=tuple(backgrounds),
         )
 
+    def check(
+        self,
+        simulation: Simulation,
+        data: Data | ArrayLike,
+        backgrounds: Sequence[Background] = (),
+        systematics: Sequence[Systematic] = (),
+        *,
+        checkpoint: str | Path | None = None,
+    ) -> None:
+        """Everything that :meth:`fit` checks before it trains, and nothing else; arguments and errors as there.
+
+        Examples
+        --------
+        >>> import bayesunfold as bu
+        >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+        >>> bu.OmniFold().check(toy.simulation, toy.data)
+        """
+        _, events = self._read(simulation, data, backgrounds, systematics, checkpoint)
+        known = [s for s in systematics if s.alternative is None]
+        prepare_systematics(known, simulation, events.scale_reco, draw_alphas(len(known), 2, 0), 0)
+        for systematic in systematics:
+            if systematic.alternative is not None:
+                check_alternative(systematic.name, systematic.alternative, simulation)
+
+    def _read(
+        self,
+        simulation: Simulation,
+        data: Data | ArrayLike,
+        backgrounds: Sequence[Background],
+        systematics: Sequence[Systematic],
+        checkpoint: str | Path | None,
+    ) -> tuple[Data, Prepared]:
+        """Data and standardised events, checked."""
+        if not isinstance(simulation, Simulation):
+            msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
+            raise InputTypeError(msg)
+        _check_list(backgrounds, Background, "backgrounds")
+        _check_list(systematics, Systematic, "systematics")
+        names = [b.name for b in backgrounds] + [s.name for s in systematics]
+        if len(set(names)) != len(names):
+            msg = f"backgrounds and systematics are named {names}; give each its own name."
+            raise InputError(msg)
+        if checkpoint is not None:
+            if not isinstance(checkpoint, str | Path):
+                msg = f"checkpoint is {checkpoint!r}; name a file, for instance 'run.npz'."
+                raise InputTypeError(msg)
+            check_writable(Path(checkpoint))
+        data = as_data(data).matched_to(simulation)
+        warn_without_overlap(simulation, data)
+        events = prepare(simulation, data, backgrounds)
+        check_samples(simulation, data, events)
+        return data, events
+
     def _seed(self, checkpoint: str | Path | None) -> int:
         """The seed given, that of the checkpoint to go on from, or a fresh one."""
         if self.random_seed is not None:
@@ -230,12 +275,12 @@ def _check_list(values: Sequence[object], kind: type, name: str) -> None:
         raise InputTypeError(msg)
     for value in values:
         if not isinstance(value, kind):
-            msg = f"{name} holds a {type(value).__name__}; pass bayesunfold.{kind.__name__} objects."
+            msg = f"{name} holds an object of type {type(value).__name__}; pass bayesunfold.{kind.__name__} objects."
             raise InputTypeError(msg)
 
 
 def _check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         msg = f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}."
         raise InputError(msg)
 

@@ -43,8 +43,8 @@ NOTHING_LEARNED, FEW_TO_LEARN = 1e-3, 500
 """Weights that differ by less than this are the generator's; warned of with fewer data than this."""
 
 UNLEARNED_PULL, UNLEARNED_SIZE, UNLEARNED_BINS = 5.0, 0.2, 10
-"""Step 1 has not learned the data if a quantile bin of a feature is off by more standard deviations than the first number
-and by a larger part of its content than the second."""
+"""Step 1 has not learned the data if a quantile bin of a feature is off by more standard deviations than the first
+number and by a larger part of its content than the second."""
 
 
 def __dir__() -> list[str]:
@@ -90,8 +90,8 @@ def _warn_of_far(values: Array, names: tuple[str, ...], what: str) -> None:
         farthest = column[far][np.argmax(np.abs(column[far] - np.median(column[~far & np.isfinite(column)])))]
         value = f"{found[np.argmax(counts)]:.6g}" if counts.max() > 1 else f"the farthest at {farthest:.6g}"
         msg = (
-            f"{int(far.sum())} of {len(column)} {what} lie far from all others in {name} ({value}). They have no say in "
-            'its scale. If the value means "does not exist", pass NaN with undefined="indicator"; if it is broken, '
+            f"{int(far.sum())} of {len(column)} {what} lie far from all others in {name} ({value}). They have no say "
+            'in its scale. If the value means "does not exist", pass NaN with undefined="indicator"; if it is broken, '
             "remove the events."
         )
         warnings.warn(msg, OverlapWarning, stacklevel=4)
@@ -105,8 +105,8 @@ def _check_distance(events: Prepared, names: tuple[str, ...]) -> None:
             row, column = (int(i) for i in np.argwhere(far)[0])
             name = names[column] if column < len(names) else "a feature"
             msg = (
-                f"{int(far.any(axis=1).sum())} events of {what} lie more than {FARTHEST:g} standard deviations from the "
-                f"simulated ones (first at row {row}, in {name}); no simulated event says anything of them. Remove "
+                f"{int(far.any(axis=1).sum())} events of {what} lie more than {FARTHEST:g} standard deviations from "
+                f"the simulated ones (first at row {row}, in {name}); no simulated event says anything of them. Remove "
                 'them, or pass NaN with undefined="indicator" if the value means "does not exist".'
             )
             raise InputError(msg)
@@ -126,8 +126,8 @@ def _warn_of_sizes(simulation: Simulation, events: Prepared) -> None:
         largest = int(np.argmax(np.abs(simulation.weight)))
         msg = (
             f"the {len(weight)} simulated events are worth {size:.1f}: the largest weight is "
-            f"{simulation.weight[largest]:.3g} at row {largest}, the median {np.median(weight):.3g}. Bands of fewer than "
-            f"{FEW_SIMULATED} are unreliable; use more events, or remove those of huge weight."
+            f"{simulation.weight[largest]:.3g} at row {largest}, the median {np.median(weight):.3g}. Bands of fewer "
+            f"than {FEW_SIMULATED} are unreliable; use more events, or remove those of huge weight."
         )
         if size < NO_SIMULATION:
             raise InputError(msg)
@@ -204,8 +204,8 @@ def check_learned(events: Prepared, step1: Stage, push: Array, names: tuple[str,
     spread = float(np.ptp(np.log(push[events.pass_gen])))
     if spread < NOTHING_LEARNED and events.data_size < FEW_TO_LEARN:
         msg = (
-            f"the unfolded weights are the generator's to {100 * spread:.1g} %: with {events.data_size:.0f} data events "
-            "the networks found no difference. The band then lacks the freedom that the data leave. Compare with bu.FBU."
+            f"the unfolded weights are the generator's to {100 * spread:.1g} %: with {events.data_size:.0f} data "
+            "events the networks found no difference. The band lacks what the data leave open. Compare with bu.FBU."
         )
         warnings.warn(msg, BlindFeatureWarning, stacklevel=3)
     if step1.data_ones is None:
@@ -225,8 +225,8 @@ def check_learned(events: Prepared, step1: Stage, push: Array, names: tuple[str,
         if off[worst] > UNLEARNED_PULL * np.sqrt(va + vb)[worst] and off[worst] > UNLEARNED_SIZE * a[worst]:
             msg = (
                 f"step 1 did not learn the data in {name}: a bin with {100 * a[worst]:.2g} % of the data has "
-                f"{100 * b[worst]:.2g} % of the reweighted simulation. Pass a transformed feature (logarithm, arcsinh), or "
-                "a larger network."
+                f"{100 * b[worst]:.2g} % of the reweighted simulation. Pass a transformed feature (logarithm, "
+                "arcsinh), or a larger network."
             )
             warnings.warn(msg, ConvergenceWarning, stacklevel=3)
 

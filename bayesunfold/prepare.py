@@ -17,6 +17,7 @@ __all__ = ["Prepared", "prepare"]
 
 Array = NDArray[np.floating]
 
+
 def __dir__() -> list[str]:
     return __all__
 

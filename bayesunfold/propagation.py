@@ -282,7 +282,9 @@ def _accumulate(
         for sample in (samples.data, *samples.backgrounds):
             for part in map_blocks(partial(_measured_sums, stage, links, samples, sample), sample.blocks()):
                 sums.include(part)
-    for part in map_blocks(partial(_simulated_sums, stage, links, samples, level, moved or {}), samples.simulation.blocks()):
+    for part in map_blocks(
+        partial(_simulated_sums, stage, links, samples, level, moved or {}), samples.simulation.blocks()
+    ):
         sums.include(part)
     if level is not None:
         _keep_level(sums, links, samples, level)

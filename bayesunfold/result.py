@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, as_numbers, check_finite, effective_size
+from bayesunfold._validate import as_features, as_numbers, check_finite, check_known, check_mapping, effective_size
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
@@ -192,6 +192,7 @@ class UnfoldingResult:
         *,
         normalization: Normalization = "yield",
         luminosity: float | tuple[float, float] | None = None,
+        unit: str | tuple[str, ...] = "",
         centre: str = "nominal",
     ) -> Spectrum:
         """Posterior histogram of any particle-level observable, in any binning.
@@ -207,7 +208,9 @@ class UnfoldingResult:
             Events per bin; fraction of all events (outside the bins included); events per unit of the observable.
         luminosity : float or (float, float), optional
             Divides the spectrum: events become a cross section in its inverse unit. A second number is the relative
-            uncertainty, one nuisance parameter a member and a source of its own. Not for shapes.
+            uncertainty, one nuisance parameter per member and a source of its own. Not for shapes.
+        unit : str or tuple of str
+            Unit of each observable, for figures and tables.
         centre : {"nominal", "draws"}
             Whether draws are shifted so that their mean is the point estimate.
 
@@ -221,7 +224,7 @@ class UnfoldingResult:
             Wrong length, NaN in passing events, edges that do not increase.
         """
         observables = [self._observable(v, "gen") for v in (values if isinstance(values, tuple) else (values,))]
-        return self._spectrum(observables, bins, "gen", normalization, luminosity, centre)
+        return self._spectrum(observables, bins, "gen", normalization, luminosity, unit, centre)
 
     def refolded(
         self, values: Observable | tuple[Observable, ...], bins: ArrayLike | Sequence[ArrayLike], **options: Any
@@ -231,7 +234,8 @@ class UnfoldingResult:
         Arguments as for :meth:`spectrum`, with detector-level features.
         """
         observables = [self._observable(v, "reco") for v in (values if isinstance(values, tuple) else (values,))]
-        defaults = {"normalization": "yield", "luminosity": None, "centre": "nominal"}
+        defaults = {"normalization": "yield", "luminosity": None, "unit": "", "centre": "nominal"}
+        check_known(options, list(defaults), "refolded")
         return self._spectrum(observables, bins, "reco", **(defaults | options))
 
     def _spectrum(
@@ -241,6 +245,7 @@ class UnfoldingResult:
         level: str,
         normalization: Normalization,
         luminosity: float | tuple[float, float] | None,
+        unit: str | tuple[str, ...],
         centre: str,
     ) -> Spectrum:
         size, uncertainty = read_luminosity(luminosity, normalization)
@@ -248,6 +253,10 @@ class UnfoldingResult:
             msg = f"centre is {centre!r}; it must be 'nominal' or 'draws'."
             raise InputError(msg)
         names = tuple(name for name, _ in observables)
+        units = (unit,) if isinstance(unit, str) else tuple(unit)
+        if len(units) != len(names) or not all(isinstance(u, str) for u in units):
+            msg = f"unit is {unit!r}; give a text for each of {len(names)} observables."
+            raise InputError(msg)
         values = [v for _, v in observables]
         edges = as_axes(values, bins)
         rows = self.simulation.pass_gen if level == "gen" else self.simulation.pass_reco
@@ -279,6 +288,8 @@ class UnfoldingResult:
             outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
             undefined=drawn[:, n_bins + 2],
             normalization=normalization,
+            luminosity=None if luminosity is None else size,
+            units=units,
             sources=sources,
             bias=bias,
             seconds=float(sum(self.seconds.values())) or None,
@@ -309,7 +320,8 @@ class UnfoldingResult:
             A dict of spectra by feature. Draw ``s`` is the same member in all of them, so there is a joint
             ``covariance()`` and ``chi2(models)``.
         """
-        return Spectra({name: self.spectrum(name, edges, **options) for name, edges in bins.items()})
+        named = check_mapping(bins, "bins")
+        return Spectra({name: self.spectrum(name, edges, **options) for name, edges in named.items()})
 
     def expectation(self, f: Callable[[Array], ArrayLike] | ArrayLike) -> xr.DataArray:
         """Posterior of a weighted mean over the unfolded events.
@@ -451,6 +463,8 @@ class UnfoldingResult:
                 f"{100 * np.mean(weight < 0):.1f} % of the generator weights are negative: {len(weight)} events are "
                 f"worth {effective_size(weight):.0f}"
             )
+        if self.simulation.unused:
+            lines.append(f"{self.simulation.unused} simulated events pass neither level and take no part")
         lines.append(
             "event fluctuations moved below -1 by the posterior draws: "
             f"{100 * self.members.negative_fraction():.2f} % (simulation), "
@@ -471,11 +485,16 @@ class UnfoldingResult:
 
         return to_datatree(self, bins)
 
-    def report(self, path: str | Path, bins: Mapping[str, ArrayLike] | None = None) -> Path:
+    def report(
+        self,
+        path: str | Path,
+        bins: Mapping[str, ArrayLike] | None = None,
+        spectra: Mapping[str, Spectrum] | None = None,
+    ) -> Path:
         """Write the dashboard, one HTML file; see ``bayesunfold.report.write_report``."""
         from bayesunfold.report import write_report
 
-        return write_report(self, path, bins)
+        return write_report(self, path, bins, spectra)
 
     def save(self, path: str | Path) -> Path:
         """Save to netCDF (``.nc``) or Zarr (``.zarr``), atomically; :func:`bayesunfold.load` reads it back."""

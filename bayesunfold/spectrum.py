@@ -135,7 +135,7 @@ class Spectrum:
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        edges = (self.edges,) if np.ndim(self.edges[0]) == 0 else self.edges
+        edges: Any = (self.edges,) if np.ndim(self.edges[0]) == 0 else self.edges
         put = partial(object.__setattr__, self)
         put("edges", tuple(check_bins(e, f"edges of axis {axis}") for axis, e in enumerate(edges)))
         put("draw_matrix", as_numbers(self.draw_matrix, "draws of a spectrum"))
@@ -299,7 +299,9 @@ class Spectrum:
             cov = cov + _model_covariance(model_covariance, self.n_bins)
         scale = np.sqrt(np.diag(cov))
         used = measured & (scale > 0)
-        _warn_of_empty(np.flatnonzero(measured & ~used & (np.abs(self.nominal - target) > 0)), any_used=bool(used.any()))
+        _warn_of_empty(
+            np.flatnonzero(measured & ~used & (np.abs(self.nominal - target) > 0)), any_used=bool(used.any())
+        )
         residual = (self.nominal - target)[used] / scale[used]
         values, vectors = np.linalg.eigh(cov[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
         kept = values > 1e-8 * values.max(initial=0.0)
@@ -379,8 +381,8 @@ class Spectrum:
 
     def __repr__(self) -> str:
         return (
-            f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, {len(self.draw_matrix)} draws, "
-            f"{self.normalization} {self.nominal.sum():.6g} in range, {self.method})"
+            f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, "
+            f"{len(self.draw_matrix)} draws, {self.normalization} {self.nominal.sum():.6g} in range, {self.method})"
         )
 
 

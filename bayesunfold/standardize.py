@@ -167,10 +167,12 @@ class Standardizer:
 def isolated(values: Array) -> NDArray[np.bool_]:
     """Events that lie far from all others, as placeholders (-999, 1e30) and broken values do.
 
-    Distances from the median are put in order. Where one is ``GAP`` times its predecessor, and that is at least half the
-    range of 90 % of the events, the rest is isolated. Of a feature that spreads over decades larger gaps are its own:
-    there the fourth power of the ratio of the quartiles of the distances takes the place of ``GAP``. So is a least
-    or greatest value that several events share, if it is ten times as far from the next as all others are from each other.
+    Distances from the median are put in order. Where one is ``GAP`` times its predecessor, and that is at least half
+    the range of 90 % of the events, the rest is isolated. A feature that spreads over decades has larger gaps of its
+    own: there the fourth power of the ratio of the quartiles of the distances takes the place of ``GAP``.
+
+    A least or greatest value that several events share is isolated too, if it is ten times as far from the next one as
+    all others are from each other.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from bayesunfold.events import Simulation
 from bayesunfold.fluctuations import Shift, Shifted, Variation
 from bayesunfold.standardize import Standardizer
 
-__all__ = ["Systematic", "draw_alphas", "prepare_systematics"]
+__all__ = ["Systematic", "check_alternative", "draw_alphas", "prepare_systematics"]
 
 Array = NDArray[np.floating]
 
@@ -143,7 +143,7 @@ def _check_like_nominal(varied: Array, nominal: Array, what: str) -> None:
     guess = "differences from" if ratio < 1 / FACTOR and abs(nominal.mean() - 1) < 0.5 else "factors on"
     cure = "weight + difference" if guess.startswith("diff") else "weight * factor"
     msg = (
-        f"{what} sums to {ratio:.3g} times the nominal weights; it must hold the events' full weights in the variation. "
+        f"{what} sums to {ratio:.3g} times the nominal weights; it must hold the full weights in the variation. "
         f"If these are {guess} the nominal weights, pass {cure}."
     )
     raise InputError(msg)
@@ -201,8 +201,8 @@ def _check_passing(simulation: Simulation, passes: NDArray[np.bool_], what: str)
 
 
 EDGE_WIDTH, EDGE_SHARE, EDGE_EVENTS = 0.02, 0.002, 5
-"""A feature has a hard edge if, within this part of its interquartile range of its end, there are more than this share of
-the events and more than this number of them."""
+"""A feature has a hard edge if, within this part of its interquartile range of its end, there are more than this share
+of the events and more than this number of them."""
 
 
 def _warn_of_cut(simulation: Simulation, shifted: Array, what: str) -> None:
@@ -280,7 +280,7 @@ def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) 
     if other is None:
         msg = f"{systematic.name!r} has no alternative simulation."
         raise InputError(msg)
-    _check_alternative(systematic.name, other, simulation)
+    check_alternative(systematic.name, other, simulation)
     x = _joint(simulation, other)
     y = np.repeat([0, 1], [len(simulation), len(other)])
     weight = np.concatenate([simulation.weight, other.weight])
@@ -289,7 +289,13 @@ def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) 
     return np.exp(classifier.log_ratio(x[: len(simulation)])) - 1.0
 
 
-def _check_alternative(name: str, other: Simulation, simulation: Simulation) -> None:
+def check_alternative(name: str, other: Simulation, simulation: Simulation) -> None:
+    """Whether weights of the simulated events can express an alternative simulation.
+
+    Raises
+    ------
+    InputError
+    """
     for level in ("gen", "reco"):
         mine, theirs = getattr(simulation, level), getattr(other, level)
         named = getattr(simulation, f"{level}_named") and getattr(other, f"{level}_named")

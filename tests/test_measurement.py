@@ -155,7 +155,8 @@ def test_undefined_features_are_counted_apart_and_learned(tmp_path):
     result = unfold(bu.Simulation(gen, reco, undefined="indicator"), data)
     s = result.spectrum("gen_1", np.linspace(-2, 4, 7))
     assert s.undefined.mean() == pytest.approx(np.isnan(truth[:, 1]).sum(), rel=0.05)
-    assert s.draw_matrix.sum(axis=1) + s.outside + s.undefined == pytest.approx(result.weights.sum("event").values, rel=0.05)
+    everything = s.draw_matrix.sum(axis=1) + s.outside + s.undefined
+    assert everything == pytest.approx(result.weights.sum("event").values, rel=0.05)
     pulls = (s.nominal - np.histogram(truth[:, 1], s.edges[0])[0]) / s.std()
     assert np.abs(pulls).max() < 4
     loaded = bu.load(result.save(tmp_path / "undefined.nc"))

@@ -28,12 +28,11 @@ import numpy as np
 from bayesunfold.errors import FileFormatError, InputError
 
 __all__ = [
-    "MANIFEST",
     "atomic_write",
     "check_replaceable",
     "check_writable",
+    "checksum",
     "foreign_entries",
-    "matches_manifest",
     "read_npz",
     "recover",
     "replace_folder",
@@ -41,8 +40,8 @@ __all__ = [
     "temporary_folder",
 ]
 
-MANIFEST = ".bayesunfold.json"
-"""Names and checksums of the files that the package wrote into a folder."""
+MANIFEST = "# bayesunfold-manifest "
+"""Begins the last line of the YAML file that names the others: checksums of what the package wrote into the folder."""
 
 MARK = "bayesunfold"
 LARGEST_ARRAYS = 2**30
@@ -261,35 +260,45 @@ def recover(path: Path) -> None:
         backup.replace(path)
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(folder: Path) -> dict[str, str] | None:
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-    files = found.get("files") if isinstance(found, dict) else None
-    if not isinstance(files, dict):
-        return None
-    return {str(name): str(checksum) for name, checksum in files.items()}
+    """Checksums of the files that the package wrote, by name; None if there is no unchanged file that has them."""
+    for pointer in sorted(folder.glob("*.yaml")):
+        try:
+            text, last = pointer.read_text().rstrip("\n").rsplit("\n", 1)
+            found = json.loads(last.removeprefix(MANIFEST)) if last.startswith(MANIFEST) else None
+        except (OSError, ValueError):
+            continue
+        if not isinstance(found, dict) or found.get("self") != _text_checksum(text + "\n"):
+            continue
+        files = found.get("files")
+        if isinstance(files, dict):
+            return {str(n): str(c) for n, c in files.items()} | {pointer.name: checksum(pointer)}
+    return None
 
 
-def _own(folder: Path, name: str, checksum: str) -> bool:
+def _text_checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _own(folder: Path, name: str, sha: str) -> bool:
     """Whether a file is the one that the manifest names, unchanged."""
     path = folder / name
     plain = Path(name).name == name and name not in ("", ".", "..")
-    return plain and path.is_file() and not path.is_symlink() and _checksum(path) == checksum
+    return plain and path.is_file() and not path.is_symlink() and checksum(path) == sha
 
 
 def foreign_entries(folder: Path) -> list[Path]:
     """What a folder holds that the package cannot prove to have written, or that was changed since."""
     if not folder.is_dir():
         return []
-    own = {name for name, checksum in (_read_manifest(folder) or {}).items() if _own(folder, name, checksum)}
-    return sorted(p for p in folder.iterdir() if p.name not in own and p.name != MANIFEST)
+    own = {name for name, sha in (_read_manifest(folder) or {}).items() if _own(folder, name, sha)}
+    return sorted(p for p in folder.iterdir() if p.name not in own)
 
 
 def check_replaceable(folder: Path, names: Callable[[str], bool], what: str) -> None:
@@ -316,8 +325,8 @@ def check_replaceable(folder: Path, names: Callable[[str], bool], what: str) -> 
 def replace_folder(folder: Path, write: Callable[[Path], object], what: str, pointer: str) -> None:
     """Write several files that belong together, and take away those of the last time.
 
-    Files that this function did not write, or that were changed since, are kept. A manifest with checksums says which
-    are its own.
+    Files that this function did not write, or that were changed since, are kept. A comment with checksums at the end of
+    the ``pointer`` says which are its own.
 
     Parameters
     ----------
@@ -327,7 +336,7 @@ def replace_folder(folder: Path, write: Callable[[Path], object], what: str, poi
     what : str
         What is written, for messages.
     pointer : str
-        The file that names the others, which is replaced last where the system cannot exchange folders.
+        The YAML file that names the others, which is replaced last where the system cannot exchange folders.
 
     Raises
     ------
@@ -339,14 +348,16 @@ def replace_folder(folder: Path, write: Callable[[Path], object], what: str, poi
         write(new)
         written = sorted(p.name for p in new.iterdir())
         check_replaceable(folder, written.__contains__, what)
-        files = {name: _checksum(new / name) for name in written}
-        (new / MANIFEST).write_text(json.dumps({"what": what, "files": files}, indent=1) + "\n")
+        others = {name: checksum(new / name) for name in written if name != pointer}
+        text = (new / pointer).read_text().rstrip("\n") + "\n"
+        manifest = {"files": others, "self": _text_checksum(text)}
+        (new / pointer).write_text(f"{text}{MANIFEST}{json.dumps(manifest)}\n")
         _flush_tree(new)
         if not folder.exists():
             new.replace(folder)
             _flush(folder.parent)
         elif not _exchange_with_links(new, folder):
-            _replace_in_place(new, folder, [n for n in written if n != pointer] + [MANIFEST, pointer])
+            _replace_in_place(new, folder, [*others, pointer])
 
 
 def _exchange_with_links(new: Path, folder: Path) -> bool:
@@ -372,18 +383,12 @@ def _exchange_with_links(new: Path, folder: Path) -> bool:
 def _replace_in_place(new: Path, folder: Path, order: list[str]) -> None:
     """Move files one by one; readers notice by their checksums if a kill comes in between."""
     old = _read_manifest(folder) or {}
-    gone = [n for n, checksum in old.items() if n not in order and _own(folder, n, checksum)]
+    gone = [n for n, sha in old.items() if n not in order and _own(folder, n, sha)]
     for name in order:
         (new / name).replace(folder / name)
     for name in gone:
         (folder / name).unlink(missing_ok=True)
     _flush(folder)
-
-
-def matches_manifest(folder: Path) -> bool:
-    """Whether the files of a folder are those of one write; True for folders without a manifest."""
-    manifest = _read_manifest(folder)
-    return manifest is None or all(_own(folder, name, checksum) for name, checksum in manifest.items())
 
 
 def read_npz(path: Path, what: str, *, stored: bool = False) -> dict[str, Any]:
@@ -433,4 +438,3 @@ def _check_members(archive: zipfile.ZipFile, *, stored: bool) -> None:
     if stored and total > LARGEST_ARRAYS:
         msg = f"its arrays take {total} bytes, more than {LARGEST_ARRAYS}"
         raise ValueError(msg)
-

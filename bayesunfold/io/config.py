@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from bayesunfold._validate import check_bins
+from bayesunfold._validate import check_bins, check_names
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.io.events import read_columns
+from bayesunfold.io.events import is_address, read_columns
 from bayesunfold.network import Network
+from bayesunfold.normalization import read_luminosity
 from bayesunfold.omnifold import OmniFold
 from bayesunfold.storage import load
 from bayesunfold.studies.resampled import ResampledToys
@@ -62,6 +63,8 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "weight_down": (TEXT, "the same at -1"),
         "reco_up": (TEXTS, "detector-level features at +1 standard deviation"),
         "reco_down": (TEXTS, "the same at -1"),
+        "pass_reco_up": (TEXT, "expression: passes the detector-level selection at +1; needed where a cut moves too"),
+        "pass_reco_down": (TEXT, "the same at -1"),
     },
     "unfolding": {
         "iterations": ("whole number or 'auto'", "iterations"),
@@ -104,6 +107,7 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "reference": (TEXT, "arXiv number or DOI, likewise"),
     },
 }
+FLAGS = ("pass_reco_up", "pass_reco_down")
 MANY = ("background", "systematic", "spectrum")
 REQUIRED = {
     "simulation": ("file", "gen", "reco"),
@@ -150,11 +154,14 @@ class Job:
         Its contents; lists for sections that may repeat.
     progressbar : bool
         Whether reading of files shows progress.
+    unused : int
+        Simulated events that passed no level, which were dropped when the simulation was read.
     """
 
     path: Path
     settings: dict[str, Any]
     progressbar: bool = False
+    unused: int = 0
 
     def file(self, name: str) -> Path:
         """A path relative to the configuration."""
@@ -166,8 +173,9 @@ class Job:
         return self.file(self.settings["output"].get("folder", self.path.stem))
 
     def _read(self, section: Mapping[str, Any], expressions: list[str]) -> dict[str, np.ndarray]:
+        name = section["file"]
         return read_columns(
-            self.file(section["file"]),
+            name if is_address(name) else self.file(name),
             expressions,
             selection=section.get("selection"),
             tree=section.get("tree"),
@@ -184,12 +192,16 @@ class Job:
                 if key != "name":
                     wanted = wanted + (value if isinstance(value, list) else [value])
         columns = self._read(s, list(dict.fromkeys(wanted)))
+        columns = self._used(columns)
         optional: dict[str, Any] = {key: columns[s[key]] for key in ("weight", "pass_gen", "pass_reco") if key in s}
         simulation = Simulation(
-            _table(columns, s["gen"]), _table(columns, s["reco"]), **optional, undefined=s.get("undefined", "error")
+            _table(columns, s["gen"]),
+            _table(columns, s["reco"]),
+            **optional,
+            undefined=s.get("undefined", "error"),
+            names=_names(s, "names", s["gen"]),
+            reco_names=_names(s, "reco_names", s["reco"]),
         )
-        simulation.gen_names = _names(s, "names", s["gen"])
-        simulation.reco_names = _names(s, "reco_names", s["reco"])
         systematics = []
         for systematic in self.settings["systematic"]:
             given: dict[str, Any] = {
@@ -199,6 +211,19 @@ class Job:
             }
             systematics.append(Systematic(systematic["name"], **given))
         return simulation, systematics
+
+    def _used(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Events that pass a level, nominally or in a variation; the others are counted and dropped."""
+        s = self.settings["simulation"]
+        if "pass_gen" not in s or "pass_reco" not in s:
+            return columns
+        varied = [systematic.get(key) for systematic in self.settings["systematic"] for key in FLAGS]
+        flags = [columns[name] for name in (s["pass_gen"], s["pass_reco"], *(v for v in varied if v is not None))]
+        if any(flag.dtype != bool for flag in flags):
+            return columns  # an error of the simulation, which names the flag
+        used = np.any(flags, axis=0)
+        self.unused = int((~used).sum())
+        return {name: values[used] for name, values in columns.items()} if self.unused else columns
 
     def data(self) -> Data:
         """Measured events."""
@@ -268,11 +293,8 @@ def _table(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:
 
 
 def _names(section: Mapping[str, Any], key: str, expressions: list[str]) -> tuple[str, ...]:
-    names = section.get(key, [e.replace("/", " over ") for e in expressions])
-    if len(names) != len(expressions) or len(set(names)) != len(names):
-        msg = f"simulation.{key} has {len(names)} names for {len(expressions)} features; give each its own."
-        raise InputError(msg)
-    return tuple(names)
+    """Names of features: those given, else their expressions, with what files cannot hold written out."""
+    return check_names(section.get(key, [e.replace("/", " over ") for e in expressions]), len(expressions), key)
 
 
 def load_job(path: str | Path) -> Job:
@@ -287,8 +309,8 @@ def load_job(path: str | Path) -> Job:
     """
     path = Path(path)
     try:
-        raw = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as err:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, RecursionError) as err:
         msg = f"{path} is not TOML: {err}."
         raise FileFormatError(msg) from None
     except UnicodeDecodeError:
@@ -307,7 +329,10 @@ def load_job(path: str | Path) -> Job:
             brackets = f"[[{section}]]" if section in MANY else f"[{section}]"
             msg = f"section {section} must be written {brackets}."
             raise InputError(msg)
-        for table in value if section in MANY else [value]:
+        for table in value if isinstance(value, list) else [value]:
+            if not isinstance(table, dict):
+                msg = f"section {section} is {value!r}; write its keys under [{section}]."
+                raise InputError(msg)
             _check_table(section, table, keys, present=section in raw)
         settings[section] = value
     _check_spectra(settings["spectrum"])
@@ -321,6 +346,9 @@ def _check_spectra(sections: list[dict[str, Any]]) -> None:
         name = section["observable"]
         check_bins(section["bins"], f"bins of {name}")
         normalization = section.get("normalization", "yield")
+        if "luminosity_uncertainty" in section and "luminosity" not in section:
+            msg = f"the spectrum of {name} has a luminosity_uncertainty and no luminosity; give both, or neither."
+            raise InputError(msg)
         if normalization not in ("yield", "shape", "density"):
             msg = f"spectrum.normalization is {normalization!r}; it must be 'yield', 'shape' or 'density'."
             raise InputError(msg)
@@ -330,7 +358,15 @@ def _check_spectra(sections: list[dict[str, Any]]) -> None:
         if name in seen:
             msg = f"two sections [[spectrum]] name {name}; one file is written for each, so give an observable once."
             raise InputError(msg)
+        read_luminosity(luminosity_of(section), normalization)
         seen.add(name)
+
+
+def luminosity_of(section: Mapping[str, Any]) -> float | tuple[float, float] | None:
+    """Luminosity of a section [[spectrum]], as :meth:`UnfoldingResult.spectrum` takes it."""
+    if "luminosity" not in section:
+        return None
+    return section["luminosity"], section.get("luminosity_uncertainty", 0.0)
 
 
 def _check_table(section: str, table: Mapping[str, Any], keys: Mapping[str, tuple[str, str]], *, present: bool) -> None:

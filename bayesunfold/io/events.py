@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._progress import Progress
-from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.io.expressions import INDEXED, columns_of, evaluate
 
 __all__ = ["list_columns", "read_columns"]
@@ -38,8 +39,9 @@ def read_columns(
 
     Parameters
     ----------
-    path : path
-        ``.root`` (TTree or RNTuple; needs the extra ``root``), ``.parquet``, ``.h5``/``.hdf5`` or ``.npz``.
+    path : path or address
+        ``.root`` (TTree or RNTuple; needs the extra ``root``), ``.parquet``, ``.h5``/``.hdf5`` or ``.npz``. Addresses
+        (``root://``, ``https://``) are opened by uproot and fsspec, where the packages that they need are installed.
     columns : sequence of str
         Columns, or expressions of them: ``"log(pt)"``, ``"jet_pt[0]"`` (first entry of a jagged column, NaN where
         there is none).
@@ -59,7 +61,8 @@ def read_columns(
     FileFormatError
         If the file cannot be read.
     InputError
-        For a missing column, with near names, and for a selection that is not boolean or keeps nothing.
+        For a missing column, with near names, columns of different lengths, and for a selection that is not boolean or
+        keeps nothing.
 
     Examples
     --------
@@ -69,17 +72,19 @@ def read_columns(
     >>> read_columns(path, ["pt / 10"], selection="pt > 20")
     {'pt / 10': array([3., 5.])}
     """
-    path = Path(path)
+    if isinstance(columns, str) or not isinstance(columns, Sequence):
+        msg = f"columns is {columns!r}; give a list of columns or expressions, for instance ['pt']."
+        raise InputTypeError(msg)
     wanted = list(columns) + ([] if selection is None else [selection])
     needed = list(dict.fromkeys(name for expression in wanted for name in columns_of(expression)))
     with _open(path, tree) as file:
         _check_names(file, needed, path)
-        progress = Progress(max(len(file), 1), f"reading {path.name}", show=progressbar)
+        progress = Progress(max(len(file), 1), f"reading {Path(path).name}", show=progressbar)
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
         done = 0
-        for chunk in file.chunks(needed):
-            n = len(next(iter(chunk.values()))) if chunk else len(file)
-            keep = slice(None) if selection is None else _selected(selection, chunk)
+        for chunk in _readable(file.chunks(needed), path):
+            n = _length(chunk, path) if chunk else len(file)
+            keep = slice(None) if selection is None else np.broadcast_to(_selected(selection, chunk), (n,))
             for expression in columns:
                 value = np.asarray(evaluate(expression, chunk))
                 parts[expression].append(np.broadcast_to(value, (n,))[keep])
@@ -91,6 +96,34 @@ def read_columns(
         msg = f"{path} has no events" + (f" that pass {selection!r}." if selection else ".")
         raise InputError(msg)
     return out
+
+
+def _readable(chunks: Iterator[Columns], path: str | Path) -> Iterator[Columns]:
+    """Chunks of a file whose damaged pages are an error of this library."""
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except (InputError, ImportError):
+            raise
+        except Exception as err:
+            msg = f"{path} cannot be read to its end ({type(err).__name__}: {_line(err)}); it is damaged."
+            raise FileFormatError(msg) from err
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or ["no reason given"])[0][:200]
+
+
+def _length(chunk: Columns, path: str | Path) -> int:
+    """Number of events in a chunk, the same for all columns."""
+    shapes = {name: np.shape(values) for name, values in chunk.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
+        msg = f"{path}: the columns have shapes {shapes}; each must hold one number per event."
+        raise InputError(msg)
+    return int(next(iter(shapes.values()))[0])
 
 
 def list_columns(path: str | Path, tree: str | None = None) -> list[str]:
@@ -106,7 +139,7 @@ def list_columns(path: str | Path, tree: str | None = None) -> list[str]:
     >>> list_columns(path)
     ['pt', 'm']
     """
-    with _open(Path(path), tree) as file:
+    with _open(path, tree) as file:
         return list(file.names)
 
 
@@ -118,11 +151,14 @@ def _selected(selection: str, chunk: Columns) -> NDArray[np.bool_]:
     return keep
 
 
-def _check_names(file: _File, needed: Sequence[str], path: Path) -> None:
+def _check_names(file: _File, needed: Sequence[str], path: str | Path) -> None:
     for name in needed:
         match = INDEXED.match(name)
         plain = match["name"] if match else name
         if plain not in file.names:
+            if plain in file.left_out:
+                msg = f"{path}: {plain!r} is {file.left_out[plain]}; it is not read."
+                raise InputError(msg)
             near = difflib.get_close_matches(plain, file.names, n=3, cutoff=0.4) or list(file.names)[:10]
             msg = f"{path} has no column {plain!r}; near names: {', '.join(near)}."
             raise InputError(msg)
@@ -132,6 +168,8 @@ class _File:
     """What every format gives: names, length, and chunks of columns."""
 
     names: Sequence[str]
+    left_out: Mapping[str, str] = {}
+    """What looks like a column and is none, with the reason."""
 
     def __enter__(self) -> _File:
         return self
@@ -150,21 +188,51 @@ class _File:
         raise NotImplementedError
 
 
-def _open(path: Path, tree: str | None) -> _File:
-    if not path.exists():
+def is_address(path: str | Path) -> bool:
+    """Whether a path is an address of another machine, ``root://...`` or ``https://...``."""
+    return isinstance(path, str) and "://" in path
+
+
+def _open(path: str | Path, tree: str | None) -> _File:
+    place = Path(path)
+    kinds: dict[str, Any] = {".root": _Root, ".parquet": _Parquet, ".h5": _HDF5, ".hdf5": _HDF5, ".npz": _Npz}
+    if not is_address(path) and not place.exists():
         msg = f"{path} does not exist."
         raise FileNotFoundError(msg)
-    kinds: dict[str, Any] = {".root": _Root, ".parquet": _Parquet, ".h5": _HDF5, ".hdf5": _HDF5, ".npz": _Npz}
-    if path.suffix not in kinds:
-        msg = f"{path.name} ends with {path.suffix!r}; readable are {', '.join(kinds)}."
+    if place.suffix not in kinds:
+        msg = f"{place.name} ends with {place.suffix!r}; readable are {', '.join(kinds)}."
         raise InputError(msg)
+    if tree is not None and not isinstance(tree, str):
+        msg = f"tree is {tree!r}; give the name of a tree or group."
+        raise InputTypeError(msg)
     try:
-        return kinds[path.suffix](path, tree)
-    except (InputError, ImportError):
+        if not is_address(path):
+            return kinds[place.suffix](place, tree)
+        return kinds[place.suffix](path if place.suffix == ".root" else _remote(str(path)), tree)
+    except InputError:
         raise
+    except ImportError as err:
+        if not is_address(path):
+            raise
+        msg = f"{path} is an address; reading it needs another package ({_line(err)}). Install it, or copy the file."
+        raise ImportError(msg) from err
     except Exception as err:
-        msg = f"{path} cannot be read ({type(err).__name__}: {err}); it is damaged or something else."
+        reason = f"{type(err).__name__}: {_line(err)}"
+        if is_address(path):
+            msg = f"{path} cannot be opened ({reason}); check the address, or copy the file."
+            raise FileFormatError(msg) from err
+        msg = f"{path} cannot be read ({reason}); it is damaged or something else."
         raise FileFormatError(msg) from err
+
+
+def _remote(address: str) -> Any:
+    """A file of another machine, through fsspec."""
+    try:
+        import fsspec
+    except ImportError:
+        msg = "fsspec, with the package for its protocol"
+        raise ImportError(msg) from None
+    return fsspec.open(address, "rb").open()
 
 
 def _pick(entries: NDArray[Any], index: int) -> NDArray[Any]:
@@ -179,11 +247,15 @@ def _jagged(name: str) -> str:
     return f"the column {name!r} has several entries an event; pick one of them, {name}[0] for instance."
 
 
+def _flat(name: str, index: str) -> str:
+    return f"the column {name!r} has one number per event; write {name} instead of {name}[{index}]."
+
+
 class _Parquet(_File):
-    def __init__(self, path: Path, _tree: str | None) -> None:
+    def __init__(self, path: Any, _tree: str | None) -> None:
         import pyarrow.parquet as pq
 
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(path, page_checksum_verification=True)
         self.names = self._file.schema_arrow.names
 
     def close(self) -> None:
@@ -201,6 +273,8 @@ class _Parquet(_File):
             for name in needed:
                 column = batch.column(_plain(name))
                 match = INDEXED.match(name)
+                if match and "list" not in str(column.type):
+                    raise InputError(_flat(_plain(name), match["index"]))
                 if match:
                     index = int(match["index"])
                     long = pc.greater(pc.fill_null(pc.list_value_length(column), 0), index)
@@ -221,10 +295,16 @@ def _plain(name: str) -> str:
 
 
 class _Npz(_File):
-    def __init__(self, path: Path, _tree: str | None) -> None:
+    def __init__(self, path: Any, _tree: str | None) -> None:
+        if not zipfile.is_zipfile(path):
+            msg = "no zip archive"
+            raise ValueError(msg)
         self._file = np.load(path, allow_pickle=False)
         self.names = list(self._file.files)
-        self._length = len(self._file[self.names[0]]) if self.names else 0
+        self._length = 0
+        if self.names:
+            first = self._file[self.names[0]]
+            self._length = len(first) if first.ndim else 1
 
     def close(self) -> None:
         self._file.close()
@@ -241,25 +321,44 @@ class _Npz(_File):
 
 
 class _HDF5(_File):
-    def __init__(self, path: Path, tree: str | None) -> None:
+    def __init__(self, path: Any, tree: str | None) -> None:
         import h5py
 
         self._file = h5py.File(path, "r")
-        group = self._file if tree is None else self._file[tree]
+        group = self._file if tree is None else self._file.get(tree)
+        if group is None:
+            msg = f"{path} has no group {tree!r}; there are {', '.join(self._file) or 'none'}."
+            raise InputError(msg)
         self._group: Any = group
         self._table = isinstance(group, h5py.Dataset)
-        self.names = (
-            list(group.dtype.names) if self._table else [k for k in group if isinstance(group[k], h5py.Dataset)]
-        )
+        if self._table:
+            if group.dtype.names is None:
+                msg = f"{tree!r} of {path} is an array without named columns; name a group, or a table."
+                raise InputError(msg)
+            self.names = list(group.dtype.names)
+        else:
+            self.names, self.left_out = _datasets(group)
 
     def close(self) -> None:
         self._file.close()
 
     def __len__(self) -> int:
-        return len(self._group if self._table else self._group[self.names[0]])
+        if self._table:
+            return len(self._group)
+        return len(self._group[self.names[0]]) if self.names else 0
+
+    def _rows(self, needed: Sequence[str]) -> int:
+        """Events in the columns asked for, which must be as many in each."""
+        if self._table or not needed:
+            return len(self)
+        lengths = {name: len(self._group[_plain(name)]) for name in needed}
+        if len(set(lengths.values())) > 1:
+            msg = f"the columns have different lengths: {lengths}."
+            raise InputError(msg)
+        return next(iter(lengths.values()))
 
     def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
-        for start in range(0, len(self), CHUNK):
+        for start in range(0, self._rows(needed), CHUNK):
             rows = slice(start, start + CHUNK)
             chunk: Columns = {}
             for name in needed:
@@ -270,8 +369,29 @@ class _HDF5(_File):
             yield chunk
 
 
+def _datasets(group: Any) -> tuple[list[str], dict[str, str]]:
+    """Columns of an HDF5 group, and what is none: dangling links, links to other files, single numbers."""
+    import h5py
+
+    names, left_out = [], {}
+    for name in group:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            left_out[name] = f"a link to another file, {link.filename}"
+            continue
+        found = group.get(name)
+        if found is None:
+            left_out[name] = "a link to nothing"
+        elif isinstance(found, h5py.Dataset):
+            if found.shape:
+                names.append(name)
+            else:
+                left_out[name] = "a single number"
+    return names, left_out
+
+
 class _Root(_File):
-    def __init__(self, path: Path, tree: str | None) -> None:
+    def __init__(self, path: Any, tree: str | None) -> None:
         try:
             import uproot
         except ImportError:
@@ -280,6 +400,9 @@ class _Root(_File):
         self._file = uproot.open(path)
         kinds = self._file.classnames(cycle=False)
         trees = [k for k, v in kinds.items() if v == "TTree" or "RNTuple" in v]
+        if not trees:
+            msg = f"{path} holds no tree; name a file with events."
+            raise InputError(msg)
         if tree is None and len(trees) != 1:
             msg = f"{path} holds the trees {trees}; say which with tree=."
             raise InputError(msg)
@@ -306,6 +429,8 @@ class _Root(_File):
             for name in needed:
                 match = INDEXED.match(name)
                 column = arrays[_plain(name)]
+                if match and column.ndim == 1:
+                    raise InputError(_flat(_plain(name), match["index"]))
                 if match:
                     index = int(match["index"])
                     padded = ak.pad_none(column, index + 1, axis=1)[:, index]

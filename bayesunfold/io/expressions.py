@@ -1,15 +1,21 @@
-"""Columns and selections as expressions: ``"jet_pt[0] > 20 & abs(eta) < 2.5"``, without ``eval``."""
+"""Columns and selections as expressions: ``"jet_pt[0] > 20 & abs(eta) < 2.5"``, without ``eval``.
+
+All numbers are real: columns of integers become double precision before any arithmetic, as in ROOT. Conditions are
+conditions: ``&``, ``|`` and ``~`` take comparisons and flags, never numbers.
+"""
 
 from __future__ import annotations
 
 import ast
+import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._validate import EXACT, check_exact
 from bayesunfold.errors import InputError
 
 __all__ = ["columns_of", "evaluate"]
@@ -18,70 +24,107 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "sqrt": np.sqrt,
     "log": np.log,
+    "log10": np.log10,
+    "log1p": np.log1p,
     "exp": np.exp,
     "sin": np.sin,
     "cos": np.cos,
+    "tan": np.tan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "arcsinh": np.arcsinh,
     "arctan2": np.arctan2,
+    "atan2": np.arctan2,
+    "hypot": np.hypot,
     "minimum": np.minimum,
     "maximum": np.maximum,
     "isfinite": np.isfinite,
+    "isnan": np.isnan,
 }
-OPERATORS: dict[type, Callable[..., Any]] = {
+ARITHMETIC: dict[type, Callable[..., Any]] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,
     ast.Mult: np.multiply,
     ast.Div: np.divide,
     ast.Pow: np.power,
     ast.Mod: np.mod,
-    ast.BitAnd: np.logical_and,
-    ast.BitOr: np.logical_or,
-    ast.And: np.logical_and,
-    ast.Or: np.logical_or,
+    ast.USub: np.negative,
+    ast.UAdd: np.positive,
+}
+COMPARISONS: dict[type, Callable[..., Any]] = {
     ast.Lt: np.less,
     ast.LtE: np.less_equal,
     ast.Gt: np.greater,
     ast.GtE: np.greater_equal,
     ast.Eq: np.equal,
     ast.NotEq: np.not_equal,
-    ast.USub: np.negative,
-    ast.UAdd: np.positive,
+}
+LOGIC: dict[type, Callable[..., Any]] = {
+    ast.And: np.logical_and,
+    ast.Or: np.logical_or,
     ast.Not: np.logical_not,
     ast.Invert: np.logical_not,
 }
 INDEXED = re.compile(r"^(?P<name>.+)\[(?P<index>\d+)\]$")
+LONGEST = 10_000
+"""Characters of an expression."""
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
-def _parse(expression: str) -> ast.expr:
-    try:
-        return ast.parse(_with_python_precedence(expression), mode="eval").body
-    except SyntaxError as err:
-        msg = f"{expression!r} is not an expression ({err.msg}); write for instance 'pt > 20 & abs(eta) < 2.5'."
-        raise InputError(msg) from None
-
-
 QUOTED = "_quoted_"
+"""Prefix of identifiers that stand for names which Python could not hold, or would change."""
 
 
-def _quoted(match: re.Match[str]) -> str:
-    """An identifier that stands for a name in backticks."""
-    return QUOTED + match[1].encode().hex()
+def _parse(expression: str) -> ast.expr:
+    if not isinstance(expression, str):
+        msg = f"an expression is {expression!r}; it must be a text, for instance 'pt > 20 & abs(eta) < 2.5'."
+        raise InputError(msg)
+    if len(expression) > LONGEST:
+        msg = f"the expression {expression[:40]!r}... has {len(expression)} characters; at most {LONGEST} are read."
+        raise InputError(msg)
+    try:
+        return ast.parse(_as_python(expression), mode="eval").body
+    except (SyntaxError, ValueError) as err:
+        reason = getattr(err, "msg", None) or str(err)
+        msg = (
+            f"{expression!r} is not an expression ({reason}); write for instance 'pt > 20 & abs(eta) < 2.5'. Names "
+            "that are no identifiers, or words of Python, stand in backticks: `jet.pt`, `lambda`."
+        )
+        raise InputError(msg) from None
+    except (RecursionError, MemoryError):
+        raise InputError(_nested(expression)) from None
+
+
+def _nested(expression: str) -> str:
+    return f"the expression {expression[:40]!r}... is nested too deeply; write it with fewer brackets and signs."
+
+
+def _as_python(expression: str) -> str:
+    """``&`` and ``|`` bind weaker than comparisons, as physicists write them; names may stand in backticks.
+
+    Python folds letters that look alike (``p\u209c`` and ``pt``), so names of other than ASCII letters are quoted.
+    """
+    expression = re.sub("`([^`]+)`", lambda m: _quoted(m[1]), expression)
+    expression = re.sub(r"[^\W\d]\w*", lambda m: m[0] if m[0].isascii() else _quoted(m[0]), expression)
+    return re.sub(r"\|+", " or ", re.sub(r"&+", " and ", expression))
+
+
+def _quoted(name: str) -> str:
+    return QUOTED + name.encode().hex()
 
 
 def _name(node: ast.Name) -> str:
     """The column that an identifier means."""
     if not node.id.startswith(QUOTED):
         return node.id
-    return bytes.fromhex(node.id.removeprefix(QUOTED)).decode()
-
-
-def _with_python_precedence(expression: str) -> str:
-    """``&`` and ``|`` bind weaker than comparisons, as physicists write them; names may stand in backticks."""
-    expression = re.sub("`([^`]+)`", _quoted, expression)
-    return re.sub(r"\|+", " or ", re.sub(r"&+", " and ", expression))
+    try:
+        return bytes.fromhex(node.id.removeprefix(QUOTED)).decode()
+    except ValueError:
+        return node.id
 
 
 def columns_of(expression: str) -> list[str]:
@@ -89,24 +132,50 @@ def columns_of(expression: str) -> list[str]:
 
     A name that is no identifier (``jet.pt`` of a nested branch) stands in backticks.
 
+    Raises
+    ------
+    InputError
+        If it is no expression, or calls an unknown function.
+
     Examples
     --------
     >>> columns_of("jet_pt[0] > 20 & abs(eta) < 2.5")
     ['jet_pt[0]', 'eta']
     """
-    found: list[str] = []
+    try:
+        return list(dict.fromkeys(_columns_in(_parse(expression), expression)))
+    except RecursionError:
+        raise InputError(_nested(expression)) from None
 
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.Subscript):
-            found.append(_indexed(node, expression))
-            return
-        if isinstance(node, ast.Name) and node.id not in FUNCTIONS:
-            found.append(_name(node))
+
+def _columns_in(node: ast.AST, expression: str) -> Iterator[str]:
+    if isinstance(node, ast.Subscript):
+        yield _indexed(node, expression)
+    elif isinstance(node, ast.Call):
+        _function(node, expression)
+        for argument in node.args:
+            yield from _columns_in(argument, expression)
+    elif isinstance(node, ast.Name):
+        yield _name(node)
+    else:
         for child in ast.iter_child_nodes(node):
-            visit(child)
+            yield from _columns_in(child, expression)
 
-    visit(_parse(expression))
-    return list(dict.fromkeys(found))
+
+def _function(node: ast.Call, expression: str) -> Callable[..., Any]:
+    """The function that a call names, with the right number of arguments."""
+    name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
+    if name not in FUNCTIONS:
+        near = difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.5)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        msg = f"{expression!r} calls {name!r}, which is no function here{hint}. There are {', '.join(FUNCTIONS)}."
+        raise InputError(msg)
+    function = FUNCTIONS[name]
+    wanted = function.nin if isinstance(function, np.ufunc) else 1
+    if len(node.args) != wanted or node.keywords:
+        msg = f"{expression!r}: {name} takes {wanted} argument{'s' if wanted > 1 else ''}."
+        raise InputError(msg)
+    return function
 
 
 def _indexed(node: ast.Subscript, expression: str) -> str:
@@ -127,9 +196,20 @@ def evaluate(expression: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[An
     Parameters
     ----------
     expression : str
-        Arithmetic, comparisons, ``&``, ``|``, ``~`` and the functions abs, sqrt, log, exp, sin, cos, arctan2, minimum,
-        maximum, isfinite. ``&`` and ``|`` bind weaker than comparisons.
+        Arithmetic, comparisons, ``&``, ``|``, ``~`` and the functions abs, sqrt, log, log10, log1p, exp, sin, cos, tan,
+        sinh, cosh, tanh, arcsinh, arctan2 (atan2), hypot, minimum, maximum, isfinite, isnan. ``&`` and ``|`` bind
+        weaker than comparisons, ``~`` binds stronger: write ``~(pt > 20)``.
     columns : mapping of str to array
+
+    Returns
+    -------
+    array
+        Double precision, or booleans for conditions. Undefined values (the logarithm of a negative number) are NaN.
+
+    Raises
+    ------
+    InputError
+        No expression, a missing column, text columns, whole numbers beyond 2^53, numbers used as conditions.
 
     Examples
     --------
@@ -137,53 +217,95 @@ def evaluate(expression: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[An
     >>> evaluate("pt > 20 & abs(eta) < 2", {"pt": np.array([30, 30, 10]), "eta": np.array([1.0, -3.0, 0.0])})
     array([ True, False, False])
     """
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray(_Evaluation(expression, columns).visit(_parse(expression)))
+    except RecursionError:
+        raise InputError(_nested(expression)) from None
 
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            return node.value
-        if isinstance(node, ast.Name):
-            name = _name(node)
-            if name not in columns:
-                msg = f"{expression!r} needs the column {name!r}; there are {', '.join(columns)}."
-                raise InputError(msg)
-            return _numeric(columns[name], name, expression)
-        if isinstance(node, ast.Subscript):
-            return columns[_indexed(node, expression)]
-        if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-            return OPERATORS[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
-            return OPERATORS[type(node.op)](value(node.operand))
-        if isinstance(node, ast.BoolOp):
-            result = value(node.values[0])
-            for other in node.values[1:]:
-                result = OPERATORS[type(node.op)](result, value(other))
-            return result
-        if isinstance(node, ast.Compare):
-            left, result = value(node.left), None
-            for op, right in zip(node.ops, map(value, node.comparators), strict=True):
-                if type(op) not in OPERATORS:
-                    break
-                part = OPERATORS[type(op)](left, right)
-                result = part if result is None else np.logical_and(result, part)
-                left = right
-            else:
-                return result
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
-            function = FUNCTIONS[node.func.id]
-            wanted = function.nin if isinstance(function, np.ufunc) else 1
-            if len(node.args) != wanted or node.keywords:
-                msg = f"{expression!r}: {node.func.id} takes {wanted} argument{'s' if wanted > 1 else ''}."
-                raise InputError(msg)
-            return function(*map(value, node.args))
+
+class _Evaluation(ast.NodeVisitor):
+    """Value of each kind of node; all others are refused."""
+
+    def __init__(self, expression: str, columns: Mapping[str, NDArray[Any]]) -> None:
+        self.expression, self.columns = expression, columns
+
+    def _number(self, node: ast.expr) -> Any:
+        value = self.visit(node)
+        return np.asarray(value, dtype=np.float64)
+
+    def _condition(self, node: ast.expr) -> Any:
+        value = np.asarray(self.visit(node))
+        if value.dtype != bool:
+            text = self._text(node)
+            msg = (
+                f"{self.expression!r} uses the number {text} as a condition; write {text} != 0, or bracket the "
+                f"comparison that is meant: ~({text} > 1)."
+            )
+            raise InputError(msg)
+        return value
+
+    def _text(self, node: ast.expr) -> str:
+        return re.sub(rf"{QUOTED}([0-9a-f]+)", lambda m: bytes.fromhex(m[1]).decode(), ast.unparse(node))
+
+    def _column(self, name: str) -> NDArray[Any]:
+        if name not in self.columns:
+            msg = f"{self.expression!r} needs the column {name!r}; there are {', '.join(self.columns)}."
+            raise InputError(msg)
+        values = np.asarray(self.columns[name])
+        if values.dtype.kind not in "biuf":
+            msg = (
+                f"{self.expression!r}: the column {name!r} holds {values.dtype} values; only numbers and flags can be "
+                "used."
+            )
+            raise InputError(msg)
+        check_exact(values, f"the column {name!r}")
+        return values if values.dtype == bool else values.astype(np.float64)
+
+    def visit_Constant(self, node: ast.Constant) -> Any:
+        if isinstance(node.value, bool) or not isinstance(node.value, int | float):
+            return self.generic_visit(node)
+        if isinstance(node.value, int) and node.value > EXACT:
+            msg = f"{self.expression!r} holds {node.value}; above 2^53 they are not exact. Write it with a point."
+            raise InputError(msg)
+        return float(node.value)
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        return self._column(_name(node))
+
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
+        return self._column(_indexed(node, self.expression))
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        if type(node.op) not in ARITHMETIC:
+            return self.generic_visit(node)
+        return ARITHMETIC[type(node.op)](self._number(node.left), self._number(node.right))
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
+        if type(node.op) in LOGIC:
+            return LOGIC[type(node.op)](self._condition(node.operand))
+        return ARITHMETIC[type(node.op)](self._number(node.operand))
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> Any:
+        result = self._condition(node.values[0])
+        for other in node.values[1:]:
+            result = LOGIC[type(node.op)](result, self._condition(other))
+        return result
+
+    def visit_Compare(self, node: ast.Compare) -> Any:
+        if any(type(op) not in COMPARISONS for op in node.ops):
+            return self.generic_visit(node)
+        left, result = self._number(node.left), None
+        for op, right in zip(node.ops, map(self._number, node.comparators), strict=True):
+            part = COMPARISONS[type(op)](left, right)
+            result = part if result is None else np.logical_and(result, part)
+            left = right
+        return result
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        return _function(node, self.expression)(*map(self._number, node.args))
+
+    def generic_visit(self, node: ast.AST) -> Any:
         legal = ", ".join(FUNCTIONS)
-        msg = f"{expression!r} uses {ast.unparse(node)!r}; only arithmetic, comparisons, &, |, ~ and {legal}."
+        msg = f"{self.expression!r} uses {ast.unparse(node)!r}; only arithmetic, comparisons, &, |, ~ and {legal}."
         raise InputError(msg)
-
-    return np.asarray(value(_parse(expression)))
-
-
-def _numeric(values: NDArray[Any], name: str, expression: str) -> NDArray[Any]:
-    if values.dtype.kind not in "biuf":
-        msg = f"{expression!r}: the column {name!r} holds {values.dtype} values; only numbers and flags can be used."
-        raise InputError(msg)
-    return values

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from bayesunfold._support.files import check_replaceable, checksum, replace_folder
+from bayesunfold._validate import check_bins, check_count, check_mapping
 from bayesunfold.binning import as_axes
-from bayesunfold._support.files import atomic_write
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.fluctuations import interpolate
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
@@ -182,6 +183,8 @@ def write_publication(
 ) -> Path:
     """Write ``events.parquet`` and ``metadata.yaml``.
 
+    Both appear together. A publication that this function wrote before is replaced; other files in the folder stay.
+
     Parameters
     ----------
     result : UnfoldingResult
@@ -204,7 +207,8 @@ def write_publication(
     Raises
     ------
     InputError
-        For too many draws, unknown features, and features whose names begin with ``weight_``.
+        For too many draws, unknown features, features whose names begin with ``weight_``, bins that do not increase,
+        and files of the user's that would be overwritten.
 
     Examples
     --------
@@ -214,7 +218,7 @@ def write_publication(
     >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=1, inference="laplace", draws=20,
     ...                    random_seed=1, progressbar=False)
     >>> folder = bu.io.write_publication(result, tempfile.mkdtemp(), units={"gen": "GeV"})
-    >>> sorted(path.name for path in folder.iterdir())
+    >>> sorted(path.name for path in folder.glob("[!.]*"))
     ['events.parquet', 'metadata.yaml']
     """
     import pyarrow as pa
@@ -222,25 +226,23 @@ def write_publication(
     import yaml
 
     sim = result.simulation
-    n_draws = result.members.n_members if draws is None else draws
-    if not 2 <= n_draws <= result.members.n_members:
-        msg = f"draws is {draws}; it must lie between 2 and the {result.members.n_members} of the result."
-        raise InputError(msg)
-    binned = dict(recommended_bins or {})
-    for name in [*(units or {}), *binned]:
+    n_draws = result.members.n_members
+    if draws is not None:
+        n_draws = check_count(draws, "draws", 2, n_draws)
+    units = {str(k): str(v) for k, v in check_mapping(units or {}, "units").items()}
+    binned = {k: check_bins(v, f"recommended_bins of {k}") for k, v in _by_name(recommended_bins, "bins").items()}
+    words = {str(k): str(v) for k, v in _by_name(description, "description").items()}
+    for name in [*units, *binned]:
         sim.gen_column(name)
-    reserved = [name for name in sim.gen_names if name.startswith("weight_")]
-    if reserved:
-        msg = f"features {reserved} begin with 'weight_', as the columns of weights do; rename them."
-        raise InputError(msg)
+    check_publication(Path(folder), sim.gen_names)
     rows = sim.pass_gen
     table = {name: sim.gen[rows, j] for j, name in enumerate(sim.gen_names)}
     table["weight_nominal"] = result.nominal[rows]
-    table |= _columns("posterior", result.weights.values[:n_draws][:, rows])
-    table |= _pair_columns(result, rows)
+    _add(table, _columns("posterior", result.weights.values[:n_draws][:, rows]))
+    _add(table, _pair_columns(result, rows))
     single = [s for s in result.members.sources if s not in result.members.systematics] if by_source else []
     for source in single:
-        table |= _columns(source, _weights(result.members, rows, source)[:n_draws])
+        _add(table, _columns(source, _weights(result.members, rows, source)[:n_draws]))
     metadata = {
         "format": "bayesunfold-publication",
         "format_version": FORMAT_VERSION,
@@ -249,8 +251,8 @@ def write_publication(
         "normalisation": "weights sum to the unfolded number of events of the full particle-level selection",
         "total": float(result.nominal.sum()),
         "features": [
-            {"name": name, "unit": (units or {}).get(name, ""), "level": "particle"}
-            | ({"recommended_bins": np.asarray(binned[name]).tolist()} if name in binned else {})
+            {"name": name, "unit": units.get(name, ""), "level": "particle"}
+            | ({"recommended_bins": binned[name].tolist()} if name in binned else {})
             for name in sim.gen_names
         ],
         "weights": {
@@ -285,15 +287,44 @@ def write_publication(
             }
             for k, entry in enumerate(result.history, start=1)
         ],
-        "description": dict(description or {}),
+        "description": words,
     }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "events.parquet", lambda path: pq.write_table(pa.table(table), path))
-    text = yaml.safe_dump(metadata, sort_keys=False)
-    # the metadata comes last: a folder that has it is complete
-    atomic_write(folder / "metadata.yaml", lambda path: path.write_text(text))
-    return folder
+
+    def write(new: Path) -> None:
+        pq.write_table(pa.table(table), new / "events.parquet", write_page_checksum=True)
+        complete = metadata | {"events_sha256": checksum(new / "events.parquet")}
+        (new / "metadata.yaml").write_text(yaml.safe_dump(complete, sort_keys=False))
+
+    replace_folder(Path(folder), write, "a publication", pointer="metadata.yaml")
+    return Path(folder)
+
+
+def check_publication(folder: Path, gen_names: Sequence[str]) -> None:
+    """Whether a publication can be written: names of the features, and what stands in the folder.
+
+    Raises
+    ------
+    InputError
+        For features whose names begin with ``weight_``, and files that would be overwritten.
+    """
+    reserved = [name for name in gen_names if name.startswith("weight_")]
+    if reserved:
+        msg = f"features {reserved} begin with 'weight_', as the columns of weights do; rename them."
+        raise InputError(msg)
+    check_replaceable(folder, ("events.parquet", "metadata.yaml").__contains__, "a publication")
+
+
+def _by_name(values: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    return {} if values is None else dict(check_mapping(values, what))
+
+
+def _add(table: dict[str, Array], columns: dict[str, Array]) -> None:
+    """Add columns, of which none may have the name of another."""
+    twice = [name for name in columns if name in table]
+    if twice:
+        msg = f"two columns of the publication would be called {twice[0]!r}; rename the feature or systematic."
+        raise InputError(msg)
+    table |= columns
 
 
 def _columns(family: str, weights: Array) -> dict[str, Array]:
@@ -320,7 +351,7 @@ def read_publication(folder: str | Path) -> Publication:
     Raises
     ------
     FileFormatError
-        If files are missing, damaged, or of a newer version.
+        If files are missing, damaged, of a newer version, or not of one and the same write.
 
     Examples
     --------
@@ -343,11 +374,22 @@ def read_publication(folder: str | Path) -> Publication:
         if metadata["format"] != "bayesunfold-publication" or version > FORMAT_VERSION:
             msg = f"{folder} has format {metadata['format']!r}, version {version}; this reads version {FORMAT_VERSION}."
             raise FileFormatError(msg)
-        table = pq.read_table(folder / metadata["events"])
+        name = metadata["events"]
+        if Path(name).name != name:
+            msg = f"{folder} names the events {name!r}, outside the folder; they are not read."
+            raise FileFormatError(msg)
+        if metadata.get("events_sha256") not in (None, checksum(folder / name)):
+            msg = f"{folder / name} is damaged, or of another write than metadata.yaml; write the publication again."
+            raise FileFormatError(msg)
+        table = pq.read_table(folder / name, page_checksum_verification=True)
         weights = metadata["weights"]
 
         def family(entry: dict[str, Any]) -> Array:
-            names = [entry["columns"].format(s) for s in range(entry["number"])]
+            number = int(entry["number"])
+            if not 0 < number <= table.num_columns:
+                msg = f"{folder} names {number} columns of weights, and its table has {table.num_columns} in all."
+                raise FileFormatError(msg)
+            names = [entry["columns"].format(s) for s in range(number)]
             return cast("Array", np.stack([table[name].to_numpy() for name in names]))
 
         return Publication(
@@ -361,7 +403,7 @@ def read_publication(folder: str | Path) -> Publication:
             },
             sources={name: family(entry) for name, entry in weights.get("source", {}).items()},
         )
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as err:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError) as err:
         if isinstance(err, FileFormatError):
             raise
         msg = f"{folder} is not a publication of bayesunfold ({type(err).__name__}: {err})."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from bayesunfold.plots.spectrum import AXIS_TITLES, _axis_title, _one_axis
+from bayesunfold.plots.spectrum import _axis_title, _one_axis, content_title
 from bayesunfold.plots.style import COLORS, figure, limit, steps, style
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
         for k, (name, s) in enumerate(spectra.items()):
             place = edges[:-1] + np.diff(edges) * (k + 1) / (len(spectra) + 1)
             options = {"fmt": "o", "ms": 3, "lw": 1.1, "color": METHOD_COLORS[k % len(METHOD_COLORS)]}
-            std = s.std()
+            std = np.where(np.isfinite(s.std()), s.std(), np.nan)
             top.errorbar(place, s.nominal, std, label=name, **options)
             middle.errorbar(place, s.nominal / safe, std / np.abs(safe), **options)
             pull = np.divide(s.nominal - reference, std, out=np.full(len(std), np.nan), where=std > 0)
@@ -99,7 +99,7 @@ def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
         bottom.set_ylabel("pull")
         bottom.set_xlabel(label or _axis_title(first))
         bottom.set_xlim(edges[0], edges[-1])
-        top.set_ylabel(AXIS_TITLES[first.normalization])
+        top.set_ylabel(content_title(first))
         top.set_ylim(bottom=0.0)
         top.legend()
         fig.align_ylabels()

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["plot_correlation", "plot_sources", "plot_spectrum"]
 
 Array = NDArray[np.floating]
-AXIS_TITLES = {"yield": "events / bin", "shape": "fraction of events / bin", "density": "events / unit"}
 
 
 def __dir__() -> list[str]:
@@ -31,7 +30,21 @@ def _one_axis(spectrum: Spectrum) -> Array:
 
 
 def _axis_title(spectrum: Spectrum) -> str:
-    return spectrum.names[0] if len(spectrum.edges) == 1 else f"bin of {' x '.join(spectrum.names)}"
+    if len(spectrum.edges) > 1:
+        return f"bin of {' x '.join(spectrum.names)}"
+    unit = spectrum.units[0] if spectrum.units else ""
+    return f"{spectrum.names[0]} [{unit}]" if unit else spectrum.names[0]
+
+
+def content_title(spectrum: Spectrum) -> str:
+    """Title of the axis of contents: what is counted, per what."""
+    what = "events" if spectrum.luminosity is None else "cross section"
+    if spectrum.normalization == "shape":
+        return "fraction of events / bin"
+    if spectrum.normalization == "yield":
+        return f"{what} / bin"
+    known = list(spectrum.units) + [""] * len(spectrum.names)
+    return " / ".join([what, *(known[i] or "unit" for i in range(len(spectrum.names)))])
 
 
 def _contents(values: ArrayLike | None, n: int, what: str) -> Array | None:
@@ -107,12 +120,13 @@ def plot_spectrum(
             bottom.plot(centres, 1 - spectrum.bias / safe, "v", ms=4, color=COLORS["prior"], label="bias removed")
             bottom.legend(loc="upper left", fontsize="small")
         lower, upper = spectrum.interval(max(0.95, *levels))
-        reach = np.nanmax(np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)], initial=0.05)
+        shown = np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)]
+        reach = np.max(shown[np.isfinite(shown)], initial=0.05)
         limit(bottom, 1 - min(1.0, 1.3 * reach), 1 + min(1.5, 1.3 * reach))
         bottom.set_ylabel("ratio to\nunfolded")
         bottom.set_xlabel(label or _axis_title(spectrum))
         bottom.set_xlim(edges[0], edges[-1])
-        top.set_ylabel(AXIS_TITLES[spectrum.normalization])
+        top.set_ylabel(content_title(spectrum))
         top.set_ylim(bottom=0.0)
         top.legend()
         fig.align_ylabels()
@@ -121,7 +135,7 @@ def plot_spectrum(
 
 def _populated(spectrum: Spectrum) -> NDArray[np.bool_]:
     """Bins with a content that sets the scale of the ratio panel."""
-    return spectrum.nominal > 0.01 * spectrum.nominal.max()
+    return spectrum.nominal > 0.01 * np.nanmax(spectrum.nominal)
 
 
 def plot_correlation(spectrum: Spectrum) -> Figure:

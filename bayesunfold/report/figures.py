@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold._validate import effective_size
+from bayesunfold.inference.linearized import step1_events
 from bayesunfold.plots.style import COLORS, figure, style
 from bayesunfold.reweighting.calibration import reliability
 from bayesunfold.reweighting.closure import roc_curve, weighted_auc
@@ -37,13 +38,9 @@ def plot_classifiers(result: UnfoldingResult) -> Figure:
     """Calibration and ROC of the first step 1 and the last step 2, on the events they were trained on."""
     events = result.members.events
     first, last = result.first_stage, result.members.push_response.stage
+    x, label, weight = step1_events(events, first)
     samples = {
-        "step 1, first iteration": _two_classes(
-            first,
-            np.concatenate([events.data, events.reco]),
-            np.concatenate([first.data_ones if first.data_ones is not None else [], first.ones]),
-            np.concatenate([np.zeros(len(events.data)), first.zeros]),
-        ),
+        "step 1, first iteration": _two_classes(first, x, weight * (label == 1), weight * (label == 0)),
         "step 2, last iteration": _two_classes(last, events.gen, last.ones, last.zeros),
     }
     with style():

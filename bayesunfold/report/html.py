@@ -13,10 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from bayesunfold._versions import installed_versions
 from bayesunfold._support.files import atomic_write
+from bayesunfold._validate import check_bins, check_known, check_mapping
+from bayesunfold._versions import installed_versions
+from bayesunfold.binning import project
 from bayesunfold.datatree import default_bins
 from bayesunfold.errors import InputError
+from bayesunfold.normalization import EXTRA, Finish, assign_groups
 from bayesunfold.plots import plot_correlation, plot_history, plot_sources, plot_spectrum
 from bayesunfold.report.checks import Check, detector_closure, verdicts
 from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, plot_draws, plot_weights
@@ -60,6 +63,7 @@ def write_report(
     result: UnfoldingResult | Spectrum | Mapping[str, Spectrum],
     path: str | Path,
     bins: Mapping[str, ArrayLike] | None = None,
+    spectra: Mapping[str, Spectrum] | None = None,
 ) -> Path:
     """Write the dashboard.
 
@@ -71,6 +75,13 @@ def write_report(
         An ``.html`` file, written atomically.
     bins : mapping of feature to edges, optional
         Binning of the spectra; 15 equal bins for features not named.
+    spectra : mapping of feature to Spectrum, optional
+        Spectra to show as they are, with their normalisation, luminosity and unit.
+
+    Raises
+    ------
+    InputError
+        For features that do not exist.
 
     Returns
     -------
@@ -90,25 +101,29 @@ def write_report(
     """
     path = Path(path)
     if isinstance(result, Spectrum | Mapping):
-        if bins is not None:
+        if bins is not None or spectra is not None:
             msg = "spectra have their bins already; bins= is for results of an unbinned unfolding."
             raise InputError(msg)
         return _spectra_report(result if isinstance(result, Mapping) else {result.method: result}, path)
+    sim = result.simulation
+    for given, what in ((bins, "bins"), (spectra, "spectra")):
+        check_known(check_mapping(given or {}, what), sim.gen_names, what)
+    given_bins = {name: check_bins(e, f"bins of {name}") for name, e in (bins or {}).items()}
+    shown = dict(spectra or {})
+    for name in sim.gen_names:
+        if name not in shown:
+            edges = given_bins.get(name, default_bins(sim.gen_column(name)[sim.pass_gen]))
+            shown[name] = result.spectrum(name, edges)
     tree = result.to_datatree()
     closure = detector_closure(result)
     checks = verdicts(result, tree, closure)
-    sim = result.simulation
-    edges = {
-        name: np.asarray((bins or {}).get(name, default_bins(sim.gen_column(name)[sim.pass_gen])), dtype=float)
-        for name in sim.gen_names
-    }
-    spectra = {name: result.spectrum(name, e) for name, e in edges.items()}
-    generator = _generator(result, edges)
     sections = {
         "Verdict": _verdict(checks),
-        "Spectra": _grid("spectrum", {n: plot_spectrum(s, generator=generator[n]) for n, s in spectra.items()}),
-        "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in spectra.items()}),
-        "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in spectra.items()}),
+        "Spectra": _grid(
+            "spectrum", {n: plot_spectrum(s, generator=generator_of(result, n, s)) for n, s in shown.items()}
+        ),
+        "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in shown.items()}),
+        "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in shown.items()}),
         "Iterations": _grid("diagnostics", {"losses and change of the spectrum": plot_history(result)}),
         "Classifiers": _grid("diagnostics", {"calibration and ROC of both steps": plot_classifiers(result)}),
         "Closure at detector level": _grid(
@@ -140,15 +155,14 @@ def _spectra_report(spectra: Mapping[str, Spectrum], path: Path) -> Path:
     return path
 
 
-def _generator(result: UnfoldingResult, edges: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Simulated spectra at the unfolded yield."""
+def generator_of(result: UnfoldingResult, name: str, spectrum: Spectrum) -> np.ndarray:
+    """Simulated spectrum at the unfolded yield, in the normalisation of an unfolded one, shape (bins,)."""
     sim = result.simulation
     weight = np.where(sim.pass_gen, sim.weight, 0.0)
     weight = weight * (result.nominal.sum() / weight.sum())
-    return {
-        name: np.histogram(sim.gen_column(name)[sim.pass_gen], e, weights=weight[sim.pass_gen])[0]
-        for name, e in edges.items()
-    }
+    groups, n_bins = assign_groups([sim.gen_column(name)], spectrum.edges, sim.pass_gen)
+    sums = project(groups, weight, n_bins + EXTRA)
+    return Finish(sums, spectrum.edges, spectrum.normalization, "nominal", spectrum.luminosity or 1.0).nominal
 
 
 def _page(title: str, sections: Mapping[str, str]) -> str:

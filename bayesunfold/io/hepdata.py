@@ -1,0 +1,249 @@
+"""Binned results as a HEPData submission.
+
+A table of a spectrum has the point estimate with one symmetric error per source, the ends of the 68 and 95 % bands as
+columns of their own, and the total standard deviation. Readers of HEPData add the errors of a value in quadrature, so a
+band is never an error, and sources are errors only where their squares add up to the total's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._support.files import check_replaceable, replace_folder
+from bayesunfold._validate import check_known, check_mapping
+from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.io.checks import check_spectra
+from bayesunfold.spectrum import Spectrum
+
+__all__ = ["check_hepdata", "write_hepdata"]
+
+Array = NDArray[np.floating]
+
+LONGEST_NAME = 64
+"""Characters of a table's name that HEPData takes."""
+
+ADDS_UP = 0.1
+"""Sources are written as errors if the root of their summed squares is within this part of the total in every bin,
+beyond four standard errors of a standard deviation from so many draws."""
+
+LEVELS = (0.68, 0.95)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def write_hepdata(
+    folder: str | Path,
+    spectra: Mapping[str, Spectrum],
+    *,
+    abstract: str = "",
+    units: Mapping[str, str] | None = None,
+    keywords: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Write a HEPData submission: a table and a covariance table for every spectrum.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``submission.yaml`` and the tables. Needs the extra ``hepdata``. A submission that this function wrote
+        before is replaced as a whole; other files in the folder stay.
+    spectra : mapping of str to Spectrum
+        Of one or several observables. Bins without a point estimate are left out, and the table says which.
+    abstract : str
+    units : mapping of str to str, optional
+        Unit of each observable, by name of the spectrum or of the axis; that of the spectrum if omitted.
+    keywords : mapping of str to sequence of str, optional
+        HEPData's keywords of all tables: ``reactions``, ``cmenergies``, ``observables``, ``phrases``.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        No spectra, names that HEPData does not take, unknown units, files of the user's that would be overwritten.
+
+    Notes
+    -----
+    A covariance table has the total covariance and that of each source whose draws are known. The covariance is what to
+    fit with: after conditioning on posterior draws, sources are independent only approximately.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> rng = np.random.default_rng(1)
+    >>> spectrum = bu.Spectrum((np.array([0.0, 1.0, 2.0]),), rng.normal([10, 20], 1, (400, 2)), np.array([10.0, 20.0]))
+    >>> import tempfile
+    >>> folder = write_hepdata(tempfile.mkdtemp(), {"pt": spectrum}, units={"pt": "GeV"})  # doctest: +SKIP
+    >>> (folder / "submission.yaml").exists()  # doctest: +SKIP
+    True
+    """
+    check_spectra(spectra)
+    check_hepdata(Path(folder), list(spectra), abstract)
+    given = {str(k): str(v) for k, v in check_mapping(units or {}, "units").items()}
+    axes = [name for spectrum in spectra.values() for name in spectrum.names]
+    check_known(given, [*spectra, *axes], "units")
+    words = {k: [str(w) for w in v] for k, v in check_mapping(keywords or {}, "keywords").items()}
+    hl = _library()
+    submission = hl.Submission()
+    submission.comment = abstract
+    for name, spectrum in spectra.items():
+        kept = ~np.isnan(spectrum.nominal)
+        for table in (
+            _table(hl, name, spectrum, _units(name, spectrum, given), kept),
+            _covariance_table(hl, name, spectrum, _units(name, spectrum, given), kept),
+        ):
+            table.keywords |= {"observables": list(spectrum.names), "phrases": ["Unfolding", spectrum.method]} | words
+            submission.add_table(table)
+
+    def write(new: Path) -> None:
+        with tempfile.TemporaryDirectory() as elsewhere, contextlib.chdir(elsewhere):
+            made = Path(elsewhere) / "submission"  # the library leaves an archive in the working directory
+            made.mkdir()
+            submission.create_files(str(made), remove_old=True)
+            for path in made.iterdir():
+                shutil.copyfile(path, new / path.name)
+
+    replace_folder(Path(folder), write, "a HEPData submission", pointer="submission.yaml")
+    return Path(folder)
+
+
+def _library() -> Any:
+    try:
+        import hepdata_lib
+    except ImportError:
+        msg = "writing HEPData tables needs hepdata_lib; install bayesunfold[hepdata]."
+        raise ImportError(msg) from None
+    return hepdata_lib
+
+
+def check_hepdata(folder: Path, names: Sequence[str], abstract: str = "") -> None:
+    """Whether a submission can be written: names of the tables, and what stands in the folder.
+
+    Raises
+    ------
+    InputError, InputTypeError
+    """
+    _library()
+    if not isinstance(abstract, str):
+        msg = f"abstract is {abstract!r}; it must be a text."
+        raise InputTypeError(msg)
+    files = {"submission.yaml"}
+    for name in names:
+        for table in (name, f"{name} covariance"):
+            if len(table) > LONGEST_NAME:
+                msg = f"the HEPData table {table!r} has {len(table)} characters; names have at most {LONGEST_NAME}."
+                raise InputError(msg)
+            if "/" in table or not table.isprintable() or not name.strip():
+                msg = f"a HEPData table cannot be called {table!r}; its file has that name. Use plain characters."
+                raise InputError(msg)
+            files.add(f"{table.replace(' ', '_').lower()}.yaml")
+    check_replaceable(folder, lambda found: found.lower() in files, "a HEPData submission")
+
+
+def _units(name: str, spectrum: Spectrum, given: Mapping[str, str]) -> list[str]:
+    """Unit of each axis: as given for the axis, for the spectrum, or as the spectrum knows it."""
+    known = list(spectrum.units) + [""] * len(spectrum.names)
+    only = given.get(name) if len(spectrum.names) == 1 else None
+    return [given.get(axis, only if only is not None else known[i]) for i, axis in enumerate(spectrum.names)]
+
+
+def content_unit(spectrum: Spectrum, units: Sequence[str]) -> str:
+    """Unit of the bins' contents: events, nothing for shapes, per unit of the observables, over the luminosity."""
+    if spectrum.normalization == "shape":
+        return ""
+    top = "events" if spectrum.luminosity is None else "events / luminosity"
+    if spectrum.normalization == "yield":
+        return top
+    return " / ".join([top, *(u or "unit" for u in units)])
+
+
+def _bin_columns(
+    hl: Any, spectrum: Spectrum, units: Sequence[str], kept: NDArray[np.bool_], word: str = ""
+) -> list[Any]:
+    """Independent variables: the bins of each axis, flattened as the contents are."""
+    pairs = [[(float(a), float(b)) for a, b in pairwise(edges)] for edges in spectrum.edges]
+    grids = np.meshgrid(*(np.arange(len(p)) for p in pairs), indexing="ij")
+    variables = []
+    for name, unit, pair, grid in zip(spectrum.names, units, pairs, grids, strict=True):
+        variable = hl.Variable(f"{name}{word}", is_independent=True, is_binned=True, units=unit)
+        variable.values = [pair[i] for i in grid.ravel()[kept]]
+        variables.append(variable)
+    return variables
+
+
+def _table(hl: Any, name: str, spectrum: Spectrum, units: Sequence[str], kept: NDArray[np.bool_]) -> Any:
+    table = hl.Table(name)
+    unseen = np.flatnonzero(~kept).tolist()
+    table.description = (
+        f"Unfolded {name} ({spectrum.normalization}), {spectrum.method}. The ends of the credible bands are columns, "
+        "not errors to be added. Errors of the value are single sources of uncertainty, one standard deviation each."
+        + (f" Bins {unseen} were not measured." if unseen else "")
+    )
+    table.location = f"Spectrum of {name}"
+    for axis in _bin_columns(hl, spectrum, units, kept):
+        table.add_variable(axis)
+    unit = content_unit(spectrum, units)
+    value = _column(hl, f"unfolded {name}", spectrum.nominal[kept], unit)
+    std = spectrum.std()[kept]
+    measured = bool(np.all(np.isfinite(std)))
+    split = _split(spectrum, kept)
+    summed = np.sqrt(np.sum([s**2 for s in split.values()], axis=0))
+    tolerance = ADDS_UP + 4 / np.sqrt(2 * len(spectrum.draw_matrix))
+    add_up = bool(split) and bool(np.all(np.abs(summed - std) <= tolerance * std))
+    for source, size in (split if add_up else {"total": std} if measured else {}).items():
+        own = hl.Uncertainty(source, is_symmetric=True)
+        own.values = np.asarray(size).tolist()
+        value.add_uncertainty(own)
+    table.add_variable(value)
+    for source, size in ({} if add_up else split).items():
+        table.add_variable(_column(hl, f"standard deviation from {source}", size, unit))
+    if measured:
+        for level in LEVELS:
+            low, high = spectrum.interval(level)
+            for end, edge in (("lower", low), ("upper", high)):
+                table.add_variable(_column(hl, f"{100 * level:.0f} % band, {end} end", edge[kept], unit))
+        table.add_variable(_column(hl, "total standard deviation", std, unit))
+    return table
+
+
+def _split(spectrum: Spectrum, kept: NDArray[np.bool_]) -> dict[str, Array]:
+    """Standard deviation of each source; empty if they are not known."""
+    if not (spectrum.sources or spectrum.exact_sources):
+        return {}
+    return {name: np.asarray(std)[kept] for name, std in spectrum.by_source().items() if name != "total"}
+
+
+def _column(hl: Any, name: str, values: Array, unit: str) -> Any:
+    variable = hl.Variable(name, is_independent=False, is_binned=False, units=unit)
+    variable.values = np.asarray(values).tolist()
+    return variable
+
+
+def _covariance_table(hl: Any, name: str, spectrum: Spectrum, units: Sequence[str], kept: NDArray[np.bool_]) -> Any:
+    table = hl.Table(f"{name} covariance")
+    table.description = (
+        f"Covariance of the bins of {name}: all sources together, and each source that is known by itself."
+    )
+    table.location = f"Covariance of {name}"
+    n = int(kept.sum())
+    for word, take in ((" (row)", np.repeat(np.arange(n), n)), (" (column)", np.tile(np.arange(n), n))):
+        for axis in _bin_columns(hl, spectrum, units, kept, word):
+            axis.values = [axis.values[i] for i in take]
+            table.add_variable(axis)
+    unit = content_unit(spectrum, units)
+    squared = f"({unit})^2" if unit else ""
+    inside = np.ix_(kept, kept)
+    table.add_variable(_column(hl, "covariance", spectrum.covariance()[inside].ravel(), squared))
+    for source, make in spectrum.sources.items():
+        own = np.atleast_2d(np.cov(np.asarray(make()), rowvar=False))
+        table.add_variable(_column(hl, f"covariance, {source}", own[inside].ravel(), squared))
+    return table
