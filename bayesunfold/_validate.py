@@ -17,6 +17,7 @@ __all__ = [
     "as_weight",
     "check_bins",
     "check_count",
+    "check_covariance",
     "check_exact",
     "check_flag",
     "check_instance",
@@ -388,6 +389,18 @@ def as_numbers(values: Any, what: str) -> Array:
     array = _unmasked(values, what)
     _check_numbers(array, what, "contents")
     return array.astype(np.float64)
+
+
+def check_covariance(given: Any, n_bins: int, what: str) -> Array:
+    """A covariance of bins: square, finite, with variances that are not negative."""
+    found = as_numbers(given, what)
+    if found.shape != (n_bins, n_bins) or not np.all(np.isfinite(found)):
+        msg = f"{what} has shape {found.shape}; it must be ({n_bins}, {n_bins}) and finite."
+        raise InputError(msg)
+    if np.any(np.diag(found) < 0):
+        msg = f"{what} has a negative variance ({np.diag(found).min():g}); variances are squares."
+        raise InputError(msg)
+    return found
 
 
 def effective_size(weight: Array) -> float:

@@ -185,14 +185,14 @@ class OmniFold:
             If the last iteration still moves the spectrum: by 0.15 of its band for ``"auto"``, by half of it for a
             fixed number of three and more.
         """
-        data, events = self._read(simulation, data, backgrounds, systematics, checkpoint)
+        data, events, covered = self._read(simulation, data, backgrounds, systematics, checkpoint)
         seed = self._seed(checkpoint)
         with block_threads():
             run = Run.start(self, simulation, events, systematics, seed)
             run.loop(None if checkpoint is None else Path(checkpoint))
             members = run.finished_members()
             first = cast("Stage", run.first_stage)
-            check_learned(events, first, members.weights.push, simulation.reco_names)
+            check_learned(events, first, members.weights.push, simulation.reco_names, covered)
         return UnfoldingResult(
             simulation=simulation,
             data=data,
@@ -225,7 +225,7 @@ class OmniFold:
         >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
         >>> bu.OmniFold().check(toy.simulation, toy.data)
         """
-        _, events = self._read(simulation, data, backgrounds, systematics, checkpoint)
+        _, events, _ = self._read(simulation, data, backgrounds, systematics, checkpoint)
         known = [s for s in systematics if s.alternative is None]
         prepare_systematics(known, simulation, events.scale_reco, draw_alphas(len(known), 2, 0), 0)
         for systematic in systematics:
@@ -239,8 +239,8 @@ class OmniFold:
         backgrounds: Sequence[Background],
         systematics: Sequence[Systematic],
         checkpoint: str | Path | None,
-    ) -> tuple[Data, Prepared]:
-        """Data and standardised events, checked."""
+    ) -> tuple[Data, Prepared, NDArray[np.bool_]]:
+        """Data and standardised events, checked, and which features the simulation covers."""
         if not isinstance(simulation, Simulation):
             msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
             raise InputTypeError(msg)
@@ -256,10 +256,10 @@ class OmniFold:
                 raise InputTypeError(msg)
             check_writable(Path(checkpoint))
         data = as_data(data).matched_to(simulation)
-        warn_without_overlap(simulation, data)
+        covered = warn_without_overlap(simulation, data)
         events = prepare(simulation, data, backgrounds)
-        check_samples(simulation, data, events)
-        return data, events
+        check_samples(simulation, data, backgrounds, events)
+        return data, events, covered
 
     def _seed(self, checkpoint: str | Path | None) -> int:
         """The seed given, that of the checkpoint to go on from, or a fresh one."""

@@ -6,6 +6,7 @@ Each function warns or raises, and names the feature, the value and the cure.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from scipy import stats
 
 from bayesunfold._validate import effective_size, uncovered_share
 from bayesunfold.errors import BlindFeatureWarning, ConvergenceWarning, InputError, OverlapWarning, SmallSampleWarning
-from bayesunfold.events import Data, Simulation
+from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.prepare import Prepared
 from bayesunfold.propagation import Stage
 from bayesunfold.standardize import isolated
@@ -42,7 +43,7 @@ feature looks independent: a p-value above the first number, with at least as ma
 NOTHING_LEARNED, FEW_TO_LEARN = 1e-3, 500
 """Weights that differ by less than this are the generator's; warned of with fewer data than this."""
 
-UNLEARNED_PULL, UNLEARNED_SIZE, UNLEARNED_BINS = 5.0, 0.2, 10
+UNLEARNED_PULL, UNLEARNED_SIZE, UNLEARNED_BINS, UNLEARNED_EVENTS = 5.0, 0.2, 10, 10
 """Step 1 has not learned the data if a quantile bin of a feature is off by more standard deviations than the first
 number and by a larger part of its content than the second."""
 
@@ -51,8 +52,8 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def check_samples(simulation: Simulation, data: Data, events: Prepared) -> None:
-    """All of these checks.
+def check_samples(simulation: Simulation, data: Data, backgrounds: Sequence[Background], events: Prepared) -> None:
+    """All checks of the samples but :func:`warn_without_overlap`.
 
     Raises
     ------
@@ -76,7 +77,9 @@ def check_samples(simulation: Simulation, data: Data, events: Prepared) -> None:
         _warn_of_far(values[rows], names, f"simulated events at {level} level")
     _warn_of_far(data.features, data.names, "data events")
     _warn_of_sizes(simulation, events)
-    _check_distance(events, simulation.reco_names)
+    samples = {"data": data.features} | {f"background {b.name!r}": b.columns_for(simulation) for b in backgrounds}
+    for what, values in samples.items():
+        _check_distance(events.scale_reco.each(values), simulation.reco_names, what)
     _warn_of_blind(simulation)
 
 
@@ -97,19 +100,17 @@ def _warn_of_far(values: Array, names: tuple[str, ...], what: str) -> None:
         warnings.warn(msg, OverlapWarning, stacklevel=4)
 
 
-def _check_distance(events: Prepared, names: tuple[str, ...]) -> None:
-    samples = {"data": events.data} | {f"background {b.name!r}": b.features for b in events.backgrounds}
-    for what, values in samples.items():
-        far = ~(np.abs(values) < FARTHEST)
-        if far.any():
-            row, column = (int(i) for i in np.argwhere(far)[0])
-            name = names[column] if column < len(names) else "a feature"
-            msg = (
-                f"{int(far.any(axis=1).sum())} events of {what} lie more than {FARTHEST:g} standard deviations from "
-                f"the simulated ones (first at row {row}, in {name}); no simulated event says anything of them. Remove "
-                'them, or pass NaN with undefined="indicator" if the value means "does not exist".'
-            )
-            raise InputError(msg)
+def _check_distance(z: Array, names: tuple[str, ...], what: str) -> None:
+    """Raise for events far from the simulated ones; ``z`` are transformed features in standard deviations."""
+    far = np.abs(z) > FARTHEST
+    if far.any():
+        row, column = (int(i) for i in np.argwhere(far)[0])
+        msg = (
+            f"{int(far.any(axis=1).sum())} events of {what} lie more than {FARTHEST:g} standard deviations from "
+            f"the simulated ones (first at row {row}, in {names[column]}); no simulated event says anything of them. "
+            'Remove them, or pass NaN with undefined="indicator" if the value means "does not exist".'
+        )
+        raise InputError(msg)
 
 
 def _warn_of_sizes(simulation: Simulation, events: Prepared) -> None:
@@ -181,7 +182,9 @@ def _independence(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
     return float(stats.chi2_contingency(table, correction=False).pvalue)
 
 
-def check_learned(events: Prepared, step1: Stage, push: Array, names: tuple[str, ...]) -> None:
+def check_learned(
+    events: Prepared, step1: Stage, push: Array, names: tuple[str, ...], covered: NDArray[np.bool_]
+) -> None:
     """Whether the networks found what there is to find.
 
     Parameters
@@ -193,13 +196,16 @@ def check_learned(events: Prepared, step1: Stage, push: Array, names: tuple[str,
         Push weights of the last iteration.
     names : tuple of str
         Detector-level features.
+    covered : boolean array
+        Features in which simulated events cover the data; of the others was warned before.
 
     Warns
     -----
     BlindFeatureWarning
         If all weights are the generator's, with few data.
     ConvergenceWarning
-        If the simulation, reweighted by step 1, still differs from the data in a feature.
+        If the simulation, reweighted by step 1, still differs from the data in a feature, in bins that hold simulated
+        events.
     """
     spread = float(np.ptp(np.log(push[events.pass_gen])))
     if spread < NOTHING_LEARNED and events.data_size < FEW_TO_LEARN:
@@ -215,18 +221,20 @@ def check_learned(events: Prepared, step1: Stage, push: Array, names: tuple[str,
     zeros = zeros * np.exp(step1.forward(x))
     ones = step1.data_ones
     for j, name in enumerate(names):
+        if not covered[j]:
+            continue
         edges = np.unique(np.quantile(events.data[:, j], np.linspace(0, 1, UNLEARNED_BINS + 1)[1:-1]))
         there, here = np.searchsorted(edges, events.data[:, j]), np.searchsorted(edges, x[:, j])
         n = len(edges) + 1
         a, va = np.bincount(there, ones, n) / ones.sum(), np.bincount(there, ones**2, n) / ones.sum() ** 2
         b, vb = np.bincount(here, zeros, n) / zeros.sum(), np.bincount(here, zeros**2, n) / zeros.sum() ** 2
-        off = np.abs(a - b)
+        off = np.where(np.bincount(here, zeros != 0, n) >= UNLEARNED_EVENTS, np.abs(a - b), 0.0)
         worst = int(np.argmax(off / np.sqrt(va + vb)))
         if off[worst] > UNLEARNED_PULL * np.sqrt(va + vb)[worst] and off[worst] > UNLEARNED_SIZE * a[worst]:
             msg = (
                 f"step 1 did not learn the data in {name}: a bin with {100 * a[worst]:.2g} % of the data has "
-                f"{100 * b[worst]:.2g} % of the reweighted simulation. Pass a transformed feature (logarithm, "
-                "arcsinh), or a larger network."
+                f"{100 * b[worst]:.2g} % of the reweighted simulation. The simulation may lack such events in "
+                "several features together; else pass a transformed feature (logarithm, arcsinh), or a larger network."
             )
             warnings.warn(msg, ConvergenceWarning, stacklevel=3)
 
@@ -243,10 +251,15 @@ def outside_range(simulation: Simulation, data: Data) -> tuple[Array, Array, Arr
     return np.array(shares), low, high
 
 
-def warn_without_overlap(simulation: Simulation, data: Data) -> None:
+def warn_without_overlap(simulation: Simulation, data: Data) -> NDArray[np.bool_]:
     """Warn, naming the feature, where data lie where the simulation has no events.
 
     A few data events in a hundred are expected there from fluctuations; more than 5 % are reported.
+
+    Returns
+    -------
+    boolean array, shape (d_reco,)
+        Features without such a gap.
 
     Raises
     ------
@@ -270,3 +283,4 @@ def warn_without_overlap(simulation: Simulation, data: Data) -> None:
             "Use a simulation that covers the data, or cut both to the common range."
         )
         warnings.warn(msg, OverlapWarning, stacklevel=3)
+    return outside <= 0.05

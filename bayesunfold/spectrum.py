@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from bayesunfold._validate import as_numbers, check_bins, check_level
+from bayesunfold._validate import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold.errors import InputError, OverlapWarning
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ class Spectrum:
             msg = f"the model is NaN or infinite in bins {bad.tolist()}."
             raise InputError(msg)
         if model_covariance is not None:
-            cov = cov + _model_covariance(model_covariance, self.n_bins)
+            cov = cov + check_covariance(model_covariance, self.n_bins, "the model's covariance")
         scale = np.sqrt(np.diag(cov))
         used = measured & (scale > 0)
         _warn_of_empty(
@@ -382,23 +382,12 @@ class Spectrum:
     def __repr__(self) -> str:
         return (
             f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, "
-            f"{len(self.draw_matrix)} draws, {self.normalization} {self.nominal.sum():.6g} in range, {self.method})"
+            f"{len(self.draw_matrix)} draws, {self.normalization} {np.nansum(self.nominal):.6g} in range, {self.method})"
         )
 
 
 def _same(array: Array) -> Array:
     return array
-
-
-def _model_covariance(given: ArrayLike, n_bins: int) -> Array:
-    found = as_numbers(given, "the model's covariance")
-    if found.shape != (n_bins, n_bins) or not np.all(np.isfinite(found)):
-        msg = f"the model's covariance has shape {found.shape}; it must be ({n_bins}, {n_bins}) and finite."
-        raise InputError(msg)
-    if np.any(np.diag(found) < 0):
-        msg = f"the model's covariance has a negative variance ({np.diag(found).min():g}); variances are squares."
-        raise InputError(msg)
-    return found
 
 
 def _warn_of_empty(bins: NDArray[np.integer], *, any_used: bool) -> None:

@@ -266,13 +266,16 @@ def test_the_quick_start_runs(tmp_path, capsys):
         up = {"pt_up": 1.02 * pt, "m_up": 1.02 * m, "pt_down": 0.98 * pt, "m_down": 0.98 * m}
         return {"gen_pt": gen_pt, "gen_m": gen_m, "pt": pt, "m": m, "eta": rng.uniform(-2.5, 2.5, n), **up}
 
-    simulation = columns(3000, 1.0)
-    reached = (simulation["gen_pt"] > 30) | ((simulation["pt"] > 30) & (abs(simulation["eta"]) < 2.4))
-    simulation = {name: values[reached] for name, values in simulation.items()}
-    for name, sample in (("simulation", simulation), ("data", columns(1500, 1.1)), ("top", columns(200, 2.0))):
+    for name, sample in (("simulation", columns(3000, 1.0)), ("data", columns(1500, 1.1)), ("top", columns(200, 2.0))):
         with uproot.recreate(tmp_path / f"{name}.root") as f:
             f["events"] = sample | {"w": np.full(len(sample["pt"]), 0.2 if name == "top" else 1.0)}
+    assert main(["unfold", "--check", str(tmp_path / "measurement.toml")]) == 0, capsys.readouterr().err
+    assert "all checks pass; nothing was trained" in capsys.readouterr().out
+    assert not (tmp_path / "measurement").exists()
     assert main(["unfold", str(tmp_path / "measurement.toml")]) == 0, capsys.readouterr().err
+    assert (
+        "simulated events pass neither level, nominally or in a variation; they were dropped" in capsys.readouterr().out
+    )
     made = {p.name for p in (tmp_path / "measurement").iterdir()}
     assert made >= {"report.html", "unfolded.nc", "pt.png", "m.png", "spectra.root", "hepdata", "publication"}
     spectrum = bu.load(tmp_path / "measurement" / "unfolded.nc").spectrum("pt", [30, 50, 100])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from bayesunfold._validate import as_numbers, check_bins
 from bayesunfold.errors import InputError, InputTypeError
 
-__all__ = ["Histogram", "as_counts", "as_histogram"]
+__all__ = ["Counts", "Histogram", "as_counts", "as_histogram"]
 
 Array = NDArray[np.floating]
 
@@ -38,6 +39,19 @@ class Histogram(NamedTuple):
     edges: tuple[Array, ...]
     flow: Array
     names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Contents and variances of bins, checked before.
+
+    Attributes
+    ----------
+    values, variances : array, shape (bins,)
+    """
+
+    values: Array
+    variances: Array
 
 
 def as_histogram(source: Any, what: str) -> Histogram:
@@ -106,7 +120,9 @@ def as_counts(
         Negative, NaN or infinite contents (with their bins), a number of bins that is not ``n_bins``, or a histogram
         with edges other than ``known_edges``.
     """
-    if hasattr(counts, "axes") or isinstance(counts, tuple):
+    if isinstance(counts, Counts):
+        values, variances = counts.values, counts.variances
+    elif hasattr(counts, "axes") or isinstance(counts, tuple):
         read = as_histogram(counts, what)
         values, variances = read.values.ravel(), read.variances.ravel()
         if known_edges is not None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import check_instance
-from bayesunfold.errors import InputError
+from bayesunfold._validate import as_numbers, check_covariance, check_instance
+from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.spectrum import Chi2, Spectrum
 
 if TYPE_CHECKING:
@@ -68,27 +68,30 @@ class Comparison:
     truth_covariance: Array | None = None
 
     def rows(self) -> list[dict[str, float | str]]:
-        """A row a method: yield, mean relative uncertainty, agreement with the truth, time."""
+        """A row per method: yield, median relative uncertainty, agreement with the truth, time; measured bins only."""
         out: list[dict[str, float | str]] = []
         for name, s in self.spectra.items():
-            filled = s.nominal > 0
+            measured = ~np.isnan(s.nominal)
+            filled = measured & (s.nominal > 0)
             row: dict[str, float | str] = {
                 "method": name,
-                "total": float(s.nominal.sum()),
+                "total": float(s.nominal[measured].sum()),
                 "rel. std": float(np.median(s.std()[filled] / s.nominal[filled])),
             }
             if self.truth is not None:
                 chi2, inside = Chi2(float("nan"), 0, float("nan")), float("nan")
-                if np.all(np.isfinite(s.std())):  # not made with errors=False
+                if np.all(np.isfinite(s.std()[measured])):  # not made with errors=False
                     chi2 = s.chi2(self.truth, self.truth_covariance)
                     low, high = s.interval(0.68)
-                    inside = float(np.mean((low <= self.truth) & (self.truth <= high)))
+                    inside = float(np.mean(((low <= self.truth) & (self.truth <= high))[measured]))
                 row |= {
                     "chi2": chi2.value,
                     "dof": chi2.dof,
                     "p-value": chi2.p_value,
                     "in 68 %": inside,
-                    "discriminator": triangular_discriminator(np.maximum(s.nominal, 0.0), self.truth),
+                    "discriminator": triangular_discriminator(
+                        np.maximum(s.nominal[measured], 0.0), self.truth[measured]
+                    ),
                 }
             row["seconds"] = float("nan") if s.seconds is None else s.seconds
             out.append(row)
@@ -146,13 +149,17 @@ def compare(
     >>> list(found.spectra)
     ['IBU', 'inversion']
     """
+    if isinstance(spectra, Spectrum) or not isinstance(spectra, Mapping | Sequence) or isinstance(spectra, str):
+        msg = f"spectra has type {type(spectra).__name__}; give a dict of spectra by name, or a list."
+        raise InputTypeError(msg)
+    for k, s in enumerate(spectra.values() if isinstance(spectra, Mapping) else spectra):
+        check_instance(s, Spectrum, repr(list(spectra)[k]) if isinstance(spectra, Mapping) else f"spectrum {k}")
     named = dict(spectra) if isinstance(spectra, Mapping) else _by_method(spectra)
     if not named:
         msg = "there is nothing to compare; pass at least one spectrum."
         raise InputError(msg)
     first = next(iter(named.values()))
     for name, s in named.items():
-        check_instance(s, Spectrum, f"{name!r}")
         if len(s.edges) != len(first.edges) or any(
             len(a) != len(b) or not np.allclose(a, b) for a, b in zip(s.edges, first.edges, strict=True)
         ):
@@ -163,14 +170,19 @@ def compare(
             raise InputError(msg)
     target = None
     if truth is not None:
-        target = np.asarray(truth, dtype=np.float64).ravel()
+        target = as_numbers(truth, "truth").ravel()
         if target.shape != (first.n_bins,):
             msg = f"truth has {target.size} bins and the spectra {first.n_bins}; they must agree."
             raise InputError(msg)
         if not np.all(np.isfinite(target)) or target.sum() <= 0 or np.any(target < 0):
             msg = f"truth sums to {target.sum():g} with a least content of {target.min():g}; give finite counts."
             raise InputError(msg)
-    covariance = None if truth_covariance is None else np.asarray(truth_covariance, dtype=np.float64)
+    covariance = None
+    if truth_covariance is not None:
+        if target is None:
+            msg = "truth_covariance is given without truth; give both, or neither."
+            raise InputError(msg)
+        covariance = check_covariance(truth_covariance, first.n_bins, "the truth's covariance")
     return Comparison(named, target, covariance)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from bayesunfold.binned.fbu_model import (
     fake_cells,
     relative_effects,
 )
+from bayesunfold.binned.measured import among_all_bins, restricted
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import ConvergenceWarning, InputError
 from bayesunfold.inference.draws import quiet_nutpie
@@ -177,7 +178,24 @@ class FBU:
         a background and a systematic.
         Deterministics: ``truth``, ``expected``.
         """
+        check_instance(response, ResponseMatrix, "response")
+        if response.measured is not response:
+            return self._of_measured(response).model(response.measured, response.measured_counts(data))
         return build(self._inputs(response, data))
+
+    def _of_measured(self, response: ResponseMatrix) -> FBU:
+        """The same with backgrounds and systematics of the bins that are measured."""
+        out = restricted(self, response)
+        for name, item in self.backgrounds.items():
+            check_instance(item, BinnedBackground, f"background {name!r}")
+        reached, seen = response.reached, response.seen
+        out.backgrounds = {}
+        for name, b in self.backgrounds.items():
+            values, _ = response.counts(b.counts, f"background {name!r}")
+            out.backgrounds[name] = replace(b, counts=values[reached])
+        effects = dict(zip(self.systematics, relative_effects(self.systematics, response), strict=True))
+        out.systematics = {name: effect[np.ix_(reached, seen)] for name, effect in effects.items()}
+        return out
 
     def fit(self, response: ResponseMatrix, data: Any) -> Spectrum:
         """Posterior of the particle-level spectrum.
@@ -208,6 +226,11 @@ class FBU:
         """As :meth:`fit`, with everything that ArviZ reads, posterior predictive counts included."""
         import nutpie
 
+        check_instance(response, ResponseMatrix, "response")
+        if response.measured is not response:
+            counts = response.measured_counts(data)
+            fit = self._of_measured(response).sample(response.measured, counts, predictive=predictive)
+            return FBUFit(among_all_bins(response, fit.spectrum), fit.tree, fit.model)
         start = time.perf_counter()
         inputs = self._inputs(response, data)
         with threadpool_limits(limits=1, user_api="blas"), quiet_nutpie():

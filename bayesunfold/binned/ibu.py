@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._validate import check_count, check_instance, check_positive
 from bayesunfold.binned._counts import check_contents
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
+from bayesunfold.binned.measured import among_all_bins, restricted
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Spectrum
@@ -133,6 +134,9 @@ class IBU:
         """
         start = time.perf_counter()
         check_instance(response, ResponseMatrix, "response")
+        if response.measured is not response:
+            method, counts = restricted(self, response, ("prior",)), response.measured_counts(data)
+            return among_all_bins(response, method.fit(response.measured, counts))
         values, variances = response.counts(data)
         if not self.errors and self.iterations != "auto":
             unfolded = self.unfold_many(response, values[None])[0]

@@ -17,6 +17,7 @@ from scipy.linalg import solve_triangular
 
 from bayesunfold._validate import check_count, check_instance, check_not_negative
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
+from bayesunfold.binned.measured import among_all_bins, restricted
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Spectrum
@@ -203,6 +204,9 @@ class MatrixInversion(_Linear):
         """Unfold counts; warns above a condition number of 1e8."""
         start = time.perf_counter()
         check_instance(response, ResponseMatrix, "response")
+        if response.measured is not response:
+            counts = response.measured_counts(data)
+            return among_all_bins(response, self.fit(response.measured, counts))
         if response.n_reco < response.n_gen:
             msg = (
                 f"{response.n_reco} detector-level bins cannot determine {response.n_gen} particle-level bins without "
@@ -312,6 +316,9 @@ class Tikhonov(_Linear):
         """Unfold counts. The strength taken is in ``spectrum.settings["tau"]``."""
         start = time.perf_counter()
         check_instance(response, ResponseMatrix, "response")
+        if response.measured is not response:
+            counts = response.measured_counts(data)
+            return among_all_bins(response, restricted(self, response, ("bias",)).fit(response.measured, counts))
         problem, raw = self._set_up(response, data)
         tau = self.tau
         if isinstance(tau, str):
@@ -325,6 +332,8 @@ class Tikhonov(_Linear):
 
     def scan(self, response: ResponseMatrix, data: Any) -> TauScan:
         """Chi-square, penalty and global correlation over strengths, and which would be taken."""
+        if response.measured is not response:
+            return restricted(self, response, ("bias",)).scan(response.measured, response.measured_counts(data))
         return self._scan(self._set_up(response, data)[0])
 
     def _set_up(self, response: ResponseMatrix, data: Any) -> Any:
@@ -449,6 +458,9 @@ class SVDUnfolding(_Linear):
         """Unfold counts. Singular values are in ``spectrum.settings["singular_values"]``."""
         start = time.perf_counter()
         check_instance(response, ResponseMatrix, "response")
+        if response.measured is not response:
+            counts = response.measured_counts(data)
+            return among_all_bins(response, self.fit(response.measured, counts))
         n = response.n_gen
         if self.k > min(n, response.n_reco):
             msg = f"k is {self.k}; it cannot exceed the {min(n, response.n_reco)} singular values of the response."

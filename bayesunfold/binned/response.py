@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, as_numbers, check_bins
-from bayesunfold.binned._counts import as_counts, as_histogram, check_contents
+from bayesunfold._validate import as_numbers
+from bayesunfold.binned._axes import contents_of, edges_of, observables_of, size_of
+from bayesunfold.binned._counts import Counts, as_counts, as_histogram, check_contents
 from bayesunfold.binning import as_axes, bin_index
-from bayesunfold.errors import InputError, WeightWarning
+from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
 from bayesunfold.events import Simulation
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class ResponseMatrix:
         Probability of each detector-level bin given the particle-level bin; columns sum to the efficiency.
     truth : array, shape (gen,), optional
         Simulated particle-level counts, of which all passed or failed the detector. They are the default prior, and
-        set the simulation's statistical uncertainty; without them the prior is flat and the response exact.
+        set the simulation's statistical uncertainty; without them the prior is flat and the response exact. A bin
+        without counts is never seen.
     fakes : array, shape (reco,), optional
         Share of each detector-level bin that comes from outside the particle-level bins.
     efficiency : array, shape (gen,), optional
@@ -85,11 +87,24 @@ class ResponseMatrix:
     fakes_sums, fakes_squares : array, shape (reco,), optional
         Sum of weights and of squared weights of the fakes; without them the shares of fakes are exact.
 
+    Attributes
+    ----------
+    seen : boolean array, shape (gen,)
+        Particle-level bins of which simulated events reach detector level.
+    reached : boolean array, shape (reco,)
+        Detector-level bins that simulated events of these reach.
+
     Raises
     ------
     InputError
-        Negative or NaN probabilities, columns that sum to more than one, columns or rows of zeros, shapes that
-        disagree; always with the bins' numbers.
+        Negative or NaN probabilities, columns that sum to more than one, nothing but zeros, shapes that disagree;
+        always with the bins' numbers.
+
+    Warns
+    -----
+    OverlapWarning
+        Once, for bins that are not seen or not reached. A particle-level bin that is not seen is unfolded to NaN with
+        an infinite uncertainty; a detector-level bin that is not reached is left out, with the data in it.
 
     Examples
     --------
@@ -122,21 +137,25 @@ class ResponseMatrix:
             msg = f"the response has shape {self.probabilities.shape}; it must be (reco bins, gen bins)."
             raise InputError(msg)
         n_reco, n_gen = self.probabilities.shape
-        self.truth = None if truth is None else _contents(truth, n_gen, "truth of the response")
-        self.fakes = np.zeros(n_reco) if fakes is None else _contents(fakes, n_reco, "fakes of the response")
+        self.truth = None if truth is None else contents_of(truth, n_gen, "truth of the response")
+        self.seen = self.probabilities.sum(axis=0) > 0
+        if self.truth is not None:
+            self.seen &= self.truth > 0
+        self.reached = self.probabilities[:, self.seen].sum(axis=1) > 0
+        self.fakes = np.zeros(n_reco) if fakes is None else contents_of(fakes, n_reco, "fakes of the response")
         self._check_probabilities()
         columns = self.probabilities.sum(axis=0)
-        self.efficiency = columns if efficiency is None else _contents(efficiency, n_gen, "efficiency")
+        self.efficiency = columns if efficiency is None else contents_of(efficiency, n_gen, "efficiency")
         high = np.flatnonzero(self.efficiency > 1 + 1e-9)
         if len(high):
             msg = f"the efficiency in particle-level bins {high.tolist()} is above one; it is a probability."
             raise InputError(msg)
-        low = np.flatnonzero(self.efficiency <= 0)
+        low = np.flatnonzero((self.efficiency <= 0) & self.seen)
         if len(low):
             msg = f"the efficiency is zero in particle-level bins {low.tolist()}; nothing is measured there. Drop them."
             raise InputError(msg)
-        self.gen_edges = _edges(gen_edges, n_gen, "gen_edges")
-        self.reco_edges = _edges(reco_edges, n_reco, "reco_edges")
+        self.gen_edges = edges_of(gen_edges, n_gen, "gen_edges")
+        self.reco_edges = edges_of(reco_edges, n_reco, "reco_edges")
         self._reco_known = reco_edges is not None
         self.gen_names = gen_names
         counts = None if self.truth is None else self.probabilities * self.truth
@@ -144,6 +163,57 @@ class ResponseMatrix:
         self._squares = counts if squares is None else squares
         self._truth_squares = self.truth if truth_squares is None else truth_squares
         self._fakes = None if fakes_sums is None or fakes_squares is None else (fakes_sums, fakes_squares)
+        self._warn_of_unseen()
+
+    def _warn_of_unseen(self) -> None:
+        parts = []
+        if not self.seen.all():
+            bins = np.flatnonzero(~self.seen).tolist()
+            parts.append(
+                f"particle-level bins {bins} are never seen and are unfolded to NaN with an infinite uncertainty"
+            )
+        if not self.reached.all():
+            bins = np.flatnonzero(~self.reached).tolist()
+            parts.append(f"no event of a seen bin reaches detector-level bins {bins}, which are left out")
+        if parts:
+            msg = f"of the response, {'; '.join(parts)}. Merge them with their neighbours to keep them."
+            warnings.warn(msg, OverlapWarning, stacklevel=3)
+
+    @cached_property
+    def measured(self) -> ResponseMatrix:
+        """The response of the bins that are seen and reached, with bin numbers for edges; itself if all are."""
+        if self.seen.all() and self.reached.all():
+            return self
+        inside = np.ix_(self.reached, self.seen)
+        reco, gen = self.reached, self.seen
+
+        def part(array: Array | None, *rows: Any) -> Array | None:
+            return None if array is None else array[rows[0] if len(rows) == 1 else np.ix_(*rows)]
+
+        return ResponseMatrix(
+            self.probabilities[inside],
+            part(self.truth, gen),
+            fakes=self.fakes[reco],
+            efficiency=self.efficiency[gen],
+            sums=part(self._sums, reco, gen),
+            squares=part(self._squares, reco, gen),
+            truth_squares=part(self._truth_squares, gen),
+            fakes_sums=None if self._fakes is None else self._fakes[0][reco],
+            fakes_squares=None if self._fakes is None else self._fakes[1][reco],
+        )
+
+    def measured_counts(self, data: Any) -> Counts:
+        """Contents of a detector-level histogram in the bins of :attr:`measured`; warns of data in the others."""
+        values, variances = self.counts(data)
+        lost = values[~self.reached].sum()
+        if lost > 0:
+            msg = (
+                f"{lost:g} of {values.sum():g} data events lie in detector-level bins "
+                f"{np.flatnonzero(~self.reached & (values > 0)).tolist()}, which no simulated event reaches; they are "
+                "left out. Merge the bins, or extend the simulation."
+            )
+            warnings.warn(msg, OverlapWarning, stacklevel=4)
+        return Counts(values[self.reached], variances[self.reached])
 
     def _check_probabilities(self) -> None:
         p = self.probabilities
@@ -156,13 +226,8 @@ class ResponseMatrix:
                 "probabilities of one particle-level bin. Divide counts by the particle-level totals, or use from_hist."
             )
             raise InputError(msg)
-        empty = np.flatnonzero(columns == 0)
-        if len(empty):
-            msg = f"columns {empty.tolist()} of the response are empty: no event of those bins is seen. Merge the bins."
-            raise InputError(msg)
-        rows = np.flatnonzero(p.sum(axis=1) == 0)
-        if len(rows):
-            msg = f"rows {rows.tolist()} of the response are empty: no event reaches those bins. Merge or drop them."
+        if not self.seen.any():
+            msg = "the response is empty: no event of any bin is seen. Check the bins' edges and the pass flags."
             raise InputError(msg)
         if np.any(self.fakes >= 1):
             msg = f"fakes reach 1 in detector-level bins {np.flatnonzero(self.fakes >= 1).tolist()}; drop those bins."
@@ -193,12 +258,12 @@ class ResponseMatrix:
         bin (fakes, under- and overflow) as fakes.
         """
         reco_bins = gen_bins if reco_bins is None else reco_bins
-        gen_names, gen_values = _observables(simulation, gen, "gen")
-        _, reco_values = _observables(simulation, reco if reco is not None or gen is None else gen, "reco")
+        gen_names, gen_values = observables_of(simulation, gen, "gen")
+        _, reco_values = observables_of(simulation, reco if reco is not None or gen is None else gen, "reco")
         gen_edges, reco_edges = as_axes(gen_values, gen_bins), as_axes(reco_values, reco_bins)
         g = bin_index(gen_values, gen_edges, simulation.pass_gen)
         r = bin_index(reco_values, reco_edges, simulation.pass_reco)
-        n_gen, n_reco = _size(gen_edges), _size(reco_edges)
+        n_gen, n_reco = size_of(gen_edges), size_of(reco_edges)
         weight = simulation.weight
         both = (g >= 0) & (r >= 0)
         flat = r[both] * n_gen + g[both]
@@ -240,7 +305,7 @@ class ResponseMatrix:
             raise InputError(msg)
         split = axes - n_axes
         reco_edges, gen_edges = read.edges[:split], read.edges[split:]
-        shape = (_size(reco_edges), _size(gen_edges))
+        shape = (size_of(reco_edges), size_of(gen_edges))
         sums, squares = read.values.reshape(shape), read.variances.reshape(shape)
         gen_axis, reco_axis = tuple(range(split)), tuple(range(split, axes))
         inner_gen = (slice(None),) * split + (slice(1, -1),) * n_axes
@@ -279,9 +344,9 @@ class ResponseMatrix:
         reco_edges: Edges,
         names: tuple[str, ...],
     ) -> ResponseMatrix:
-        empty = np.flatnonzero(truth <= 0)
-        if len(empty):
-            msg = f"the simulation has no weight in particle-level bins {empty.tolist()}; merge or drop those bins."
+        low = np.flatnonzero(truth < 0)
+        if len(low):
+            msg = f"the simulation has negative weight in particle-level bins {low.tolist()}; merge or drop those bins."
             raise InputError(msg)
         negative = np.argwhere(sums < 0)
         if len(negative):
@@ -291,14 +356,17 @@ class ResponseMatrix:
             )
             raise InputError(msg)
         reco_total = sums.sum(axis=1) + fakes
-        silent = np.flatnonzero(reco_total <= 0)
-        if len(silent):
-            msg = f"no simulated event reaches detector-level bins {silent.tolist()}; merge or drop those bins."
+        low = np.flatnonzero(reco_total < 0)
+        if len(low):
+            msg = f"the simulation has negative weight in detector-level bins {low.tolist()}; merge or drop those bins."
             raise InputError(msg)
+        only = np.flatnonzero((sums.sum(axis=1) == 0) & (fakes > 0))
+        share = np.divide(fakes, reco_total, out=np.zeros(len(fakes)), where=reco_total > 0)
+        share[only] = 0.0  # the bin is not reached, and left out
         return cls(
-            sums / truth,
+            np.divide(sums, truth, out=np.zeros(sums.shape), where=truth > 0),
             truth,
-            fakes=fakes / reco_total,
+            fakes=share,
             gen_edges=gen_edges,
             reco_edges=reco_edges,
             gen_names=names,
@@ -330,8 +398,8 @@ class ResponseMatrix:
 
     @cached_property
     def condition_number(self) -> float:
-        """Ratio of the largest to the smallest singular value."""
-        return float(np.linalg.cond(self.probabilities))
+        """Ratio of the largest to the smallest singular value, of the bins that are measured."""
+        return float(np.linalg.cond(self.measured.probabilities))
 
     @property
     def purity(self) -> Array:
@@ -340,12 +408,14 @@ class ResponseMatrix:
         Fakes count as impure. Needs as many bins at both levels.
         """
         seen = self.probabilities * self.prior
-        return self._diagonal(seen) / seen.sum(axis=1) * (1 - self.fakes)
+        with np.errstate(invalid="ignore"):  # NaN in bins that are not reached
+            return self._diagonal(seen) / seen.sum(axis=1) * (1 - self.fakes)
 
     @property
     def stability(self) -> Array:
         """Share of each particle-level bin's reconstructed events that stay in their bin, shape (gen,)."""
-        return self._diagonal(self.probabilities) / self.probabilities.sum(axis=0)
+        with np.errstate(invalid="ignore"):  # NaN in bins that are not seen
+            return self._diagonal(self.probabilities) / self.probabilities.sum(axis=0)
 
     def _diagonal(self, matrix: Array) -> Array:
         if self.n_reco != self.n_gen:
@@ -442,57 +512,8 @@ class ResponseMatrix:
         return plot_response(self)
 
     def __repr__(self) -> str:
+        efficiency = self.efficiency[self.seen]
         return (
-            f"ResponseMatrix({self.n_reco} reco x {self.n_gen} gen bins, efficiency {self.efficiency.min():.3g} to "
-            f"{self.efficiency.max():.3g}, condition number {self.condition_number:.3g})"
+            f"ResponseMatrix({self.n_reco} reco x {self.n_gen} gen bins, efficiency {efficiency.min():.3g} to "
+            f"{efficiency.max():.3g}, condition number {self.condition_number:.3g})"
         )
-
-
-def _size(edges: Sequence[Array]) -> int:
-    return int(np.prod([len(e) - 1 for e in edges]))
-
-
-def _contents(values: ArrayLike, n: int, what: str) -> Array:
-    array = np.asarray(values, dtype=np.float64).ravel()
-    if array.shape != (n,):
-        msg = f"{what} has {array.size} entries; the response needs {n}."
-        raise InputError(msg)
-    check_contents(array, what)
-    return array
-
-
-def _edges(edges: Sequence[ArrayLike] | None, n: int, what: str) -> Edges:
-    if edges is None:
-        return (np.arange(n + 1, dtype=np.float64),)
-    if len(edges) and np.ndim(edges[0]) == 0:
-        edges = (edges,)  # type: ignore[assignment]
-    out = tuple(check_bins(e, what) for e in edges)
-    if _size(out) != n:
-        msg = f"{what} make {_size(out)} bins; the response has {n}."
-        raise InputError(msg)
-    return out
-
-
-def _observables(simulation: Simulation, wanted: Any, level: str) -> tuple[tuple[str, ...], list[Array]]:
-    names = simulation.gen_names if level == "gen" else simulation.reco_names
-    matrix = simulation.gen if level == "gen" else simulation.reco
-    if wanted is None:
-        if len(names) > 1:
-            msg = f"the {level} level has features {', '.join(names)}; say which with {level}=."
-            raise InputError(msg)
-        return names, [matrix[:, 0]]
-    found: list[Array] = []
-    labels: list[str] = []
-    for item in wanted if isinstance(wanted, tuple) else (wanted,):
-        if isinstance(item, str):
-            column = simulation.gen_column(item) if level == "gen" else simulation.reco_column(item)
-            found.append(column)
-            labels.append(item)
-            continue
-        array, given = as_features(item, f"values of {level}")
-        if array.shape != (len(simulation), 1):
-            msg = f"values of {level} have shape {array.shape}; give one value for each of {len(simulation)} events."
-            raise InputError(msg)
-        found.append(array[:, 0])
-        labels.append("observable" if given is None else given[0])
-    return tuple(labels), found

@@ -1,0 +1,77 @@
+"""Axes of a response: edges, contents, and the observables that fill it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._validate import as_features, as_numbers, check_bins
+from bayesunfold.binned._counts import check_contents
+from bayesunfold.errors import InputError
+from bayesunfold.events import Simulation
+
+__all__ = ["contents_of", "edges_of", "observables_of", "size_of"]
+
+Array = NDArray[np.floating]
+Edges = tuple[Array, ...]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def size_of(edges: Sequence[Array]) -> int:
+    """Number of bins, all axes together."""
+    return int(np.prod([len(e) - 1 for e in edges]))
+
+
+def contents_of(values: ArrayLike, n: int, what: str) -> Array:
+    """One finite number per bin, not negative."""
+    array = as_numbers(values, what).ravel()
+    if array.shape != (n,):
+        msg = f"{what} has {array.size} entries; the response needs {n}."
+        raise InputError(msg)
+    check_contents(array, what)
+    return array
+
+
+def edges_of(edges: Sequence[ArrayLike] | None, n: int, what: str) -> Edges:
+    """Edges of each axis that make ``n`` bins; bin numbers if there are none."""
+    if edges is None:
+        return (np.arange(n + 1, dtype=np.float64),)
+    if len(edges) and np.ndim(edges[0]) == 0:
+        edges = (edges,)  # type: ignore[assignment]
+    out = tuple(check_bins(e, what) for e in edges)
+    if size_of(out) != n:
+        msg = f"{what} make {size_of(out)} bins; the response has {n}."
+        raise InputError(msg)
+    return out
+
+
+def observables_of(simulation: Simulation, wanted: Any, level: str) -> tuple[tuple[str, ...], list[Array]]:
+    """Names and values of the observables of a level; its single feature if none are named."""
+    names = simulation.gen_names if level == "gen" else simulation.reco_names
+    matrix = simulation.gen if level == "gen" else simulation.reco
+    if wanted is None:
+        if len(names) > 1:
+            msg = f"the {level} level has features {', '.join(names)}; say which with {level}=."
+            raise InputError(msg)
+        return names, [matrix[:, 0]]
+    found: list[Array] = []
+    labels: list[str] = []
+    for item in wanted if isinstance(wanted, tuple) else (wanted,):
+        if isinstance(item, str):
+            column = simulation.gen_column(item) if level == "gen" else simulation.reco_column(item)
+            found.append(column)
+            labels.append(item)
+            continue
+        array, given = as_features(item, f"values of {level}")
+        if array.shape != (len(simulation), 1):
+            msg = f"values of {level} have shape {array.shape}; give one value for each of {len(simulation)} events."
+            raise InputError(msg)
+        found.append(array[:, 0])
+        labels.append("observable" if given is None else given[0])
+    return tuple(labels), found
