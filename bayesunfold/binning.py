@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,15 +21,15 @@ def __dir__() -> list[str]:
 
 
 def as_axes(values: Sequence[Array], bins: ArrayLike | Sequence[ArrayLike]) -> tuple[Array, ...]:
-    """Checked edges, one array an observable."""
-    if not isinstance(bins, Sequence | np.ndarray) or len(bins) == 0:
+    """Checked edges, one array per observable."""
+    if isinstance(bins, str) or not isinstance(bins, Sequence | np.ndarray) or len(bins) == 0:
         msg = f"bins is {bins!r}; give the edges, for instance np.linspace(0, 100, 11)."
         raise InputError(msg)
-    if len(values) == 1 and (np.ndim(bins) == 1 and np.ndim(next(iter(bins))) == 0):  # type: ignore[arg-type]
-        return (check_bins(bins),)  # type: ignore[arg-type]
-    edges = list(bins)
+    edges: list[Any] = list(bins)
+    if len(values) == 1 and all(np.isscalar(e) for e in edges):
+        return (check_bins(edges),)
     if len(edges) != len(values):
-        msg = f"{len(values)} observables but {len(edges)} sets of bin edges; give one set an observable."
+        msg = f"{len(values)} observables but {len(edges)} sets of bin edges; give one set per observable."
         raise InputError(msg)
     return tuple(check_bins(e, f"bins of observable {i}") for i, e in enumerate(edges))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -13,8 +14,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from bayesunfold._validate import check_count, effective_size
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold._validate import check_count, check_flag, effective_size
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.fluctuations import Fluctuations, Sample, Samples
 from bayesunfold.inference.draws import sample_posterior
 from bayesunfold.inference.evidence import learn_scales
@@ -126,16 +127,17 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             One class only, more than two, NaN, or a class whose weights do not sum to something positive.
         """
-        if self.inference not in ("advi", "nuts", "laplace"):
+        if not isinstance(self.inference, str) or self.inference not in ("advi", "nuts", "laplace"):
             msg = f"inference is {self.inference!r}; it must be 'advi', 'nuts' or 'laplace'."
             raise InputError(msg)
         if not self.linearize and self.inference == "laplace":
             msg = "linearize=False needs inference='advi' or 'nuts'; Laplace's approximation is the linearised network."
             raise InputError(msg)
         check_count(self.draws, "draws", 2)
+        check_flag(self.linearize, "linearize")
         check_count(self.restarts, "restarts")
         if self.network is not None and not isinstance(self.network, Network):
-            msg = f"network is a {type(self.network).__name__}; pass a bayesunfold.Network."
+            msg = f"network has type {type(self.network).__name__}; pass a bayesunfold.Network."
             raise InputTypeError(msg)
         X, y = cast("tuple[Array, Array]", validate_data(self, X, y, dtype=np.float64))
         check_classification_targets(y)
@@ -152,6 +154,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         if np.any(totals <= 0):
             msg = f"the classes' weights sum to {totals.tolist()}; both sums must be positive."
             raise InputError(msg)
+        _warn_if_separable(X, code)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         rng = np.random.Generator(np.random.Philox(key=int(seed)))
         with block_threads():
@@ -241,6 +244,19 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         """The more probable label, shape (n,)."""
         second = self.decision_function(X) > 0
         return self.classes_[second.astype(int)]
+
+
+def _warn_if_separable(x: Array, code: NDArray[np.integer]) -> None:
+    """Warn if one feature alone separates the classes: no finite ratio describes them."""
+    zero, one = x[code == 0], x[code == 1]
+    apart = np.flatnonzero((zero.max(axis=0) < one.min(axis=0)) | (one.max(axis=0) < zero.min(axis=0)))
+    if len(apart):
+        msg = (
+            f"feature {apart[0]} separates the classes: [{zero[:, apart[0]].min():.4g}, {zero[:, apart[0]].max():.4g}] and "
+            f"[{one[:, apart[0]].min():.4g}, {one[:, apart[0]].max():.4g}] do not overlap. Probabilities are near 0 and 1; "
+            "the log ratio has no finite value and depends on the prior alone. Do not use it as a weight."
+        )
+        warnings.warn(msg, OverlapWarning, stacklevel=3)
 
 
 def _log_mean_exp(values: Array, weight: Array) -> Array:

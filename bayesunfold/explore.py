@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._validate import check_count
 from bayesunfold.datatree import default_bins
 from bayesunfold.errors import BayesUnfoldError, InputError
 from bayesunfold.plots import plot_correlation, plot_spectrum
@@ -26,6 +27,7 @@ __all__ = ["Explorer", "serve"]
 
 Array = NDArray[np.floating]
 ADDRESS = "127.0.0.1"
+LOOPBACK = (ADDRESS, "localhost", "[::1]")
 STYLE = """
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.1em 0.7em; text-align: right; border-bottom: 1px solid #ddd; }
@@ -187,6 +189,14 @@ class Explorer:
         return pn.FlexBox(controls, shown, self.correlation, align_items="flex-start")
 
 
+def _page_for(result: UnfoldingResult, host: str) -> Any:
+    """The page, for requests that name this machine; another name may be a trick of a foreign page (DNS rebinding)."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if name in LOOPBACK:
+        return Explorer(result).page()
+    return _panel().pane.HTML(f"This page is served at http://{ADDRESS} only, not at {html.escape(host)}.")
+
+
 def serve(result: UnfoldingResult, port: int = 5006, *, show: bool = True, threaded: bool = False) -> Any:
     """Serve the page on the loopback address until interrupted.
 
@@ -194,7 +204,7 @@ def serve(result: UnfoldingResult, port: int = 5006, *, show: bool = True, threa
     ----------
     result : UnfoldingResult
     port : int
-        0 takes a free one.
+        0 takes a free one; at most 65535.
     show : bool
         Open a browser.
     threaded : bool
@@ -204,11 +214,18 @@ def serve(result: UnfoldingResult, port: int = 5006, *, show: bool = True, threa
     ------
     ImportError
         Without Panel (extra ``explore``).
+    InputError
+        For a port that does not exist.
+
+    Notes
+    -----
+    Requests whose ``Host`` is not a loopback name get no data.
     """
     pn = _panel()
+    check_count(port, "port", 0, 65535)
     pn.extension()
     return pn.serve(
-        lambda: Explorer(result).page(),  # a page of its own for every visitor
+        lambda: _page_for(result, str(pn.state.headers.get("Host", ""))),  # a page of its own for every visitor
         address=ADDRESS,
         port=port,
         websocket_origin=[f"{ADDRESS}:{port}", f"localhost:{port}"] if port else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._validate import as_features, as_numbers, check_finite, check_known, check_mapping, effective_size
 from bayesunfold.binning import as_axes, bin_index, project
-from bayesunfold.errors import InputError
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.inference.draws import Draws, LinearizedPosterior
 from bayesunfold.inference.linearized import linearize_step1, step1_events
@@ -22,6 +23,7 @@ from bayesunfold.loop import Iteration
 from bayesunfold.members import Members
 from bayesunfold.mlp import forward
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
+from bayesunfold.overlap import FARTHEST
 from bayesunfold.propagation import Stage
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.threads import block_threads
@@ -142,13 +144,14 @@ class UnfoldingResult:
         if x.shape[1] != self.simulation.gen.shape[1]:
             msg = f"gen_new has {x.shape[1]} features; the unfolding used {self.simulation.gen.shape[1]}."
             raise InputError(msg)
-        if names is not None and names != self.simulation.gen_names and self.simulation.gen_named:
+        if names is not None and names != self.simulation.gen_names:
             msg = f"gen_new has columns {names}; the unfolding used {self.simulation.gen_names}, in this order."
             raise InputError(msg)
         m = self.members
         may_miss = m.events.scale_gen.undefined > 0
         checked = np.where(may_miss & np.isnan(x), 0.0, x)
         check_finite(checked, None, "gen_new", self.simulation.gen_names, "remove those rows.")
+        self._warn_of_extrapolation(checked)
         z = m.events.scale_gen(x)
         stage = m.push_response.stage
         with block_threads():
@@ -165,6 +168,23 @@ class UnfoldingResult:
             coords={"nominal": ("event", push * unit * nominal_norm)},
             name="weight_factor",
         )
+
+    def _warn_of_extrapolation(self, gen_new: Array) -> None:
+        """Warn of events beyond the range of the simulated ones; beyond any sense they are an error."""
+        gen = self.simulation.gen[self.simulation.pass_gen]
+        low, high = np.nanmin(gen, axis=0), np.nanmax(gen, axis=0)
+        far = np.abs(self.members.events.scale_gen.each(gen_new)) > FARTHEST
+        if far.any():
+            row = int(np.argmax(far.any(axis=1)))
+            msg = f"{int(far.any(axis=1).sum())} events of gen_new lie far outside the simulation (first at row {row})."
+            raise InputError(msg)
+        beyond = ((gen_new < low) | (gen_new > high)).any(axis=1)
+        if beyond.mean() > 0.05:
+            msg = (
+                f"{100 * beyond.mean():.1f} % of gen_new lie outside the simulated range of a feature; the networks "
+                "extrapolate there. Use events of the same generator and selection."
+            )
+            warnings.warn(msg, OverlapWarning, stacklevel=3)
 
     def _observable(self, values: Observable, level: str) -> tuple[str, Array]:
         """Name and values of an observable of the simulated events."""
@@ -500,4 +520,7 @@ class UnfoldingResult:
         """Save to netCDF (``.nc``) or Zarr (``.zarr``), atomically; :func:`bayesunfold.load` reads it back."""
         from bayesunfold.storage import save
 
+        if not isinstance(path, str | Path):
+            msg = f"path is {path!r}; name a file, for instance 'unfolded.nc'."
+            raise InputTypeError(msg)
         return save(self, Path(path))

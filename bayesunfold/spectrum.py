@@ -392,7 +392,7 @@ def _same(array: Array) -> Array:
 
 def _warn_of_empty(bins: NDArray[np.integer], *, any_used: bool) -> None:
     if not any_used:
-        msg = "the bins have no uncertainty; there is nothing to compare the model with. Take bins that hold events."
+        msg = "the bins have no uncertainty; there is nothing to compare the model with. Take bins with events."
         raise InputError(msg)
     if len(bins):
         msg = (

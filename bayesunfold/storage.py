@@ -19,7 +19,7 @@ import xarray as xr
 
 from bayesunfold._support.files import atomic_write, check_writable, recover, swap, temporary_folder
 from bayesunfold.checkpoint import pack_iterations, unpack_iterations
-from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.errors import ConvergenceError, FileFormatError, InputError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.fluctuations import Acceptance, Samples, Variation
 from bayesunfold.inference.draws import Draws
@@ -168,9 +168,12 @@ def load(path: str | Path) -> UnfoldingResult:
         raise FileFormatError(msg)
     try:
         version = int(tree.attrs["format_version"])
-    except (KeyError, ValueError) as err:
+    except (KeyError, ValueError, TypeError) as err:
         msg = f"{path} has no readable format version ({err}); it is damaged."
         raise FileFormatError(msg) from err
+    if version < 1:
+        msg = f"{path} has format version {version}; versions begin with 1. It is damaged."
+        raise FileFormatError(msg)
     if version > FORMAT_VERSION:
         msg = f"{path} has format version {version}; this bayesunfold reads up to {FORMAT_VERSION}. Update bayesunfold."
         raise FileFormatError(msg)
@@ -255,7 +258,9 @@ def _unpack(dataset: xr.Dataset) -> UnfoldingResult:
     except KeyError as err:
         msg = f"the file misses {err}; it is damaged."
         raise FileFormatError(msg) from err
-    except (ValueError, TypeError, IndexError) as err:
+    except (ValueError, TypeError, IndexError, AttributeError, ConvergenceError, ArithmeticError) as err:
+        if isinstance(err, FileFormatError):
+            raise
         msg = f"what the file holds does not fit together ({type(err).__name__}: {err}); it is damaged."
         raise FileFormatError(msg) from err
 
@@ -286,6 +291,7 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
     backgrounds = tuple(_background(arrays, k, *note) for k, note in enumerate(notes["backgrounds"]))
     events = prepare(simulation, data, backgrounds, **scales)
     configuration = notes["configuration"]
+    _check_arrays(arrays, notes)
     network = Network(**configuration["network"])
     layouts = (network.layout(events.reco.shape[1]), network.layout(events.gen.shape[1]))
     packed = {k.removeprefix("iteration_"): v for k, v in arrays.items() if k.startswith("iteration_")}
@@ -346,6 +352,36 @@ def _background(
 ) -> Background:
     features, weight = arrays[f"background_{k}_features"], arrays[f"background_{k}_weight"]
     return Background(features, weight, name, uncertainty, undefined, names=names if named else None)
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
+    """Shapes and numbers that would only be met at the first spectrum.
+
+    Raises
+    ------
+    FileFormatError
+    """
+    configuration = notes["configuration"]
+    members, chains = arrays["z"].shape[0], notes["chains"]
+    problems = []
+    if configuration.get("efficiency") not in ("learned", "prior"):
+        problems.append(f"efficiency is {configuration.get('efficiency')!r}")
+    if not isinstance(chains, int) or chains < 1 or members % chains:
+        problems.append(f"{members} draws in {chains!r} chains")
+    for prefix, sources in (("push", notes["sources"]), ("fakes", notes["fakes_sources"])):
+        for k, name in enumerate(sources):
+            found, wanted = arrays[f"{prefix}_{k}"], (arrays[f"{prefix}_basis"].shape[1], members)
+            if found.shape != wanted:
+                problems.append(f"the displacement of {name} has shape {found.shape} instead of {wanted}")
+    for k, name in enumerate(notes["signal"]):
+        if arrays[f"signal_{k}"].shape != (members,):
+            problems.append(f"the yields of {name} have shape {arrays[f'signal_{k}'].shape}")
+    made = ("push_", "fakes_", "signal_", "lam", "z", "iteration_", "variation_")
+    nan = [n for n, a in arrays.items() if n.startswith(made) and a.dtype.kind == "f" and not np.all(np.isfinite(a))]
+    problems += [f"{name} is not finite" for name in nan]
+    if problems:
+        msg = f"what the file holds does not fit together ({'; '.join(problems[:3])}); it is damaged."
+        raise FileFormatError(msg)
 
 
 def _acceptances(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> dict[str, Acceptance]:

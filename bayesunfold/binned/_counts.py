@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._validate import as_numbers, check_bins
+from bayesunfold._validate import LARGEST_WEIGHT, as_numbers, check_bins
 from bayesunfold.errors import InputError, InputTypeError
 
 __all__ = ["Counts", "Histogram", "as_counts", "as_histogram"]
@@ -60,7 +60,10 @@ def as_histogram(source: Any, what: str) -> Histogram:
     The last is what ``numpy.histogram`` and ``numpy.histogram2d`` return.
     """
     if isinstance(source, tuple):
-        values = np.asarray(source[0], dtype=np.float64)
+        if len(source) < 2:
+            msg = f"{what} is a tuple of {len(source)}; give (contents, edges, ...)."
+            raise InputError(msg)
+        values = as_numbers(source[0], f"contents of {what}")
         given = source[1] if len(source) == 2 and values.ndim > 1 else source[1 : 1 + values.ndim]
         edges = tuple(check_bins(e, f"edges of {what}") for e in given)
         flow = np.pad(values, 1)
@@ -72,7 +75,7 @@ def as_histogram(source: Any, what: str) -> Histogram:
         edges = tuple(_edges(axis) for axis in source.axes)
         flow = _with_flow(source, values)
     else:
-        msg = f"{what} is a {type(source).__name__}; pass a hist object, a ROOT histogram, or (contents, edges)."
+        msg = f"{what} has type {type(source).__name__}; pass a hist object, a ROOT histogram, or (contents, edges)."
         raise InputTypeError(msg)
     if values.shape != tuple(len(e) - 1 for e in edges):
         msg = f"{what} has contents of shape {values.shape} and edges for {tuple(len(e) - 1 for e in edges)} bins."
@@ -154,6 +157,9 @@ def check_contents(values: Array, what: str) -> None:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         msg = f"{what} is NaN or infinite in bins {bad.tolist()}; repair or merge them."
+        raise InputError(msg)
+    if values.size and values.max() > LARGEST_WEIGHT:
+        msg = f"{what} reaches {values.max():.3g} in bin {int(np.argmax(values))}; contents are at most {LARGEST_WEIGHT:g}."
         raise InputError(msg)
     bad = np.flatnonzero(values < 0)
     if len(bad):

@@ -149,7 +149,8 @@ def compare(
     >>> list(found.spectra)
     ['IBU', 'inversion']
     """
-    if isinstance(spectra, Spectrum) or not isinstance(spectra, Mapping | Sequence) or isinstance(spectra, str):
+    given: object = spectra
+    if not isinstance(given, Mapping | Sequence) or isinstance(given, str):
         msg = f"spectra has type {type(spectra).__name__}; give a dict of spectra by name, or a list."
         raise InputTypeError(msg)
     for k, s in enumerate(spectra.values() if isinstance(spectra, Mapping) else spectra):

@@ -20,7 +20,15 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from bayesunfold._validate import as_numbers, check_count, check_instance, check_positive
+from bayesunfold._validate import (
+    as_numbers,
+    check_count,
+    check_flag,
+    check_instance,
+    check_mapping,
+    check_positive,
+    check_seed,
+)
 from bayesunfold.binned.fbu_model import (
     Inputs,
     background_counts,
@@ -162,12 +170,13 @@ class FBU:
             raise InputError(msg)
         self.prior: Prior = prior
         self.strength = check_positive(strength, "strength")
-        self.response_statistics = bool(response_statistics)
-        self.backgrounds = dict(backgrounds or {})
-        self.systematics = {k: as_numbers(v, f"systematic {k!r}") for k, v in (systematics or {}).items()}
+        self.response_statistics = check_flag(response_statistics, "response_statistics")
+        self.backgrounds = dict(check_mapping(backgrounds or {}, "backgrounds"))
+        varied = check_mapping(systematics or {}, "systematics")
+        self.systematics = {k: as_numbers(v, f"systematic {k!r}") for k, v in varied.items()}
         self.draws, self.tune = check_count(draws, "draws", 2), check_count(tune, "tune")
         self.chains = check_count(chains, "chains")
-        self.random_seed = check_count(random_seed, "random_seed", 0)
+        self.random_seed = check_seed(random_seed)
         self.progressbar = progressbar
 
     def model(self, response: ResponseMatrix, data: Any) -> pm.Model:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import check_count, check_instance, check_positive
+from bayesunfold._validate import check_count, check_flag, check_instance, check_positive, check_seed
 from bayesunfold.binned._counts import check_contents
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.measured import among_all_bins, restricted
@@ -110,9 +110,9 @@ class IBU:
         self.iterations = iterations if iterations == "auto" else check_count(iterations, "iterations")
         self.prior = prior
         self.stop = check_positive(stop, "stop")
-        self.errors = bool(errors)
+        self.errors = check_flag(errors, "errors")
         self.draws = check_count(draws, "draws", 2)
-        self.random_seed = check_count(random_seed, "random_seed", 0)
+        self.random_seed = check_seed(random_seed)
 
     def fit(self, response: ResponseMatrix, data: Any) -> Spectrum:
         """Unfold counts.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
-from bayesunfold._validate import check_count, check_instance, check_not_negative
+from bayesunfold._validate import check_count, check_flag, check_instance, check_not_negative, check_seed
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.measured import among_all_bins, restricted
 from bayesunfold.binned.response import ResponseMatrix
@@ -144,9 +144,9 @@ class _Linear:
     method = "linear"
 
     def __init__(self, *, errors: bool = True, draws: int = 2000, random_seed: int = 0) -> None:
-        self.errors = bool(errors)
+        self.errors = check_flag(errors, "errors")
         self.draws = check_count(draws, "draws", 2)
-        self.random_seed = check_count(random_seed, "random_seed", 0)
+        self.random_seed = check_seed(random_seed)
 
     def _problem(self, response: ResponseMatrix, data: Any, penalty: Array, bias: Array, area: bool) -> Any:
         values, variances = response.counts(data)
@@ -310,7 +310,7 @@ class Tikhonov(_Linear):
                 raise InputError(msg)
         else:
             check_not_negative(tau, "tau")
-        self.regularize, self.tau, self.area, self.bias = regularize, tau, bool(area), bias
+        self.regularize, self.tau, self.area, self.bias = regularize, tau, check_flag(area, "area"), bias
 
     def fit(self, response: ResponseMatrix, data: Any) -> Spectrum:
         """Unfold counts. The strength taken is in ``spectrum.settings["tau"]``."""
@@ -471,6 +471,9 @@ class SVDUnfolding(_Linear):
             msg = f"the simulated spectrum is not positive in bins {low.tolist()}; ratios to it do not exist there."
             raise InputError(msg)
         scale = response.signal(response.counts(data)[0]).sum() / response.fold(prior).sum()
+        if scale <= 0:
+            msg = "the data counts are all zero; a ratio to the simulated spectrum does not exist. Check the histogram."
+            raise InputError(msg)
         curvature = _svd_curvature(n)
         penalty = curvature / (prior * scale)
         problem, raw = self._problem(response, data, penalty, np.zeros(n), False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_numbers
+from bayesunfold._validate import as_numbers, check_instance
 from bayesunfold.binned._axes import contents_of, edges_of, observables_of, size_of
 from bayesunfold.binned._counts import Counts, as_counts, as_histogram, check_contents
 from bayesunfold.binning import as_axes, bin_index
@@ -257,6 +257,7 @@ class ResponseMatrix:
         Events in a gen bin that miss all reco bins count as inefficiency, events in a reco bin that come from no gen
         bin (fakes, under- and overflow) as fakes.
         """
+        check_instance(simulation, Simulation, "simulation")
         reco_bins = gen_bins if reco_bins is None else reco_bins
         gen_names, gen_values = observables_of(simulation, gen, "gen")
         _, reco_values = observables_of(simulation, reco if reco is not None or gen is None else gen, "reco")

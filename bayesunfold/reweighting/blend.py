@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, as_weight, effective_size
-from bayesunfold.errors import InputError
+from bayesunfold._validate import as_features, as_numbers, as_weight, check_finite, effective_size
+from bayesunfold.errors import InputError, InputTypeError
 
 __all__ = ["Blend", "blend"]
 
@@ -86,9 +86,14 @@ def blend(
     array([1., 0., 0., 1.])
     """
     events = [as_features(s, f"sample {k}")[0] for k, s in enumerate(samples)]
+    for k, x in enumerate(events):
+        check_finite(x, None, f"sample {k}", tuple(f"feature {j}" for j in range(x.shape[1])), "repair or remove them.")
     if len(events) < 2 or len({e.shape[1] for e in events}) != 1:
         msg = f"samples have {[e.shape[1] for e in events]} features; give at least two samples of the same features."
         raise InputError(msg)
+    if not callable(region_weights) and not isinstance(region_weights, Sequence | np.ndarray):
+        msg = f"region_weights is {region_weights!r}; give a function of the events, or one array per sample."
+        raise InputTypeError(msg)
     if not callable(region_weights) and len(region_weights) != len(events):
         msg = f"region_weights holds {len(region_weights)} arrays for {len(events)} samples; give one a sample."
         raise InputError(msg)
@@ -98,7 +103,8 @@ def blend(
     given = [None] * len(events) if weights is None else list(weights)
     out, sample = [], []
     for k, x in enumerate(events):
-        trust = np.asarray(region_weights(x) if callable(region_weights) else region_weights[k], dtype=np.float64)
+        found = region_weights(x) if callable(region_weights) else region_weights[k]
+        trust = as_numbers(found, f"region weights of sample {k}")
         if trust.shape != (len(x), len(events)):
             msg = f"region weights of sample {k} have shape {trust.shape}; they must be ({len(x)}, {len(events)})."
             raise InputError(msg)

@@ -17,9 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from bayesunfold._validate import as_features, as_weight, check_count, check_finite, check_level
+from bayesunfold._validate import (
+    as_features,
+    as_numbers,
+    as_weight,
+    check_count,
+    check_finite,
+    check_level,
+    check_seed,
+)
 from bayesunfold.classifier import BayesianClassifier
-from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.network import Network
 from bayesunfold.reweighting.parameter_sets import ConfidenceSet, ExpectedCoverage, Scan
 from bayesunfold.threads import block_threads
@@ -80,9 +88,12 @@ class LikelihoodRatio:
             msg = f"parameters is {parameters!r}; give a list of different names."
             raise InputError(msg)
         self.parameters = tuple(parameters)
+        if classifier is not None and not all(hasattr(classifier, m) for m in ("fit", "log_ratio", "log_ratio_draws")):
+            msg = f"classifier is {classifier!r}; pass a bayesunfold.BayesianClassifier."
+            raise InputTypeError(msg)
         self.classifier = classifier
         self.draws = check_count(draws, "draws", 2)
-        self.random_state = check_count(random_state, "random_state", 0)
+        self.random_state = check_seed(random_state, "random_state")
 
     def fit(self, x: ArrayLike, theta: ArrayLike, weight: ArrayLike | None = None) -> LikelihoodRatio:
         """Train on simulated events at many parameter points.
@@ -128,8 +139,11 @@ class LikelihoodRatio:
         return self
 
     def _points(self, theta: ArrayLike) -> Array:
-        points = np.asarray(theta, dtype=np.float64)
+        points = as_numbers(theta, "theta")
         points = points[:, None] if points.ndim == 1 and len(self.parameters) == 1 else np.atleast_2d(points)
+        if points.size == 0:
+            msg = f"theta is empty; give at least one point of {', '.join(self.parameters)}."
+            raise InputError(msg)
         if points.ndim != 2 or points.shape[1] != len(self.parameters) or not np.all(np.isfinite(points)):
             msg = f"theta has shape {points.shape}; it must hold finite values of {', '.join(self.parameters)}."
             raise InputError(msg)
@@ -142,7 +156,13 @@ class LikelihoodRatio:
             raise InputError(msg)
         return points
 
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "classifier_"):
+            msg = "this LikelihoodRatio is not fitted; call fit(x, theta) first."
+            raise InputError(msg)
+
     def _check_range(self, points: Array, extrapolate: str) -> None:
+        self._check_fitted()
         if extrapolate not in ("warn", "error"):
             msg = f"extrapolate is {extrapolate!r}; it must be 'warn' or 'error'."
             raise InputError(msg)
@@ -156,9 +176,7 @@ class LikelihoodRatio:
         warnings.warn(msg, OverlapWarning, stacklevel=4)
 
     def _events(self, data: ArrayLike) -> Array:
-        if not hasattr(self, "classifier_"):
-            msg = "this LikelihoodRatio is not fitted; call fit(x, theta) first."
-            raise InputError(msg)
+        self._check_fitted()
         features, _ = as_features(data, "data")
         if features.shape[1] != self.n_features_:
             msg = f"data have {features.shape[1]} features; the training had {self.n_features_}."
@@ -399,6 +417,9 @@ class LikelihoodRatio:
 
         from bayesunfold.inference.draws import quiet_nutpie
 
+        check_count(draws, "draws", 2)
+        check_count(chains, "chains")
+        check_seed(random_seed)
         model = self.model(data, log_prior, expected)
         with threadpool_limits(limits=1, user_api="blas"), quiet_nutpie():
             return nutpie.sample(
@@ -413,6 +434,9 @@ class LikelihoodRatio:
 
 def _counts(points: Array, expected: Callable[[Array], float]) -> Array:
     """Expected number of events at every point."""
+    if not callable(expected):
+        msg = f"expected is {expected!r}; give a function of a point that returns the expected number of events."
+        raise InputTypeError(msg)
     counts = np.array([float(expected(p)) for p in points])
     if np.any(~(counts > 0)):
         msg = f"expected counts fall to {counts.min():g}; they must be positive at every point."

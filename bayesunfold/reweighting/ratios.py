@@ -5,6 +5,7 @@ Each returns log ratios that are not normalised yet; :class:`bayesunfold.Reweigh
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
-from bayesunfold._validate import check_bins, effective_size
+from bayesunfold._validate import as_numbers, check_bins, effective_size
 from bayesunfold.binning import bin_index
 from bayesunfold.classifier import BayesianClassifier
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.network import Network
 from bayesunfold.reweighting._samples import event_hash
 
@@ -76,11 +77,11 @@ def _log_density(density: Any) -> Callable[[Array], Array]:
 
         return from_pymc
     if not callable(density):
-        msg = f"a density is a {type(density).__name__}; pass a callable, a scipy.stats or a PyMC distribution."
+        msg = f"a density has type {type(density).__name__}; pass a callable, a scipy.stats or a PyMC distribution."
         raise InputTypeError(msg)
 
     def from_callable(x: Array) -> Array:
-        values = np.asarray(density(squeeze(x)), dtype=np.float64)
+        values = as_numbers(density(squeeze(x)), "what the density returned")
         if values.shape != (len(x),):
             msg = f"the density returned shape {values.shape} for {len(x)} events; it must return one value each."
             raise InputError(msg)
@@ -121,6 +122,7 @@ class BinnedRatio:
             index = self._index(x)
             sums.append((np.bincount(index, w, n), np.bincount(index, w**2, n)))
         self.outside = [float(np.mean(self._outside(x))) for x in (source, target)]
+        _check_outside(self.outside)
         self.group = _merge(sums, least)
         self.merged = n - int(self.group.max()) - 1
         totals = [(np.bincount(self.group, s), np.bincount(self.group, q)) for s, q in sums]
@@ -150,6 +152,20 @@ class BinnedRatio:
         return self._draws[:, self.group[self._index(x)]]
 
 
+def _check_outside(outside: list[float]) -> None:
+    """Events outside the bins belong to the nearest ones, which must be few."""
+    for share, what in zip(outside, ("source", "target"), strict=True):
+        if share == 1.0:
+            msg = f"no event of the {what} lies in the bins; give bins that hold the events."
+            raise InputError(msg)
+        if share > 0.05:
+            msg = (
+                f"{100 * share:.1f} % of the {what} lie outside the bins and count in the nearest ones; widen the first or "
+                "last bin."
+            )
+            warnings.warn(msg, OverlapWarning, stacklevel=6)
+
+
 def _bin_edges(source: Array, weight: Array, bins: Any) -> tuple[Array, ...]:
     """Edges per feature: given, or quantiles of the source for a number of bins."""
     d = source.shape[1]
@@ -162,10 +178,10 @@ def _bin_edges(source: Array, weight: Array, bins: Any) -> tuple[Array, ...]:
             low, high = source[order[0], j], np.nextafter(source[order[-1], j], np.inf)
             quantiles.append(np.unique(np.r_[low, source[order[np.minimum(cuts, len(order) - 1)], j], high]))
         return tuple(quantiles)
-    if d == 1 and np.ndim(bins[0]) == 0:
+    if d == 1 and all(np.isscalar(e) for e in bins):
         return (check_bins(bins),)
     if len(bins) != d:
-        msg = f"{d} features but {len(bins)} sets of bin edges; give one set a feature."
+        msg = f"{d} features but {len(bins)} sets of bin edges; give one set per feature."
         raise InputError(msg)
     return tuple(check_bins(e, f"bins of feature {j}") for j, e in enumerate(bins))
 
@@ -188,7 +204,7 @@ def _merge(sums: list[tuple[Array, Array]], least: float) -> NDArray[np.integer]
 
 
 def default_classifier(draws: int, seed: int) -> BayesianClassifier:
-    """One hidden layer of smooth units with prior scales from the evidence: the best of those measured."""
+    """One hidden layer of smooth units with prior scales from the evidence."""
     network = Network(hidden=(32,), activation="softplus", prior_scale="evidence")
     return BayesianClassifier(network, "laplace", draws=draws, random_state=seed)
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_weight, check_count, check_positive, effective_size, uncovered_share
-from bayesunfold.errors import BayesUnfoldError, InputError, OverlapWarning, WeightWarning
+from bayesunfold._validate import (
+    as_weight,
+    check_count,
+    check_positive,
+    check_seed,
+    effective_size,
+    uncovered_share,
+)
+from bayesunfold.errors import BayesUnfoldError, InputError, InputTypeError, OverlapWarning, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_events, read_pair
 from bayesunfold.reweighting.calibration import METHODS, Calibrator
 from bayesunfold.reweighting.ratios import (
@@ -34,6 +42,22 @@ LEAST_SIZE = 0.02
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _is_pair(densities: Any) -> bool:
+    return densities is None or (isinstance(densities, tuple | list) and len(densities) == 2)
+
+
+def _check_bins_argument(bins: Any) -> None:
+    """A number of bins, or edges; edges are checked with the samples."""
+    if isinstance(bins, int | np.integer) and not isinstance(bins, bool):
+        check_count(bins, "bins", 2, MOST_BINS)
+    elif bins is None or np.isscalar(bins):
+        msg = f"bins is {bins!r}; give a whole number of bins, an array of edges, or one array per feature."
+        raise InputError(msg)
+
+
+MOST_BINS = 100_000
 
 
 class Reweighter:
@@ -107,13 +131,13 @@ class Reweighter:
         if method not in ("classifier", "binned", "analytic"):
             msg = f"method is {method!r}; it must be 'classifier', 'binned' or 'analytic'."
             raise InputError(msg)
-        if (method == "analytic") != (densities is not None):
+        if (method == "analytic") != (densities is not None) or not _is_pair(densities):
             msg = "densities=(source, target) belong to method='analytic', which needs them."
             raise InputError(msg)
         if calibration is not None and (calibration not in METHODS or method != "classifier"):
             msg = f"calibration is {calibration!r}; it is for classifiers, one of {', '.join(map(repr, METHODS))}."
             raise InputError(msg)
-        if temper is not None and not 0 < temper <= 1:
+        if temper is not None and (isinstance(temper, bool) or not isinstance(temper, Real) or not 0 < temper <= 1):
             msg = f"temper is {temper!r}; the power must lie in (0, 1]."
             raise InputError(msg)
         self.method, self.classifier, self.calibration, self.densities, self.bins = (
@@ -129,7 +153,11 @@ class Reweighter:
         self.truncate = None if truncate is None else check_positive(truncate, "truncate")
         self.draws = check_count(draws, "draws", 2)
         self.bootstraps = check_count(bootstraps, "bootstraps", 2)
-        self.random_state = check_count(random_state, "random_state", 0)
+        self.random_state = check_seed(random_state, "random_state")
+        _check_bins_argument(bins)
+        if classifier is not None and (isinstance(classifier, type) or not hasattr(classifier, "fit")):
+            msg = f"classifier is {classifier!r}; pass an object with fit and predict_proba, not its class or name."
+            raise InputTypeError(msg)
         self.report_: dict[str, float] = {}
 
     def fit(
@@ -203,13 +231,19 @@ class Reweighter:
     def _folds(self, x: Array, fold: Any) -> NDArray[np.integer]:
         if fold is None:
             return event_folds(x, self.folds)
+        if not isinstance(fold, tuple | list) or len(fold) != 2 or any(np.ndim(f) != 1 for f in fold):
+            msg = f"fold has type {type(fold).__name__}; give two arrays, one number per event of each sample."
+            raise InputError(msg)
         numbers = np.concatenate([np.asarray(f) for f in fold])
         if numbers.shape != (len(x),) or numbers.dtype.kind not in "iu":
-            msg = (
-                f"fold holds {numbers.shape} numbers of type {numbers.dtype}; give one integer an event of each sample."
-            )
+            msg = f"fold holds {numbers.shape} numbers of type {numbers.dtype}; give one integer per event of each sample."
             raise InputError(msg)
-        return (numbers % self.folds).astype(np.int64)
+        out = (numbers % self.folds).astype(np.int64)
+        found = np.unique(out)
+        if len(found) < self.folds:
+            msg = f"fold leaves the folds {found.tolist()} of {self.folds}; give numbers that fill all of them."
+            raise InputError(msg)
+        return out
 
     def _normalise(self, a: Array, wa: Array) -> None:
         """Levels that make the mean weight one, and what happened to the weights on the way."""

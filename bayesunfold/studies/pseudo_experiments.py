@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from bayesunfold._progress import Progress
-from bayesunfold._support.files import atomic_write
-from bayesunfold._validate import check_bins, check_count, check_level
+from bayesunfold._support.files import atomic_write, check_writable
+from bayesunfold._validate import as_numbers, check_bins, check_count, check_level, check_mapping, check_seed
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.studies.coverage import CORE_EXPECTED, CoverageStudy
@@ -31,6 +31,8 @@ __all__ = ["coverage_study"]
 
 Array = NDArray[np.floating]
 
+
+MOST_WORKERS = 10_000
 
 UNGUARDED = (
     "worker processes of the study cannot start, since they run the script again; put what starts the study under "
@@ -47,11 +49,15 @@ def _default_unfold(toy: Any, random_seed: int) -> Any:
     from bayesunfold.omnifold import OmniFold
 
     simulation = getattr(toy, "simulation", None)
-    data = getattr(toy, "measurement", None)
-    if simulation is None:
+    data = getattr(toy, "measurement", getattr(toy, "data", None))
+    if simulation is None and isinstance(toy, tuple | list) and len(toy) == 2:
         simulation, data = toy
-    elif data is None:
-        data = toy.data
+    if simulation is None or data is None:
+        msg = (
+            f"make_toy returned {type(toy).__name__}; it must return a pair (Simulation, Data), or an object with "
+            "simulation and measurement."
+        )
+        raise InputTypeError(msg)
     return OmniFold(random_seed=random_seed, progressbar=False).fit(simulation, data)
 
 
@@ -105,7 +111,7 @@ def _as_spectra(answer: Any, edges: Mapping[str, Array]) -> list[Spectrum]:
         return list(answer)
     if not hasattr(answer, "spectrum"):
         msg = (
-            f"unfold returned a {type(answer).__name__}; it must return an UnfoldingResult, or a Spectrum for each of "
+            f"unfold returned {type(answer).__name__}; it must return an UnfoldingResult, or a Spectrum for each of "
             f"{', '.join(edges)}: one, a list, or a dict."
         )
         raise InputTypeError(msg)
@@ -194,17 +200,32 @@ def coverage_study(
     edges = {str(k): check_bins(v, f"bins of {k}") for k, v in _as_mapping(bins, "gen").items()}
     truth = _check_expected(expected, edges)
     check_count(toys, "toys", 2)
+    check_seed(random_seed)
+    if not isinstance(levels, Sequence) or isinstance(levels, str) or not levels:
+        msg = f"levels is {levels!r}; give a list of probabilities, for instance (0.68, 0.95)."
+        raise InputError(msg)
     for level in levels:
         check_level(level, "one of levels")
+    if not (truth >= CORE_EXPECTED).any():
+        msg = (
+            f"no bin has {CORE_EXPECTED:g} expected events (the fullest has {truth.max(initial=0):.3g}); coverage is "
+            "averaged over such bins. Use wider bins, or more data."
+        )
+        raise InputError(msg)
+    if workers is not None:
+        check_count(workers, "workers", 0, MOST_WORKERS)
+    if client is not None and not all(hasattr(client, name) for name in ("scatter", "submit", "cancel")):
+        msg = f"client is {client!r}; pass a dask.distributed.Client, for instance Client('tcp://10.0.0.1:8786')."
+        raise InputTypeError(msg)
     for name, function in (("make_toy", make_toy), ("unfold", unfold or _default_unfold)):
         if not callable(function):
             msg = f"{name} is {function!r}; pass a function of the toy's seed."
             raise InputTypeError(msg)
     unfold = unfold or _default_unfold
-    path = None if checkpoint is None else Path(checkpoint)
+    path = _checkpoint_path(checkpoint)
     heading = {"edges": {k: v.tolist() for k, v in edges.items()}, "expected": truth.tolist(), "levels": list(levels)}
     if settings is not None:
-        heading["settings"] = json.loads(json.dumps(dict(settings), sort_keys=True))
+        heading["settings"] = _json_settings(settings)
     done = _read_records(path, heading)
     todo = [random_seed + i for i in range(toys) if random_seed + i not in done]
     progress = Progress(toys, "coverage", show=progressbar)
@@ -220,6 +241,25 @@ def coverage_study(
     return _collect([done[random_seed + i] for i in range(toys)], edges, truth, tuple(levels), wall if todo else 0.0)
 
 
+def _checkpoint_path(checkpoint: Any) -> Path | None:
+    if checkpoint is None:
+        return None
+    if not isinstance(checkpoint, str | Path):
+        msg = f"checkpoint is {checkpoint!r}; name a file, for instance 'toys.jsonl'."
+        raise InputTypeError(msg)
+    path = Path(checkpoint)
+    check_writable(path)
+    return path
+
+
+def _json_settings(settings: Mapping[str, Any]) -> Any:
+    try:
+        return json.loads(json.dumps(dict(check_mapping(settings, "settings")), sort_keys=True))
+    except (TypeError, ValueError) as err:
+        msg = f"settings cannot be written as JSON ({err}); give texts, numbers, lists and dicts."
+        raise InputTypeError(msg) from err
+
+
 def _as_mapping(values: Any, name: str) -> dict[str, Any]:
     return dict(values) if isinstance(values, Mapping) else {name: values}
 
@@ -231,7 +271,7 @@ def _check_expected(expected: Any, edges: Mapping[str, Array]) -> Array:
         if name not in given:
             msg = f"expected misses {name!r}; give the expected content of every observable in bins."
             raise InputError(msg)
-        part = np.asarray(given[name], dtype=np.float64)
+        part = as_numbers(given[name], f"expected of {name}")
         if part.shape != (len(e) - 1,) or not np.all(np.isfinite(part)) or np.any(part < 0):
             msg = f"expected of {name} has shape {part.shape}; it must be ({len(e) - 1},), finite and not negative."
             raise InputError(msg)
@@ -246,9 +286,6 @@ def _read_records(path: Path | None, heading: dict[str, Any]) -> dict[int, dict[
     """
     if path is None:
         return {}
-    if path.is_dir():
-        msg = f"{path} is a folder; name a file for the checkpoint."
-        raise InputError(msg)
     first = json.dumps(heading)
     text = _read_text(path) if path.exists() else ""
     if "\n" not in text and first.startswith(text):  # none, an empty one, or one that was cut in its heading
