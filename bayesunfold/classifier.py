@@ -127,7 +127,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             One class only, more than two, NaN, or a class whose weights do not sum to something positive.
         """
-        if not isinstance(self.inference, str) or self.inference not in ("advi", "nuts", "laplace"):
+        inference: Any = self.inference
+        if not isinstance(inference, str) or inference not in ("advi", "nuts", "laplace"):
             msg = f"inference is {self.inference!r}; it must be 'advi', 'nuts' or 'laplace'."
             raise InputError(msg)
         if not self.linearize and self.inference == "laplace":
@@ -251,10 +252,11 @@ def _warn_if_separable(x: Array, code: NDArray[np.integer]) -> None:
     zero, one = x[code == 0], x[code == 1]
     apart = np.flatnonzero((zero.max(axis=0) < one.min(axis=0)) | (one.max(axis=0) < zero.min(axis=0)))
     if len(apart):
+        j = int(apart[0])
+        ranges = " and ".join(f"[{values[:, j].min():.4g}, {values[:, j].max():.4g}]" for values in (zero, one))
         msg = (
-            f"feature {apart[0]} separates the classes: [{zero[:, apart[0]].min():.4g}, {zero[:, apart[0]].max():.4g}] and "
-            f"[{one[:, apart[0]].min():.4g}, {one[:, apart[0]].max():.4g}] do not overlap. Probabilities are near 0 and 1; "
-            "the log ratio has no finite value and depends on the prior alone. Do not use it as a weight."
+            f"feature {j} separates the classes: {ranges} do not overlap. Probabilities are near 0 and 1; the log ratio "
+            "has no finite value and depends on the prior alone. Do not use it as a weight."
         )
         warnings.warn(msg, OverlapWarning, stacklevel=3)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bayesunfold._support.files import atomic_write
+from bayesunfold._support.files import atomic_write, check_writable
+from bayesunfold._validate import check_seed
 from bayesunfold.datasets import gaussian_toy
 from bayesunfold.errors import InputError
 from bayesunfold.omnifold import OmniFold
@@ -39,9 +40,11 @@ def run_demo(out: Path, *, n_data: int = 1000, n_simulation: int = 1000, random_
     if out.exists() and not out.is_dir():
         msg = f"{out} is a file; name a folder for the demo."
         raise InputError(msg)
+    unfolder = OmniFold(random_seed=check_seed(random_seed), **settings)
+    check_writable(out, folder=True)
     out.mkdir(parents=True, exist_ok=True)
     toy = gaussian_toy(n_data, n_simulation, random_seed=random_seed)
-    result = OmniFold(random_seed=random_seed, **settings).fit(toy.simulation, toy.measurement)
+    result = unfolder.fit(toy.simulation, toy.measurement)
     edges = toy.bins()
     spectrum = result.spectrum("gen", edges)
     truth = toy.expected(edges)

@@ -382,7 +382,8 @@ class Spectrum:
     def __repr__(self) -> str:
         return (
             f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, "
-            f"{len(self.draw_matrix)} draws, {self.normalization} {np.nansum(self.nominal):.6g} in range, {self.method})"
+            f"{len(self.draw_matrix)} draws, {self.normalization} {np.nansum(self.nominal):.6g} in range, "
+            f"{self.method})"
         )
 
 

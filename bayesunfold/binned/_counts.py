@@ -159,7 +159,7 @@ def check_contents(values: Array, what: str) -> None:
         msg = f"{what} is NaN or infinite in bins {bad.tolist()}; repair or merge them."
         raise InputError(msg)
     if values.size and values.max() > LARGEST_WEIGHT:
-        msg = f"{what} reaches {values.max():.3g} in bin {int(np.argmax(values))}; contents are at most {LARGEST_WEIGHT:g}."
+        msg = f"{what} reaches {values.max():.3g} in bin {int(np.argmax(values))}; the largest is {LARGEST_WEIGHT:g}."
         raise InputError(msg)
     bad = np.flatnonzero(values < 0)
     if len(bad):

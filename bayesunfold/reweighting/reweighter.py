@@ -236,7 +236,7 @@ class Reweighter:
             raise InputError(msg)
         numbers = np.concatenate([np.asarray(f) for f in fold])
         if numbers.shape != (len(x),) or numbers.dtype.kind not in "iu":
-            msg = f"fold holds {numbers.shape} numbers of type {numbers.dtype}; give one integer per event of each sample."
+            msg = f"fold holds {numbers.shape} numbers of type {numbers.dtype}; give one integer per event."
             raise InputError(msg)
         out = (numbers % self.folds).astype(np.int64)
         found = np.unique(out)

@@ -201,7 +201,8 @@ def coverage_study(
     truth = _check_expected(expected, edges)
     check_count(toys, "toys", 2)
     check_seed(random_seed)
-    if not isinstance(levels, Sequence) or isinstance(levels, str) or not levels:
+    given: Any = levels
+    if not isinstance(given, list | tuple) or not given:
         msg = f"levels is {levels!r}; give a list of probabilities, for instance (0.68, 0.95)."
         raise InputError(msg)
     for level in levels:
