@@ -255,8 +255,8 @@ def _warn_if_separable(x: Array, code: NDArray[np.integer]) -> None:
         j = int(apart[0])
         ranges = " and ".join(f"[{values[:, j].min():.4g}, {values[:, j].max():.4g}]" for values in (zero, one))
         msg = (
-            f"feature {j} separates the classes: {ranges} do not overlap. Probabilities are near 0 and 1; the log ratio "
-            "has no finite value and depends on the prior alone. Do not use it as a weight."
+            f"feature {j} separates the classes: {ranges} do not overlap. Probabilities are near 0 and 1; the log "
+            "ratio has no finite value and depends on the prior alone. Do not use it as a weight."
         )
         warnings.warn(msg, OverlapWarning, stacklevel=3)
 

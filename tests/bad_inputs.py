@@ -476,6 +476,14 @@ def _reweighting() -> list[Case]:
     return cases
 
 
+def _nothing(_seed: int) -> None:
+    return None
+
+
+def _an_array(_seed: int) -> Any:
+    return np.ones(3)
+
+
 def _studies() -> list[Case]:
     def study(w: World, **changed: Any) -> Any:
         given: dict[str, Any] = {
@@ -499,11 +507,11 @@ def _studies() -> list[Case]:
         "settings": [{"a": object()}, 3],
         "expected": [[1.0], [-1.0, 1.0], [1.0, 1.0], ["a", "b"], {"pt": [1, 2]}],
         "bins": [[1, 0], "x"],
-        "make_toy": [3, lambda seed: None, lambda seed: np.ones(3)],
+        "make_toy": [3, _nothing, _an_array],
         "unfold": [3, lambda toy, seed: 3],
     }
     cases: list[Case] = [
-        (f"coverage {key}={value!r:.40}", lambda w, k=key, v=value: study(w, **{k: v}))
+        (f"coverage {key}={getattr(value, '__name__', repr(value)):.40}", lambda w, k=key, v=value: study(w, **{k: v}))
         for key, values in bad.items()
         for value in values
     ]
@@ -521,7 +529,8 @@ def _studies() -> list[Case]:
 
 EXPRESSIONS = (
     "z", "x +", "lambda: 1", "x.y", "[1]", "x if x else x", "f(x)", "log(x, x)", "~x", "x and x", "x & x > 0",
-    "'a' == x", "x[0]", "x[x]", "1 << 2", "-" * 20_000 + "x", "x\x00", "9007199254740993", "open", "__import__('os')", "x := 3",
+    "'a' == x", "x[0]", "x[x]", "1 << 2", "-" * 20_000 + "x", "x\x00", "9007199254740993", "open",
+    "__import__('os')", "x := 3",
 )  # fmt: skip
 
 
@@ -680,7 +689,7 @@ def _configurations() -> list[Case]:
     cases: list[Case] = []
     for old, new in changes:
         assert old in GOOD, old
-        cases.append((f"TOML {new[-40:]!r}", lambda w, o=old, n=new: w.toml(GOOD.replace(o, n))))
+        cases.append((f"TOML {new[-60:]!r}", lambda w, o=old, n=new: w.toml(GOOD.replace(o, n))))
     cases += [
         ("TOML binary", lambda w: load_job(w.write("b.toml", b"\xff\xfe\x00"))),
         ("TOML of brackets", lambda w: load_job(w.write("b.toml", "x = " + "[" * 5000))),

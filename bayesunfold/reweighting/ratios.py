@@ -160,8 +160,8 @@ def _check_outside(outside: list[float]) -> None:
             raise InputError(msg)
         if share > 0.05:
             msg = (
-                f"{100 * share:.1f} % of the {what} lie outside the bins and count in the nearest ones; widen the first "
-                "or last bin."
+                f"{100 * share:.1f} % of the {what} lie outside the bins and count in the nearest ones; widen the "
+                "first or last bin."
             )
             warnings.warn(msg, OverlapWarning, stacklevel=6)
 
