@@ -27,6 +27,10 @@ __all__ = ["Members"]
 Array = NDArray[np.floating]
 
 
+LARGE_LOSS = 0.3
+"""Share of the events that a variation may lose at one standard deviation; members reach three and more."""
+
+
 def __dir__() -> list[str]:
     return __all__
 
@@ -196,8 +200,18 @@ class Members:
         return total
 
     def _largest_variation(self) -> str:
-        """Which systematic variation changes event weights by more than their size, as a sentence."""
+        """Which systematic variation changes event weights by more than a large part of them, as a sentence."""
         sizes = {n: float(max(np.abs(v.up).max(), np.abs(v.down).max())) for n, v in self.samples.variations.items()}
+        v = self.events.weight * self.weights.push
+        for n, a in self.samples.acceptances.items():
+            if a.up is not None and a.down is not None:
+                passing = v[self.events.pass_reco].sum()
+                lost = min(float((v * np.minimum(side, 0)).sum() / passing) for side in (a.up, a.down))
+                if -lost > LARGE_LOSS:
+                    return (
+                        f" In the systematic {n!r} {-100 * lost:.0f} % of the events stop passing detector level, which "
+                        "leaves none at two standard deviations; reduce it."
+                    )
         name = max(sizes, key=lambda n: sizes[n], default="")
         if not name or sizes[name] < 1.0:
             return ""

@@ -397,8 +397,8 @@ def _warn_of_empty(bins: NDArray[np.integer], *, any_used: bool) -> None:
         raise InputError(msg)
     if len(bins):
         msg = (
-            f"bins {bins.tolist()} hold no simulated event and differ from the model; they are left out of the "
-            "chi-square. Merge them with their neighbours."
+            f"bins {bins.tolist()} have no uncertainty, since no simulated event has weight there, and differ from the "
+            "model; they are left out of the chi-square. Merge them with their neighbours."
         )
         warnings.warn(msg, OverlapWarning, stacklevel=3)
 

@@ -1,6 +1,8 @@
 """Response matrix, matrix inversion, Tikhonov, SVD and IBU against closed forms, toys and published numbers."""
 
+import contextlib
 import json
+import pickle
 from pathlib import Path
 
 import hist
@@ -10,7 +12,7 @@ import pytest
 import bayesunfold as bu
 from bayesunfold.binned.compare import triangular_discriminator
 from bayesunfold.binned.regularized import difference_matrix
-from bayesunfold.errors import InputError, WeightWarning
+from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
 
 REFERENCES = Path(__file__).parent / "references"
 EDGES = np.array([-9, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 11.0])
@@ -330,8 +332,6 @@ def test_errors_can_be_switched_off(response, counts):
     ("make", "message"),
     [
         (lambda: bu.ResponseMatrix([[0.9, 0.3], [0.3, 0.4]]), r"columns \[0\]"),
-        (lambda: bu.ResponseMatrix([[0.9, 0.0], [0.1, 0.0]]), r"columns \[1\]"),
-        (lambda: bu.ResponseMatrix([[0.9, 0.3], [0.0, 0.0]]), r"rows \[1\]"),
         (lambda: bu.ResponseMatrix([[0.9, np.nan], [0.0, 0.1]]), r"NaN or infinite in bins \[1\]"),
         (lambda: bu.ResponseMatrix([[0.9, -0.1], [0.0, 0.1]]), r"negative in bins \[1\]"),
         (lambda: bu.ResponseMatrix([[0.9, 0.1]], efficiency=[0.5, 0.0]), r"zero in particle-level bins \[1\]"),
@@ -364,8 +364,82 @@ def test_bad_input_is_a_clear_error(make, message):
 
 
 def test_bins_without_simulation_are_named(toy):
-    with pytest.raises(InputError, match=r"no weight in particle-level bins \[2\]"):
-        bu.ResponseMatrix.from_events(toy.simulation, [-9, 0, 11, 12], [-12, 0, 9])
+    with pytest.warns(OverlapWarning, match=r"particle-level bins \[2\] are never seen"):
+        R = bu.ResponseMatrix.from_events(toy.simulation, [-9, 0, 11, 12], [-12, 0, 9])
+    assert R.seen.tolist() == [True, True, False]
+
+
+@pytest.fixture(scope="module")
+def breit_wigner():
+    """The standard example of the field's C++ toolbox: 40 x 40 bins, of which the first four are never seen."""
+    rng = np.random.default_rng(1)
+    edges = np.linspace(-10, 10, 41)
+    gen = 0.3 + 1.25 * np.tan(np.pi * (rng.random(100_000) - 0.5))
+    gen = gen[(gen >= -10) & (gen < 10)]
+    seen = rng.random(len(gen)) < 0.3 + 0.7 / 20 * (gen + 10)
+    reco = np.where(seen, gen + rng.normal(-2.5, 0.2, len(gen)), np.nan)
+    simulation = bu.Simulation(gen, reco, pass_reco=seen)
+    with pytest.warns(OverlapWarning, match="never seen and are unfolded to NaN") as caught:
+        response = bu.ResponseMatrix.from_events(simulation, edges)
+    assert len(caught) == 1
+    truth = rng.normal(0, 2, 10_000)
+    truth = truth[rng.random(len(truth)) < 0.3 + 0.7 / 20 * (truth + 10)]
+    return response, np.histogram(truth + rng.normal(-2.5, 0.2, len(truth)), edges)[0]
+
+
+def test_ibu_of_a_response_with_unseen_bins_is_the_textbook_formula(breit_wigner):
+    """D'Agostini 1995, equations 3 to 5, written out; bins that are not seen have no part in them."""
+    R, counts = breit_wigner
+    p, efficiency = R.probabilities, R.probabilities.sum(axis=0)
+    n = R.truth.copy()
+    for _ in range(4):
+        new = np.zeros(40)
+        for i in np.flatnonzero(efficiency):
+            share = [p[j, i] * n[i] / (p[j] @ n) if p[j] @ n > 0 else 0.0 for j in range(40)]
+            new[i] = np.array(share) @ (counts * (1 - R.fakes)) / efficiency[i]
+        n = new
+    s = bu.IBU(4).fit(R, counts)
+    seen = efficiency > 0
+    np.testing.assert_allclose(s.nominal[seen], n[seen], rtol=1e-10, atol=1e-10)
+    assert np.isnan(s.nominal[~seen]).all()
+    assert np.isinf(s.std()[~seen]).all()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [bu.IBU(4), bu.IBU(4, prior=np.ones(40)), bu.Tikhonov("curvature"), bu.SVDUnfolding(8)],
+    ids=["IBU", "prior", "Tikhonov", "SVD"],
+)
+def test_unseen_bins_are_left_out_of_comparisons_figures_and_files(breit_wigner, method, tmp_path):
+    R, counts = breit_wigner
+    s = method.fit(R, counts)
+    model = np.where(R.seen, np.maximum(np.nan_to_num(s.nominal), 0.0), 1e9) + 1.0
+    few = s.std()[R.seen] == 0  # bins with efficiency and without a simulated event in the data's reach
+    with pytest.warns(OverlapWarning) if few.any() else contextlib.nullcontext():
+        assert 0 < s.chi2(model).dof <= R.seen.sum()
+        assert np.isfinite(bu.compare({"a": s}, truth=model).rows()[0]["discriminator"])
+    assert np.isfinite(s.correlation()).all()
+    s.plot().savefig(tmp_path / "s.png")
+    again = pickle.loads(pickle.dumps(s))
+    np.testing.assert_array_equal(again.nominal, s.nominal)
+    assert bu.io.write_root(tmp_path / "s.root", {"s": s}).exists()
+
+
+def test_data_where_no_simulation_arrives_are_named():
+    with pytest.warns(OverlapWarning, match=r"detector-level bins \[2\], which are left out"):
+        R = bu.ResponseMatrix([[0.8, 0.2], [0.1, 0.7], [0.0, 0.0]])
+    with pytest.warns(OverlapWarning, match=r"7 of 37 data events lie in detector-level bins \[2\]"):
+        s = bu.IBU(3).fit(R, [10, 20, 7])
+    np.testing.assert_allclose(s.nominal, bu.IBU(3).fit(bu.ResponseMatrix(R.probabilities[:2]), [10, 20]).nominal)
+
+
+def test_fbu_leaves_unseen_bins_out():
+    with pytest.warns(OverlapWarning, match=r"particle-level bins \[0\] are never seen"):
+        R = bu.ResponseMatrix([[0.0, 0.8, 0.2], [0.0, 0.2, 0.8]])
+    s = bu.FBU(draws=50, tune=200, backgrounds={"b": bu.BinnedBackground([5.0, 5.0])}).fit(R, [100, 150])
+    assert np.isnan(s.nominal[0])
+    assert np.isinf(s.std()[0])
+    assert np.isfinite(s.covariance()[1:, 1:]).all()
 
 
 def test_ill_conditioned_inversion_warns():

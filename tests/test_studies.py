@@ -214,7 +214,7 @@ def test_a_script_without_a_guard_is_told_of_it(tmp_path):
     (tmp_path / "study.py").write_text(
         "import bayesunfold as bu\n"
         "toy = bu.datasets.gaussian_toy(100, 100, random_seed=1)\n"
-        "bu.coverage_study(lambda seed: toy, bins=[0, 1], expected=[10.0], toys=2, workers=1, progressbar=False)\n"
+        "bu.coverage_study(lambda seed: toy, bins=[0, 1], expected=[30.0], toys=2, workers=1, progressbar=False)\n"
     )
     found = subprocess.run([sys.executable, tmp_path / "study.py"], capture_output=True, text=True, check=False)
     assert found.returncode == 1
