@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow lint types docs bench bench-zjets notebooks clean
+.PHONY: setup demo test test-slow test-reliability lint types docs bench bench-zjets notebooks clean
 
 setup: $(STAMP)
 
@@ -18,6 +18,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# fifty kills of every kind of write, and many flipped bytes: about half an hour
+test-reliability: $(STAMP)
+	OMP_NUM_THREADS=1 BAYESUNFOLD_KILLS=50 BAYESUNFOLD_FLIPS=300 $(BIN)/python -m pytest -n 2 tests/test_files.py
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

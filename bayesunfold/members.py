@@ -209,8 +209,8 @@ class Members:
                 lost = min(float((v * np.minimum(side, 0)).sum() / passing) for side in (a.up, a.down))
                 if -lost > LARGE_LOSS:
                     return (
-                        f" In the systematic {n!r} {-100 * lost:.0f} % of the events stop passing detector level, which "
-                        "leaves none at two standard deviations; reduce it."
+                        f" In the systematic {n!r} {-100 * lost:.0f} % of the events stop passing detector level, "
+                        "which leaves none at two or three standard deviations; reduce it."
                     )
         name = max(sizes, key=lambda n: sizes[n], default="")
         if not name or sizes[name] < 1.0:

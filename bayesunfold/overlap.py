@@ -197,7 +197,7 @@ def check_learned(
     names : tuple of str
         Detector-level features.
     covered : boolean array
-        Features in which simulated events cover the data; of the others was warned before.
+        Features in which simulated events cover the data. Of gaps was warned before, and no network closes them.
 
     Warns
     -----
@@ -214,15 +214,13 @@ def check_learned(
             "events the networks found no difference. The band lacks what the data leave open. Compare with bu.FBU."
         )
         warnings.warn(msg, BlindFeatureWarning, stacklevel=3)
-    if step1.data_ones is None:
+    if step1.data_ones is None or not covered.all():
         return
     x = np.concatenate([events.reco, *(b.features for b in events.backgrounds)])
     zeros = np.concatenate([step1.zeros, *(step1.background_zeros[b.name] for b in events.backgrounds)])
     zeros = zeros * np.exp(step1.forward(x))
     ones = step1.data_ones
     for j, name in enumerate(names):
-        if not covered[j]:
-            continue
         edges = np.unique(np.quantile(events.data[:, j], np.linspace(0, 1, UNLEARNED_BINS + 1)[1:-1]))
         there, here = np.searchsorted(edges, events.data[:, j]), np.searchsorted(edges, x[:, j])
         n = len(edges) + 1

@@ -273,7 +273,9 @@ class UnfoldingResult:
             msg = f"centre is {centre!r}; it must be 'nominal' or 'draws'."
             raise InputError(msg)
         names = tuple(name for name, _ in observables)
-        units = tuple(unit) if unit and not isinstance(unit, str) else (unit,) if unit else ("",) * len(names)
+        units: tuple[str, ...] = ("",) * len(names)
+        if unit:
+            units = (unit,) if isinstance(unit, str) else tuple(unit)
         if len(units) != len(names) or not all(isinstance(u, str) for u in units):
             msg = f"unit is {unit!r}; give a text for each of {len(names)} observables."
             raise InputError(msg)
