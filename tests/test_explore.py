@@ -1,6 +1,7 @@
 """The live page: its controls in Python, and itself in a real browser."""
 
 import csv
+import http.client
 import json
 import socket
 import time
@@ -100,5 +101,32 @@ def test_in_a_real_browser(result, browser):
         loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
         assert all(url.startswith(("http://127.0.0.1:", "data:", "blob:")) for url in loaded)
         assert [m for m in browser.get_log("browser") if m["level"] == "SEVERE"] == []
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "evil.example"])
+def test_only_loopback_names_are_answered(result, host):
+    """A foreign page may point its own name at this machine (DNS rebinding); its requests get no data."""
+    from panel.io.state import state
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = serve(result, port, show=False, threaded=True)
+    try:
+        for _ in range(120):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.25)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/", headers={"Host": f"{host}:{port}"})
+        assert connection.getresponse().status == 200
+        connection.close()
+        (session,) = state._servers[server.server_id][0].get_sessions()
+        texts = [str(model.text) for model in session.document.models if hasattr(model, "text")]
+        assert any("is served at http://127.0.0.1 only" in text for text in texts) == (host == "evil.example")
+        assert any("draws, yield" in text for text in texts) != (host == "evil.example")
     finally:
         server.stop()
