@@ -157,7 +157,7 @@ def _check_names(file: _File, needed: Sequence[str], path: str | Path) -> None:
         plain = match["name"] if match else name
         if plain not in file.names:
             if plain in file.left_out:
-                msg = f"{path}: {plain!r} is {file.left_out[plain]}; it is not read."
+                msg = f"{path}: {plain!r} is {file.left_out[plain]}."
                 raise InputError(msg)
             near = difflib.get_close_matches(plain, file.names, n=3, cutoff=0.4) or list(file.names)[:10]
             msg = f"{path} has no column {plain!r}; near names: {', '.join(near)}."
@@ -377,7 +377,7 @@ def _datasets(group: Any) -> tuple[list[str], dict[str, str]]:
     for name in group:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
-            left_out[name] = f"a link to another file, {link.filename}"
+            left_out[name] = f"a link to another file, which is not followed; name {link.filename} instead"
             continue
         found = group.get(name)
         if found is None:
