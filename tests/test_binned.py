@@ -433,6 +433,7 @@ def test_data_where_no_simulation_arrives_are_named():
     np.testing.assert_allclose(s.nominal, bu.IBU(3).fit(bu.ResponseMatrix(R.probabilities[:2]), [10, 20]).nominal)
 
 
+@pytest.mark.filterwarnings("ignore:R-hat")  # fifty draws a chain: this is about bins, not about convergence
 def test_fbu_leaves_unseen_bins_out():
     with pytest.warns(OverlapWarning, match=r"particle-level bins \[0\] are never seen"):
         R = bu.ResponseMatrix([[0.0, 0.8, 0.2], [0.0, 0.2, 0.8]])

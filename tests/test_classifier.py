@@ -12,6 +12,7 @@ import bayesunfold as bu
 TINY = bu.BayesianClassifier(network=bu.Network(hidden=(6,)), inference="laplace", draws=10, random_state=1)
 
 
+@pytest.mark.filterwarnings("ignore:feature .* separates the classes")  # some checks use classes that are separate
 @parametrize_with_checks([TINY], legacy=False)
 def test_scikit_learn_api(estimator, check):
     check(estimator)
@@ -53,7 +54,7 @@ def test_ratio_of_two_gaussians():
     draws = clf.log_ratio_draws(x[:, None])
     # each point within 4.5 of its own standard deviations: false alarm below 1e-4 for ten points
     assert np.all(np.abs(clf.log_ratio(x[:, None]) - _exact(x)) < 4.5 * draws.std(axis=0))
-    assert np.exp(clf.log_ratio(p0[:, None])).mean() == pytest.approx(1.0, abs=1e-6)
+    assert np.exp(clf.log_ratio(p0[:, None])).mean() == pytest.approx(1.0, abs=1e-5)
     np.testing.assert_allclose(np.exp(clf.log_ratio_draws(p0[:, None])).mean(axis=1), 1.0, atol=1e-5)
 
 
@@ -99,14 +100,18 @@ def test_negative_weights_give_a_finite_ratio_near_the_right_one():
 
 @pytest.mark.parametrize("inference", ["advi", "nuts"])
 def test_advi_and_nuts_agree_with_the_gaussian_posterior(inference):
-    """Widths of the log ratio within 15 % at 400 draws (5 sigma of a standard deviation is 18 %)."""
+    """Widths of the log ratio within 18 %.
+
+    Both ensembles are drawn: 4000 Gaussian draws know a width to 1.1 %, 2000 of ADVI to 1.6 % and 1600 of NUTS, worth a
+    thousand, to 2.2 %. That is 7 sigma, and room for the bias of ADVI.
+    """
     p0, p1 = _samples(1500, 6)
     x = np.linspace(-1.5, 1.5, 5)[:, None]
-    gaussian = _fit(p0, p1, draws=400).log_ratio_draws(x)
-    sampled = _fit(p0, p1, inference=inference, draws=400).log_ratio_draws(x)
+    gaussian = _fit(p0, p1, draws=4000).log_ratio_draws(x)
+    sampled = _fit(p0, p1, inference=inference, draws={"advi": 2000, "nuts": 1600}[inference]).log_ratio_draws(x)
     np.testing.assert_allclose(sampled.std(axis=0) / gaussian.std(axis=0), 1.0, atol=0.18)
     shift = (sampled.mean(axis=0) - gaussian.mean(axis=0)) / gaussian.std(axis=0)
-    assert np.all(np.abs(shift) < 5 * np.sqrt(2 / 400) + 0.1)
+    assert np.all(np.abs(shift) < 5 * np.sqrt(1 / 4000 + 1 / 800) + 0.1)
 
 
 @pytest.mark.parametrize(("y", "words"), [([0, 0, 0, 0], "one class"), ([0, 1, 2, 0], "binary")])

@@ -72,6 +72,7 @@ features = ["y"]
 iterations = 2
 inference = "laplace"
 draws = 60
+bias = false
 [[spectrum]]
 observable = "x"
 bins = [-3, 0, 3]

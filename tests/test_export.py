@@ -57,6 +57,7 @@ def test_other_networks_clip_temper_and_no_draws(samples, new, tmp_path, activat
     assert some["weight_draws"] == pytest.approx(out["weight_draws"][:4], rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.*lie outside the bins")  # some do on purpose
 @pytest.mark.parametrize("bins", [7, ([-1.0, 0.0, 1.0], [0.0, 5.0])])
 def test_round_trip_of_histograms(samples, new, tmp_path, bins):
     reweighter = bu.Reweighter("binned", bins=bins, draws=12).fit(*samples)

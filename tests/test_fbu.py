@@ -31,6 +31,7 @@ def test_two_bins_against_quadrature(two_bins):
         assert s.std()[k] == pytest.approx(std, rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore::bayesunfold.errors.ConvergenceWarning")  # widths are compared, with their errors
 def test_finite_response_statistics_widen_the_posterior_as_propagation_says():
     """Independent columns of few simulated events: variances add, data and response, in the linear regime."""
     p, data = np.array([[0.8, 0.2], [0.2, 0.8]]), np.array([5000, 5000])
@@ -57,6 +58,7 @@ def test_priors_pull_where_they_say(two_bins):
     assert np.ptp(entropy.mean()) < 0.3 * np.ptp(flat.mean())
 
 
+@pytest.mark.filterwarnings("ignore::bayesunfold.errors.ConvergenceWarning")  # widths are compared, with their errors
 def test_background_and_systematic_are_nuisance_parameters():
     R = bu.ResponseMatrix(np.eye(2))
     data = np.array([1000, 2000])
@@ -74,7 +76,7 @@ def test_background_and_systematic_are_nuisance_parameters():
 def test_a_systematic_adds_in_quadrature():
     R, data = bu.ResponseMatrix(np.eye(2)), np.array([1000, 2000])
     shifted = bu.FBU(systematics={"scale": np.array([0.1, 0.1])}, random_seed=1).fit(R, data)
-    assert shifted.std()[1] / shifted.mean()[1] == pytest.approx(np.hypot(0.1, 1 / np.sqrt(2000)), rel=0.12)
+    assert shifted.std()[1] / shifted.mean()[1] == pytest.approx(np.hypot(np.log1p(0.1), 1 / np.sqrt(2000)), rel=0.12)
 
 
 def test_the_model_is_visible_and_can_be_extended():
@@ -88,18 +90,19 @@ def test_the_model_is_visible_and_can_be_extended():
     assert np.isfinite(model.compile_logp()(model.initial_point()))
 
 
+@pytest.mark.filterwarnings("ignore::bayesunfold.errors.ConvergenceWarning")  # widths are compared, with their errors
 def test_shares_of_fakes_move_with_the_simulation():
     """All events are seen where they were made, so only the fakes' share is uncertain: equation (B2).
 
-    A share ``p`` of 300 events has variance ``p (1 - p) / 300``, and the data of 100 000 a bin add 0.3 %. 4000 draws
-    know a width to about 3 %.
+    A share ``p`` of 300 events has variance ``p (1 - p) / 300``, and the data of 100 000 a bin add 0.3 %. 16 000 draws,
+    worth a quarter, know a width to about 1.5 %.
     """
     gen = np.repeat([0.5, 1.5], [200, 240])
     sample = np.concatenate([gen, np.repeat([0.5, 1.5], [100, 60])])
     simulation = bu.Simulation(sample, sample, pass_gen=np.arange(600) < 440)
     R = bu.ResponseMatrix.from_events(simulation, [0.0, 1.0, 2.0])
     assert np.allclose(R.fakes, [1 / 3, 1 / 5])
-    s = bu.FBU(random_seed=1).fit(R, [100_000, 100_000])
+    s = bu.FBU(draws=4000, random_seed=1).fit(R, [100_000, 100_000])
     exact = np.sqrt(R.fakes / (1 - R.fakes) / 300 + 1e-5)
     np.testing.assert_allclose(s.std() / s.mean(), exact, rtol=0.12)
     linear = bu.MatrixInversion().fit(R, [100_000, 100_000])

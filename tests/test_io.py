@@ -248,6 +248,7 @@ def test_spectra_are_checked_before_training(tmp_path):
             load_job(path)
 
 
+@pytest.mark.filterwarnings("ignore::bayesunfold.errors.BiasWarning")  # two iterations are too few
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside hepdata_lib
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

