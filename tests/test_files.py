@@ -19,9 +19,9 @@ from bayesunfold.checkpoint import claim_checkpoint, read_checkpoint, release_ch
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.loop import Iteration
 
-KILLS = int(os.environ.get("BAYESUNFOLD_KILLS", "3"))
+KILLS = int(os.environ.get("BAYESUNFOLD_KILLS", "2"))
 """Kills of each loop; ``make test-reliability`` takes fifty."""
-FLIPS = int(os.environ.get("BAYESUNFOLD_FLIPS", "10"))
+FLIPS = int(os.environ.get("BAYESUNFOLD_FLIPS", "6"))
 EDGES = [-3.0, 0.0, 3.0, 6.0]
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 

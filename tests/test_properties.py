@@ -122,7 +122,7 @@ def test_bins_are_those_of_numpy(x, first, second):
 
 
 @pytest.mark.filterwarnings("ignore:The recursion limit will not be reset")  # PyTensor raises it as it compiles
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     inference=st.sampled_from(["laplace", "advi"]),
     background=st.booleans(),

@@ -272,10 +272,10 @@ def test_likelihood_ratio_of_a_gaussian_mean():
     width = np.ptp(wilks.theta[wilks.inside])
     assert width == pytest.approx(2 * 1.96 / np.sqrt(200), abs=0.11)
     neyman = ratio.confidence_set(
-        data, grid[12:25], 0.95, simulate=lambda t, n, rng: rng.normal(t[0], 1, (n, 1)), toys=200
+        data, grid[12:25:3], 0.95, simulate=lambda t, n, rng: rng.normal(t[0], 1, (n, 1)), toys=200
     )
     # the 95 % quantile of 200 toys is known to 0.5: 6 sigma
-    assert neyman.threshold[6] == pytest.approx(3.84, abs=3.0)
+    assert neyman.threshold[2] == pytest.approx(3.84, abs=3.0)
     extended = ratio.scan(data, grid, expected=lambda t: 200 * np.exp(t[0] - 0.3))
     assert extended.best[0] == pytest.approx(0.3, abs=0.12)
     with pytest.warns(OverlapWarning, match="extrapolates"):
@@ -308,7 +308,7 @@ def test_likelihood_ratio_in_several_dimensions(dimension):
 
 
 def test_expected_coverage_of_a_confidence_set():
-    """Known to be the level for a Gaussian mean; 300 toys know it to 0.027: 0.15 is 5.6 sigma. And for counts alone."""
+    """Known to be the level for a Gaussian mean; 150 toys know it to 0.038: 0.2 is 5 sigma. And for counts alone."""
     rng = np.random.default_rng(21)
     theta = rng.uniform(-1, 1, 20_000)
     ratio = bu.LikelihoodRatio(["mu"], draws=10, random_state=1).fit(rng.normal(theta, 1), theta)
@@ -317,11 +317,11 @@ def test_expected_coverage_of_a_confidence_set():
     def simulate(t, n, rng):
         return rng.normal(t[0], 1, n)
 
-    found = ratio.expected_coverage(simulate, [0.0, 0.4], grid, 100, toys=300)
-    assert found.coverage == pytest.approx(0.68, abs=0.15)
+    found = ratio.expected_coverage(simulate, [0.0, 0.4], grid, 100, toys=150)
+    assert found.coverage == pytest.approx(0.68, abs=0.2)
     assert np.all((found.lower < found.coverage) & (found.coverage < found.upper))
-    counted = ratio.expected_coverage(simulate, [0.0], grid, expected=lambda t: 100 * np.exp(t[0]), toys=300)
-    assert counted.coverage[0] == pytest.approx(0.68, abs=0.15)
+    counted = ratio.expected_coverage(simulate, [0.0], grid, expected=lambda t: 100 * np.exp(t[0]), toys=150)
+    assert counted.coverage[0] == pytest.approx(0.68, abs=0.2)
     with pytest.raises(InputError, match="either n"):
         ratio.expected_coverage(simulate, [0.0], grid)
 
