@@ -18,16 +18,16 @@ from bayesunfold.binned import (
     compare,
 )
 from bayesunfold.citations import citations
-from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.classifier.estimator import BayesianClassifier
+from bayesunfold.classifier.network import Network
 from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.network import Network
-from bayesunfold.omnifold import OmniFold, unfold
-from bayesunfold.result import UnfoldingResult
+from bayesunfold.omnifold.estimator import OmniFold, unfold
 from bayesunfold.reweighting import LikelihoodRatio, Reweighter, blend, closure
 from bayesunfold.spectrum import Spectrum
-from bayesunfold.storage import load
 from bayesunfold.studies import CoverageStudy, coverage_study
-from bayesunfold.systematics import Systematic
+from bayesunfold.unfolding.result import UnfoldingResult
+from bayesunfold.unfolding.storage import load
+from bayesunfold.unfolding.systematics import Systematic
 
 __version__ = "0.1.0"
 

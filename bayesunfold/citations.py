@@ -262,10 +262,10 @@ def citations(*used: Any) -> Citations:
 
 
 def _keys(item: Any) -> Iterator[str]:
-    from bayesunfold.classifier import BayesianClassifier
-    from bayesunfold.result import UnfoldingResult
+    from bayesunfold.classifier.estimator import BayesianClassifier
     from bayesunfold.reweighting import LikelihoodRatio, Reweighter
     from bayesunfold.spectrum import Spectrum
+    from bayesunfold.unfolding.result import UnfoldingResult
 
     if isinstance(item, UnfoldingResult):
         yield from ("omnifold", "linearized", "bootstrap", *BY_INFERENCE[item.configuration["inference"]], "arviz")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.standardize import Standardizer
+from bayesunfold.classifier.standardize import Standardizer
 
 
 def test_import_is_light_and_leaves_global_state_alone():
@@ -92,7 +92,7 @@ def test_arguments_of_the_wrong_kind_are_named(call, words):
 
 def test_mathematics_does_not_import_pymc_or_matplotlib():
     code = (
-        "import sys, bayesunfold.propagation, bayesunfold.mlp; "
+        "import sys, bayesunfold.unfolding.propagation, bayesunfold.classifier.arithmetic; "
         "print([m for m in ('pymc', 'matplotlib.pyplot') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from bayesunfold.fluctuations import Fluctuations, Sample, Samples, Shift, Shifted, Variation
-from bayesunfold.mlp import Layout
-from bayesunfold.propagation import (
+from bayesunfold.classifier.arithmetic import Layout
+from bayesunfold.unfolding.perturbations import Fluctuations, Sample, Samples, Shift, Shifted, Variation
+from bayesunfold.unfolding.propagation import (
     Level,
     Link,
     Moved,

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 import bayesunfold
 from bayesunfold._support.files import atomic_write
-from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.classifier.estimator import BayesianClassifier
+from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError
 from bayesunfold.reweighting.calibration import Calibrator
 from bayesunfold.reweighting.ratios import BinnedRatio, ClassifierRatio
-from bayesunfold.standardize import Standardizer
 
 if TYPE_CHECKING:
     from bayesunfold.reweighting.reweighter import Reweighter
