@@ -23,9 +23,9 @@ from coverage_rows import ROWS, make_toy
 
 import bayesunfold as bu
 from bayesunfold._support.threads import block_threads
-from bayesunfold.omnifold.iteration import Weights, build_stages
+from bayesunfold.omnifold.iteration import build_stages
 from bayesunfold.omnifold.run import Run, make_samples, train_point_estimate, yield_changes
-from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.members import Members, Weights
 from bayesunfold.unfolding.propagation import Link, posterior_axes, refit
 from bayesunfold.unfolding.standardized import prepare
 

@@ -10,7 +10,7 @@ import pytest
 from bad_inputs import CASES, COMMANDS, EDGES, World
 
 import bayesunfold as bu
-from bayesunfold.cli.main import main
+from bayesunfold.cli.commands import main
 from bayesunfold.errors import BayesUnfoldError
 
 

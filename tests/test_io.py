@@ -13,8 +13,8 @@ import pytest
 import uproot
 
 import bayesunfold as bu
+from bayesunfold.cli.commands import main
 from bayesunfold.cli.configuration import SCHEMA, load_job, schema_text
-from bayesunfold.cli.main import main
 from bayesunfold.errors import BiasWarning, FileFormatError, InputError
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"

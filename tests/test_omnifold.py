@@ -228,9 +228,9 @@ def _mask():
 
 def test_laplace_draws_are_the_members_own_answers(result):
     """Draw s of the first step 1 is member s, made again here from the seeds."""
-    from bayesunfold.classifier.linearized import linearize_step1
     from bayesunfold.omnifold.run import make_samples
     from bayesunfold.unfolding.propagation import refit
+    from bayesunfold.unfolding.step1 import linearize_step1
 
     events, stage = result.members.events, result.first_stage
     samples = make_samples(events, 200, 5)

@@ -314,8 +314,8 @@ def test_spectra_come_back_from_other_processes(plain, events):
 
 def test_step_1_of_the_dashboard_is_calibrated_with_backgrounds():
     """The classifier's predictions against the samples it was fitted to, backgrounds included."""
-    from bayesunfold.classifier.linearized import step1_events
     from bayesunfold.report.figures import plot_classifiers
+    from bayesunfold.unfolding.step1 import step1_events
 
     rng = np.random.default_rng(4)
     gen = rng.normal(0, 1, 4000)

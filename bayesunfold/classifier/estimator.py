@@ -22,11 +22,10 @@ from bayesunfold.classifier.full_network import sample_full_network
 from bayesunfold.classifier.linearized import linearize, whitened_directions
 from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sampling import sample_posterior
+from bayesunfold.classifier.stage import Stage, curvature_of, leading_directions, whitened_axes
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.classifier.training import Problem, fit_map
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
-from bayesunfold.unfolding.perturbations import Fluctuations, Sample, Samples
-from bayesunfold.unfolding.propagation import Stage, leading_directions, posterior_axes
 
 __all__ = ["BayesianClassifier"]
 
@@ -182,8 +181,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         part = problem.subset(chosen)
         basis = leading_directions(tangent(layout, fit.theta, part.x), part.curvature_weights(layout, fit.theta))
         stage = Stage(layout, fit.theta, basis, "reco", ones, zeros, offset)
-        sample = Sample("simulation", {"reco": x}, Fluctuations(len(x), 0, 0))
-        axes, precision = posterior_axes(stage, Samples(sample, sample))
+        axes, precision = whitened_axes(curvature_of(stage, x), "the classifier")
         posterior = linearize(stage, x, code, scaled, axes, precision)
         # the point estimate is the mode of the linearised network: a wide network itself may stop short of it
         self.mode_ = posterior.mode()

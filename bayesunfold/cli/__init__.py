@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bayesunfold.cli.main.main import main
+from bayesunfold.cli.commands import main
 
 __all__ = ["main"]

@@ -18,8 +18,8 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.io.columns import is_address, read_columns
 from bayesunfold.normalization import read_luminosity
 from bayesunfold.omnifold.estimator import OmniFold
+from bayesunfold.omnifold.storage import load
 from bayesunfold.studies.resampled import ResampledToys
-from bayesunfold.unfolding.storage import load
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["Job", "load_job", "schema_text"]

@@ -17,9 +17,9 @@ from bayesunfold.io import write_hepdata, write_publication, write_root
 from bayesunfold.io.hepdata import check_hepdata
 from bayesunfold.io.publication import check_publication
 from bayesunfold.omnifold.estimator import OmniFold
+from bayesunfold.omnifold.storage import check_target
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.unfolding.result import UnfoldingResult
-from bayesunfold.unfolding.storage import check_target
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["check_job", "run_job"]

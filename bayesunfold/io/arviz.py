@@ -32,8 +32,8 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import check_bins
 from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.arithmetic import log1pexp
-from bayesunfold.classifier.linearized import linearize_step1
 from bayesunfold.errors import InputError
+from bayesunfold.unfolding.step1 import linearize_step1
 
 if TYPE_CHECKING:
     from bayesunfold.unfolding.result import UnfoldingResult

@@ -14,8 +14,8 @@ from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.network import Network
 from bayesunfold.errors import BiasWarning, InputError
 from bayesunfold.omnifold.estimator import OmniFold
-from bayesunfold.omnifold.iteration import Weights
 from bayesunfold.omnifold.run import REFERENCE_BINS, quantile_groups, train_point_estimate
+from bayesunfold.unfolding.members import Weights
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import Prepared
 

@@ -15,12 +15,12 @@ from bayesunfold._support.threads import block_threads
 from bayesunfold._support.versions import installed_versions
 from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sampling import CHAINS, Draws
+from bayesunfold.classifier.stage import Stage
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation, Undefined, as_data
 from bayesunfold.omnifold.checkpoint import checkpoint_seed
 from bayesunfold.omnifold.run import Run
 from bayesunfold.unfolding.overlap import check_learned, check_samples, warn_without_overlap
-from bayesunfold.unfolding.propagation import Stage
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import Prepared, prepare
 from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics

@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.checks import effective_size
 from bayesunfold.classifier.arithmetic import Layout, forward, tangent
+from bayesunfold.classifier.stage import Stage, leading_directions
 from bayesunfold.classifier.training import WIDE, MapFit, Problem, fit_map
 from bayesunfold.errors import ConvergenceError, InputError
+from bayesunfold.unfolding.members import Weights
 from bayesunfold.unfolding.perturbations import Acceptance, Shift, Shifted
-from bayesunfold.unfolding.propagation import Level, Moved, Sides, Stage, leading_directions
+from bayesunfold.unfolding.propagation import Level, Moved, Sides
 from bayesunfold.unfolding.standardized import Prepared
 
 __all__ = [
     "Iteration",
     "Stages",
-    "Weights",
     "acceptance_of",
     "apply_weights",
     "build_stages",
@@ -47,27 +48,6 @@ BASIS_ROWS = 4_000
 
 def __dir__() -> list[str]:
     return __all__
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Relative weights of simulated events after an iteration, generator weight not included.
-
-    Attributes
-    ----------
-    push : array, shape (n,)
-        ``nu(t)`` for events that pass gen, ``E[nu | r]`` for fakes.
-    pull : array, shape (n,)
-        ``omega`` for events that pass both levels, NaN elsewhere.
-    """
-
-    push: Array
-    pull: Array
-
-    @classmethod
-    def unit(cls, n: int) -> Weights:
-        """Weights before the first iteration."""
-        return cls(np.ones(n), np.full(n, np.nan))
 
 
 @dataclass(frozen=True)

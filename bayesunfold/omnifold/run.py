@@ -21,14 +21,13 @@ from bayesunfold._support.checks import effective_size
 from bayesunfold._support.progress import Progress
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.full_network import sample_full_network
-from bayesunfold.classifier.linearized import linearize_step1, step1_events
 from bayesunfold.classifier.sampling import Draws, sample_posterior
+from bayesunfold.classifier.stage import Stage
 from bayesunfold.errors import ConvergenceWarning, WeightWarning
 from bayesunfold.omnifold.checkpoint import claim_checkpoint, release_checkpoint, write_checkpoint
 from bayesunfold.omnifold.iteration import (
     Iteration,
     Stages,
-    Weights,
     acceptance_of,
     apply_weights,
     build_stages,
@@ -36,10 +35,11 @@ from bayesunfold.omnifold.iteration import (
     moved_step2,
     train_iteration,
 )
-from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.members import Members, Weights
 from bayesunfold.unfolding.perturbations import Fluctuations, Sample, Samples
-from bayesunfold.unfolding.propagation import Conditioning, Link, Response, Stage, condition_on, refit
+from bayesunfold.unfolding.propagation import Conditioning, Link, Response, condition_on, refit
 from bayesunfold.unfolding.standardized import Prepared
+from bayesunfold.unfolding.step1 import linearize_step1, step1_events
 from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_systematics
 
 if TYPE_CHECKING:

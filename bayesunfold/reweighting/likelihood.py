@@ -316,7 +316,7 @@ class LikelihoodRatio:
         -------
         ExpectedCoverage
         """
-        from bayesunfold.studies.coverage import clopper_pearson
+        from bayesunfold._support.statistics import clopper_pearson
 
         check_level(level)
         check_count(toys, "toys", 2)

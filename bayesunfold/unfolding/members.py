@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.threads import block_threads, map_blocks
 from bayesunfold.errors import ConvergenceError, InputError
-from bayesunfold.omnifold.iteration import Weights
 from bayesunfold.unfolding.perturbations import Acceptance, Fluctuations, Samples
 from bayesunfold.unfolding.propagation import Response
 from bayesunfold.unfolding.standardized import Prepared
 
-__all__ = ["Members"]
+__all__ = ["Members", "Weights"]
 
 Array = NDArray[np.floating]
 
@@ -33,6 +32,27 @@ LARGE_LOSS = 0.3
 
 def __dir__() -> list[str]:
     return __all__
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Relative weights of simulated events after an iteration, generator weight not included.
+
+    Attributes
+    ----------
+    push : array, shape (n,)
+        ``nu(t)`` for events that pass gen, ``E[nu | r]`` for fakes.
+    pull : array, shape (n,)
+        ``omega`` for events that pass both levels, NaN elsewhere.
+    """
+
+    push: Array
+    pull: Array
+
+    @classmethod
+    def unit(cls, n: int) -> Weights:
+        """Weights before the first iteration."""
+        return cls(np.ones(n), np.full(n, np.nan))
 
 
 @dataclass

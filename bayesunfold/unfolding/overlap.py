@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bayesunfold._support.checks import effective_size, uncovered_share
+from bayesunfold.classifier.stage import Stage
 from bayesunfold.classifier.standardize import isolated
 from bayesunfold.errors import BlindFeatureWarning, ConvergenceWarning, InputError, OverlapWarning, SmallSampleWarning
 from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.unfolding.propagation import Stage
 from bayesunfold.unfolding.standardized import Prepared
 
 __all__ = ["check_learned", "check_samples", "outside_range", "warn_without_overlap"]

@@ -24,20 +24,21 @@ from bayesunfold._support.checks import (
 from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.classifier.arithmetic import forward
-from bayesunfold.classifier.linearized import linearize_step1, step1_events
 from bayesunfold.classifier.sampling import Draws, LinearizedPosterior
+from bayesunfold.classifier.stage import Stage
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
-from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import FARTHEST
-from bayesunfold.unfolding.propagation import Stage
+from bayesunfold.unfolding.step1 import linearize_step1, step1_events
 
 if TYPE_CHECKING:
     import pymc as pm
     from matplotlib.figure import Figure
+
+    from bayesunfold.omnifold.iteration import Iteration
 
 __all__ = ["UnfoldingResult"]
 
@@ -527,7 +528,7 @@ class UnfoldingResult:
 
     def save(self, path: str | Path) -> Path:
         """Save to netCDF (``.nc``) or Zarr (``.zarr``), atomically; :func:`bayesunfold.load` reads it back."""
-        from bayesunfold.unfolding.storage import save
+        from bayesunfold.omnifold.storage import save
 
         if not isinstance(path, str | Path):
             msg = f"path is {path!r}; name a file, for instance 'unfolded.nc'."

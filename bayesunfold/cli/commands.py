@@ -110,7 +110,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from bayesunfold.unfolding.storage import load
+    from bayesunfold.omnifold.storage import load
 
     print(load(args.result).summary())
 
@@ -131,15 +131,15 @@ def _unfold_config(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    from bayesunfold.omnifold.storage import load
     from bayesunfold.report import write_report
-    from bayesunfold.unfolding.storage import load
 
     print(f"written: {write_report(load(args.result), args.out or args.result.with_suffix('.html'))}")
 
 
 def _explore(args: argparse.Namespace) -> None:
     from bayesunfold.cli.explore import serve
-    from bayesunfold.unfolding.storage import load
+    from bayesunfold.omnifold.storage import load
 
     serve(load(args.result), args.port, show=not args.no_browser)
 

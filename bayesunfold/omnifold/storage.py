@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ import xarray as xr
 from bayesunfold._support.files import atomic_write, check_writable, recover, swap, temporary_folder
 from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sampling import Draws
+from bayesunfold.classifier.stage import Stage
 from bayesunfold.classifier.standardize import STATE, Standardizer
 from bayesunfold.errors import ConvergenceError, FileFormatError, InputError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import pack_iterations, unpack_iterations
-from bayesunfold.omnifold.iteration import Iteration, Weights, apply_weights, build_stages
+from bayesunfold.omnifold.iteration import Iteration, apply_weights, build_stages
 from bayesunfold.omnifold.run import make_samples
-from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.members import Members, Weights
 from bayesunfold.unfolding.perturbations import Acceptance, Samples, Variation
-from bayesunfold.unfolding.propagation import Conditioning, Response, Stage
+from bayesunfold.unfolding.propagation import Conditioning, Response
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import prepare
 
@@ -186,8 +188,6 @@ def _array(values: Any, name: str) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _pack(result: UnfoldingResult) -> xr.Dataset:
-    from bayesunfold import __version__
-
     m, sim = result.members, result.simulation
     arrays: dict[str, Any] = {
         "gen": sim.gen,
@@ -225,7 +225,7 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
     arrays |= {f"stats_{k}": v for k, v in result.draws.sample_stats.items() if v.dtype.kind in "fiu"}
     arrays |= {f"stats_{k}": v.astype(np.int8) for k, v in result.draws.sample_stats.items() if v.dtype.kind == "b"}
     notes = {
-        "version": __version__,
+        "version": installed_version("bayesunfold"),
         "configuration": result.configuration,
         "history": result.history,
         "seconds": result.seconds,
