@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.checks import effective_size
 from bayesunfold._support.progress import Progress
+from bayesunfold._support.streams import event_key, stream, training_stream
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.full_network import sample_full_network
 from bayesunfold.classifier.sampling import Draws, sample_posterior
@@ -114,7 +115,7 @@ class Run:
         alphas = draw_alphas(len(systematics), members, seed)
         variations, shifts = prepare_systematics(list(systematics), simulation, events.scale_reco, alphas, seed)
         samples = replace(samples, variations=variations, shifts=shifts)
-        rng = np.random.Generator(np.random.Philox(key=[seed, 10_001]))
+        rng = stream(seed, "prior")
         prior = rng.standard_normal((layouts[0].n_parameters, members))
         return cls(settings, events, seed, samples, prior, layouts)
 
@@ -181,7 +182,7 @@ class Run:
             self.records[-1] if k else None,
             self.records[0] if k else None,
             cast("Any", self.settings.efficiency),
-            np.random.Generator(np.random.Philox(key=[self.seed, k])),
+            training_stream(self.seed, k),
             self.settings.restarts,
             report,
         )
@@ -230,7 +231,7 @@ class Run:
         size = self.settings.generator_prior
         if size == 0:
             return {}
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, 10_006]))
+        rng = stream(self.seed, "generator")
         draws = rng.standard_normal((stage.layout.n_parameters, self.settings.draws))
         response = Response(stage, {"generator": stage.basis.T @ draws})
         rows = np.flatnonzero(self.events.pass_gen)[:: max(1, int(self.events.pass_gen.sum()) // 2000)]
@@ -248,7 +249,7 @@ class Run:
         """Posterior draws of the first step 1, the fluctuations that reproduce them, and the signal's yields."""
         start = time.perf_counter()
         settings = self.settings
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, 10_002]))
+        rng = stream(self.seed, "posterior")
         posterior, axes = linearize_step1(self.events, stage)
         self.axes = axes
         method = cast("Any", settings.inference)
@@ -346,12 +347,14 @@ class Run:
 
 def make_samples(events: Prepared, members: int, seed: int) -> Samples:
     """Data, simulation and backgrounds with their own event fluctuations."""
-    data = Sample("data", {"reco": events.data}, Fluctuations(len(events.data), members, 2 * seed + 1))
+    data = Sample("data", {"reco": events.data}, Fluctuations(len(events.data), members, event_key(seed, "data")))
     simulation = Sample(
-        "simulation", {"gen": events.gen, "reco": events.reco}, Fluctuations(len(events.gen), members, 2 * seed + 2)
+        "simulation",
+        {"gen": events.gen, "reco": events.reco},
+        Fluctuations(len(events.gen), members, event_key(seed, "simulation")),
     )
     backgrounds = tuple(
-        Sample(b.name, {"reco": b.features}, Fluctuations(len(b.features), members, 2 * seed + 1 + (k + 1) * 2**33))
+        Sample(b.name, {"reco": b.features}, Fluctuations(len(b.features), members, event_key(seed, k)))
         for k, b in enumerate(events.backgrounds)
     )
     return Samples(data, simulation, backgrounds)
@@ -363,7 +366,7 @@ def yield_changes(events: Prepared, samples: Samples, seed: int) -> tuple[dict[s
     The data yield is Gamma(N + 1/2) distributed, a background's is Normal with its relative uncertainty plus the
     fluctuation of its own simulated events; the signal is what remains.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed, 10_003]))
+    rng = stream(seed, "yields")
     count, total, signal = events.data_size, float(events.data_weight.sum()), events.signal_yield
     members = samples.members
     factor = rng.gamma(count + 0.5, size=members) / count
@@ -397,7 +400,7 @@ def train_point_estimate(
             records[-1] if k else None,
             records[0] if k else None,
             cast("Any", settings.efficiency),
-            np.random.Generator(np.random.Philox(key=[seed, k])),
+            training_stream(seed, k),
             settings.restarts,
             start_from=None if near is None else near[k],
         )

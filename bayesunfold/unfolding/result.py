@@ -21,6 +21,7 @@ from bayesunfold._support.checks import (
     check_mapping,
     effective_size,
 )
+from bayesunfold._support.streams import stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.classifier.arithmetic import forward
@@ -328,7 +329,7 @@ class UnfoldingResult:
     def _luminosity_pulls(self) -> Array:
         """The luminosity's nuisance parameter of each member."""
         seed = int(self.configuration["random_seed"])
-        return np.random.Generator(np.random.Philox(key=[seed, 10_005])).standard_normal(self.members.n_members)
+        return stream(seed, "luminosity").standard_normal(self.members.n_members)
 
     @property
     def nominal_reco(self) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_features, as_flag, as_weight, check_finite, check_source_name
+from bayesunfold._support.streams import stream
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.events import Simulation
@@ -266,7 +267,7 @@ def prepare_systematics(
 
 def draw_alphas(n: int, members: int, seed: int) -> Array:
     """Nuisance parameters of ``n`` systematics, shape (n, members)."""
-    return np.random.Generator(np.random.Philox(key=[seed, 10_004])).standard_normal((n, members))
+    return stream(seed, "systematics").standard_normal((n, members))
 
 
 def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) -> Array:
