@@ -159,7 +159,7 @@ def test_the_architecture_page_quotes_the_contract():
 
 def test_importing_is_light():
     """Nothing but the package itself is loaded, and the command line's help needs no numerics."""
-    code = "import sys; import bayesunfold.cli.commands; print([m for m in ('numpy', 'scipy', 'pymc') if m in sys.modules])"
+    code = "import sys, bayesunfold.cli.commands; print([m for m in ('numpy', 'scipy', 'pymc') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
