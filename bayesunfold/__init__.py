@@ -2,34 +2,68 @@
 
 Start with :func:`unfold`, or with :class:`Simulation`, :class:`Data` and :class:`OmniFold` for weights, pass
 flags and settings. ``docs/statistics.md`` says what the bands mean.
+
+Names are loaded when they are first used, so that importing is quick.
 """
 
 from __future__ import annotations
 
-from bayesunfold import datasets, errors, io, plots, report, studies
-from bayesunfold.binned import (
-    FBU,
-    IBU,
-    BinnedBackground,
-    MatrixInversion,
-    ResponseMatrix,
-    SVDUnfolding,
-    Tikhonov,
-    compare,
-)
-from bayesunfold.citations import citations
-from bayesunfold.classifier import BayesianClassifier
-from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.network import Network
-from bayesunfold.omnifold import OmniFold, unfold
-from bayesunfold.result import UnfoldingResult
-from bayesunfold.reweighting import LikelihoodRatio, Reweighter, blend, closure
-from bayesunfold.spectrum import Spectrum
-from bayesunfold.storage import load
-from bayesunfold.studies import CoverageStudy, coverage_study
-from bayesunfold.systematics import Systematic
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from bayesunfold import datasets, errors, io, plots, report, studies
+    from bayesunfold.bibliography import citations
+    from bayesunfold.binned import (
+        FBU,
+        IBU,
+        BinnedBackground,
+        MatrixInversion,
+        ResponseMatrix,
+        SVDUnfolding,
+        Tikhonov,
+        compare,
+    )
+    from bayesunfold.classifier.estimator import BayesianClassifier
+    from bayesunfold.classifier.network import Network
+    from bayesunfold.events import Background, Data, Simulation
+    from bayesunfold.omnifold.estimator import OmniFold, unfold
+    from bayesunfold.omnifold.storage import load
+    from bayesunfold.reweighting import LikelihoodRatio, Reweighter, blend, closure
+    from bayesunfold.spectrum import Spectrum
+    from bayesunfold.studies import CoverageStudy, coverage_study
+    from bayesunfold.unfolding.result import UnfoldingResult
+    from bayesunfold.unfolding.systematics import Systematic
+
+    __version__: str
+
+_PLACES = {
+    "bibliography": ("citations",),
+    "binned": (
+        "FBU",
+        "IBU",
+        "BinnedBackground",
+        "MatrixInversion",
+        "ResponseMatrix",
+        "SVDUnfolding",
+        "Tikhonov",
+        "compare",
+    ),
+    "classifier.estimator": ("BayesianClassifier",),
+    "classifier.network": ("Network",),
+    "events": ("Background", "Data", "Simulation"),
+    "omnifold.estimator": ("OmniFold", "unfold"),
+    "omnifold.storage": ("load",),
+    "reweighting": ("LikelihoodRatio", "Reweighter", "blend", "closure"),
+    "spectrum": ("Spectrum",),
+    "studies": ("CoverageStudy", "coverage_study"),
+    "unfolding.result": ("UnfoldingResult",),
+    "unfolding.systematics": ("Systematic",),
+}
+"""Where each public name lives."""
+
+_HOME = {name: module for module, names in _PLACES.items() for name in names}
+_MODULES = ("datasets", "errors", "io", "plots", "report", "studies")
 
 __all__ = [
     "FBU",
@@ -65,6 +99,23 @@ __all__ = [
     "studies",
     "unfold",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used (scientific-python SPEC 1)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bayesunfold")
+    if name in _HOME:
+        found = getattr(import_module(f"bayesunfold.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        found = import_module(f"bayesunfold.{name}")
+    else:
+        msg = f"module 'bayesunfold' has no attribute {name!r}"
+        raise AttributeError(msg)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import check_bins
+from bayesunfold._support.checks import check_bins
 from bayesunfold.errors import InputError
 
 __all__ = ["as_axes", "bin_index", "project"]

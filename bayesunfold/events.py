@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import (
+from bayesunfold._support.checks import (
     as_features,
     as_flag,
     as_weight,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._validate import check_not_negative, check_positive
+from bayesunfold._support.checks import check_not_negative, check_positive
 from bayesunfold.binning import bin_index
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Normalization

@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from bayesunfold._validate import as_numbers, check_bins, check_covariance, check_level
+from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold.errors import InputError, OverlapWarning
 
 if TYPE_CHECKING:

@@ -70,8 +70,8 @@ def run_accuracy(seeds: int, n: int) -> dict:
 
 def run_training_step() -> dict:
     """One gradient of the objective in NumPy, and of the same model compiled by PyTensor, side by side."""
-    from bayesunfold.mlp import loss_and_gradient
-    from bayesunfold.network import full_model
+    from bayesunfold.classifier.arithmetic import loss_and_gradient
+    from bayesunfold.classifier.network import full_model
 
     rng = np.random.default_rng(1)
     layout = bu.Network((50, 50, 50)).layout(1)

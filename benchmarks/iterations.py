@@ -15,9 +15,9 @@ import numpy as np
 from coverage_rows import TOY_BINS, make_toy
 
 import bayesunfold as bu
-from bayesunfold.prepare import prepare
-from bayesunfold.run import MAX_AUTO_ITERATIONS, Run
-from bayesunfold.threads import block_threads
+from bayesunfold._support.threads import block_threads
+from bayesunfold.omnifold.run import MAX_AUTO_ITERATIONS, Run
+from bayesunfold.unfolding.standardized import prepare
 
 LIMITS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 DRAWS = 300

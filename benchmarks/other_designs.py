@@ -22,12 +22,12 @@ import numpy as np
 from coverage_rows import ROWS, make_toy
 
 import bayesunfold as bu
-from bayesunfold.loop import Weights, build_stages
-from bayesunfold.members import Members
-from bayesunfold.prepare import prepare
-from bayesunfold.propagation import Link, posterior_axes, refit
-from bayesunfold.run import Run, make_samples, train_point_estimate, yield_changes
-from bayesunfold.threads import block_threads
+from bayesunfold._support.threads import block_threads
+from bayesunfold.omnifold.iteration import build_stages
+from bayesunfold.omnifold.run import Run, make_samples, train_point_estimate, yield_changes
+from bayesunfold.unfolding.members import Members, Weights
+from bayesunfold.unfolding.propagation import Link, posterior_axes, refit
+from bayesunfold.unfolding.standardized import prepare
 
 DRAWS, REFITS = 500, 30
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import bayesunfold as bu
-from bayesunfold.io.config import load_job
-from bayesunfold.job import check_job
+from bayesunfold.cli.configuration import load_job
+from bayesunfold.cli.unfold import check_job
 
 N = 200
 EDGES = [-3.0, 0.0, 3.0]

@@ -10,7 +10,7 @@ import pytest
 from bad_inputs import CASES, COMMANDS, EDGES, World
 
 import bayesunfold as bu
-from bayesunfold.cli import main
+from bayesunfold.cli.commands import main
 from bayesunfold.errors import BayesUnfoldError
 
 
@@ -34,7 +34,7 @@ def world(made, tmp_path, monkeypatch):
     def train(*_args, **_options):
         raise TrainedError
 
-    for place in ("loop.fit_map", "classifier.fit_map", "classifier.learn_scales"):
+    for place in ("omnifold.iteration.fit_map", "classifier.estimator.fit_map", "classifier.estimator.learn_scales"):
         monkeypatch.setattr(f"bayesunfold.{place}", train)
     return World(tmp_path, *made)
 

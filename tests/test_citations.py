@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.citations import ENTRIES
+from bayesunfold.bibliography import ENTRIES
 from bayesunfold.errors import InputTypeError
 
 

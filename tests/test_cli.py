@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.cli import main
+from bayesunfold.cli.commands import main
 
 
 def test_demo_writes_what_it_says(tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.inference.draws import ADVI_STEPS, LinearizedPosterior, sample_advi
+from bayesunfold.classifier.sampling import ADVI_STEPS, LinearizedPosterior, sample_advi
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_advi_of_many_events_is_the_gaussian(posterior):
 
 def test_projection_of_a_linear_change_is_its_displacement(posterior):
     """A draw whose function is in the tangent space comes back as itself."""
-    from bayesunfold.inference.full import _project
+    from bayesunfold.classifier.full_network import _project
 
     z = np.random.default_rng(6).normal(size=(4, 5))
     np.testing.assert_allclose(_project(posterior, z @ posterior.tangent.T), z, atol=1e-4)

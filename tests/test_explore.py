@@ -12,7 +12,7 @@ import pytest
 import uhi.io.json
 
 import bayesunfold as bu
-from bayesunfold.explore import Explorer, serve
+from bayesunfold.cli.explore import Explorer, serve
 
 pytestmark = [
     # raised on import by the packages that Panel brings along

@@ -15,9 +15,9 @@ import pytest
 
 import bayesunfold as bu
 from bayesunfold._support import files
-from bayesunfold.checkpoint import claim_checkpoint, read_checkpoint, release_checkpoint, write_checkpoint
 from bayesunfold.errors import FileFormatError, InputError
-from bayesunfold.loop import Iteration
+from bayesunfold.omnifold.checkpoint import claim_checkpoint, read_checkpoint, release_checkpoint, write_checkpoint
+from bayesunfold.omnifold.iteration import Iteration
 
 KILLS = int(os.environ.get("BAYESUNFOLD_KILLS", "2"))
 """Kills of each loop; ``make test-reliability`` takes fifty."""
@@ -251,7 +251,7 @@ def test_a_run_that_fails_before_its_first_iteration_leaves_no_claim(tmp_path, m
     def fail(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bayesunfold.loop.fit_map", fail)
+    monkeypatch.setattr("bayesunfold.omnifold.iteration.fit_map", fail)
     with pytest.raises(KeyboardInterrupt):
         bu.OmniFold(2, random_seed=1, progressbar=False).fit(toy.simulation, toy.data, checkpoint=tmp_path / "c.npz")
     assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,9 @@ import pytest
 import uproot
 
 import bayesunfold as bu
-from bayesunfold.cli import main
+from bayesunfold.cli.commands import main
+from bayesunfold.cli.configuration import SCHEMA, load_job, schema_text
 from bayesunfold.errors import BiasWarning, FileFormatError, InputError
-from bayesunfold.io.config import SCHEMA, load_job, schema_text
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 PT = np.array([10.0, 30.0, 50.0, 20.0])
@@ -71,7 +71,7 @@ def test_entries_of_jagged_columns(file):
 
 
 def test_files_larger_than_a_chunk(tmp_path, monkeypatch):
-    import bayesunfold.io.events as module
+    import bayesunfold.io.columns as module
 
     monkeypatch.setattr(module, "CHUNK", 3)
     pq.write_table(pa.table({"x": np.arange(10.0)}), tmp_path / "x.parquet")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bayesunfold.inference.map import Problem, fit_map, initial_weights
-from bayesunfold.mlp import Layout, forward, loss_and_gradient, tangent
-from bayesunfold.network import Network, full_model
+from bayesunfold.classifier.arithmetic import Layout, forward, loss_and_gradient, tangent
+from bayesunfold.classifier.network import Network, full_model
+from bayesunfold.classifier.training import Problem, fit_map, initial_weights
 
 
 def _layout(activation="tanh"):
@@ -62,7 +62,9 @@ def test_blocks_do_not_matter(monkeypatch):
     theta = rng.standard_normal(layout.n_parameters)
     x, ones, zeros = _problem(rng, 1000)
     whole = loss_and_gradient(layout, theta, x, ones, zeros, 0.0), forward(layout, theta, x)
-    monkeypatch.setattr("bayesunfold.mlp.blocks", lambda n, _size=0: (slice(i, min(i + 7, n)) for i in range(0, n, 7)))
+    monkeypatch.setattr(
+        "bayesunfold.classifier.arithmetic.blocks", lambda n, _size=0: (slice(i, min(i + 7, n)) for i in range(0, n, 7))
+    )
     parts = loss_and_gradient(layout, theta, x, ones, zeros, 0.0), forward(layout, theta, x)
     assert parts[0][0] == pytest.approx(whole[0][0], rel=1e-12)
     np.testing.assert_allclose(parts[0][1], whole[0][1], rtol=1e-9, atol=1e-11)
@@ -153,7 +155,7 @@ def test_map_is_stationary(hidden):
 
 def test_wide_network_takes_the_dual_solution():
     """More weights than events: the step is solved in the space of the events."""
-    from bayesunfold.inference.map import _Curvature
+    from bayesunfold.classifier.training import _Curvature
 
     rng = np.random.default_rng(8)
     layout = Network(hidden=(30, 30), activation="relu").layout(1)

@@ -153,7 +153,7 @@ def test_misses_and_fakes(accepted):
 def test_interrupted_run_resumes_bit_by_bit(toy, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     whole = _fit(toy.simulation, toy.measurement, iterations=3)
-    import bayesunfold.run as module
+    import bayesunfold.omnifold.run as module
 
     train, calls = module.train_iteration, []
 
@@ -228,9 +228,9 @@ def _mask():
 
 def test_laplace_draws_are_the_members_own_answers(result):
     """Draw s of the first step 1 is member s, made again here from the seeds."""
-    from bayesunfold.inference.linearized import linearize_step1
-    from bayesunfold.propagation import refit
-    from bayesunfold.run import make_samples
+    from bayesunfold.omnifold.run import make_samples
+    from bayesunfold.unfolding.propagation import refit
+    from bayesunfold.unfolding.step1 import linearize_step1
 
     events, stage = result.members.events, result.first_stage
     samples = make_samples(events, 200, 5)

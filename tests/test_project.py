@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.standardize import Standardizer
+from bayesunfold.classifier.standardize import Standardizer
 
 
 def test_import_is_light_and_leaves_global_state_alone():
@@ -92,7 +92,7 @@ def test_arguments_of_the_wrong_kind_are_named(call, words):
 
 def test_mathematics_does_not_import_pymc_or_matplotlib():
     code = (
-        "import sys, bayesunfold.propagation, bayesunfold.mlp; "
+        "import sys, bayesunfold.unfolding.propagation, bayesunfold.classifier.arithmetic; "
         "print([m for m in ('pymc', 'matplotlib.pyplot') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -140,3 +140,45 @@ def test_standardizer_decorrelates():
     np.testing.assert_allclose(np.cov(z.T), np.eye(2), atol=0.02)
     constant = Standardizer.fit(np.column_stack([a, np.ones(10_000)]), np.ones(10_000))
     assert np.all(np.isfinite(constant(np.column_stack([a, np.ones(10_000)]))))
+
+
+def test_the_architecture_page_quotes_the_contract():
+    import tomllib
+
+    root = Path(__file__).parents[1]
+    contract = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    layers = [line.replace("bayesunfold.", "") for line in contract["layers"]]
+    page = (root / "docs" / "architecture.md").read_text()
+    assert "\n".join(layers) in page
+    for place in re.findall(r"^\| `([a-z_]+/[a-z0-9_]+\.py)`", page, flags=re.M):
+        assert (root / "bayesunfold" / place).exists(), place
+    folders = {p.name for p in (root / "bayesunfold").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
+    modules = {p.stem for p in (root / "bayesunfold").glob("*.py")} - {"__init__"}
+    assert folders | modules == {word for line in layers for word in re.findall("[a-z_]+", line)}
+
+
+def test_importing_is_light():
+    """Nothing but the package itself is loaded, and the command line's help needs no numerics."""
+    code = "import sys, bayesunfold.cli.commands; print([m for m in ('numpy', 'scipy', 'pymc') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_version_stands_in_one_place():
+    import tomllib
+
+    root = Path(__file__).parents[1]
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert bu.__version__ == version
+    assert f"version: {version}" in (root / "CITATION.cff").read_text()
+
+
+def test_streams_do_not_meet():
+    """Seeds, names, iterations and samples: no two parts of a run read the same numbers."""
+    from bayesunfold._support.streams import NUMBERS, event_key, stream, training_stream
+
+    first = [stream(7, name).integers(2**62) for name in NUMBERS]
+    first += [training_stream(7, k).integers(2**62) for k in range(50)]
+    keys = [event_key(7, s) for s in ("data", "simulation", 0, 1, 2)]
+    first += [np.random.Generator(np.random.Philox(key=[k, 0])).integers(2**62) for k in keys]
+    assert len(set(first)) == len(first)

@@ -8,19 +8,10 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from bayesunfold.fluctuations import Fluctuations, Sample, Samples, Shift, Shifted, Variation
-from bayesunfold.mlp import Layout
-from bayesunfold.propagation import (
-    Level,
-    Link,
-    Moved,
-    Response,
-    Stage,
-    condition_on,
-    leading_directions,
-    posterior_axes,
-    refit,
-)
+from bayesunfold.classifier.arithmetic import Layout
+from bayesunfold.classifier.stage import Stage, leading_directions
+from bayesunfold.unfolding.perturbations import Fluctuations, Sample, Samples, Shift, Shifted, Variation
+from bayesunfold.unfolding.propagation import Level, Link, Moved, Response, condition_on, posterior_axes, refit
 
 LAYOUT = Layout((3, 1), "tanh", (1.5,))
 ALL = np.eye(4)

@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 
 import bayesunfold as bu
+from bayesunfold._support.statistics import clopper_pearson
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.studies import load_coverage
-from bayesunfold.studies.coverage import clopper_pearson
 
 EDGES = np.array([0.0, 1.0, 2.0, 3.0])
 TRUTH = np.array([100.0, 50.0, 25.0])

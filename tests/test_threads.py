@@ -8,8 +8,8 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import bayesunfold as bu
-from bayesunfold.mlp import BLOCK, Layout, forward, loss_and_gradient, tangent, weighted_gram
-from bayesunfold.threads import block_threads, map_blocks, thread_count
+from bayesunfold._support.threads import block_threads, map_blocks, thread_count
+from bayesunfold.classifier.arithmetic import BLOCK, Layout, forward, loss_and_gradient, tangent, weighted_gram
 
 
 def test_results_come_in_the_order_of_the_blocks():

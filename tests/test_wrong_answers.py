@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
+from bayesunfold.classifier.standardize import Standardizer, isolated
 from bayesunfold.errors import (
     BlindFeatureWarning,
     ConvergenceWarning,
@@ -21,7 +22,6 @@ from bayesunfold.errors import (
     OverlapWarning,
     SmallSampleWarning,
 )
-from bayesunfold.standardize import Standardizer, isolated
 
 BINS = np.array([-30.0, -1.0, 0.0, 1.0, 30.0])
 
@@ -132,7 +132,7 @@ def test_few_data_are_told(events):
 
 def test_a_ratio_that_was_not_learned_is_told(monkeypatch, events):
     """Networks that stay at zero: the reweighted simulation is not the data."""
-    from bayesunfold import loop
+    from bayesunfold.omnifold import iteration as loop
 
     fit = loop.fit_map
 
@@ -314,8 +314,8 @@ def test_spectra_come_back_from_other_processes(plain, events):
 
 def test_step_1_of_the_dashboard_is_calibrated_with_backgrounds():
     """The classifier's predictions against the samples it was fitted to, backgrounds included."""
-    from bayesunfold.inference.linearized import step1_events
     from bayesunfold.report.figures import plot_classifiers
+    from bayesunfold.unfolding.step1 import step1_events
 
     rng = np.random.default_rng(4)
     gen = rng.normal(0, 1, 4000)

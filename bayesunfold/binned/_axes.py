@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, as_numbers, check_bins
+from bayesunfold._support.checks import as_features, as_numbers, check_bins
 from bayesunfold.binned._counts import check_contents
 from bayesunfold.errors import InputError
 from bayesunfold.events import Simulation

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._validate import LARGEST_WEIGHT, as_numbers, check_bins
+from bayesunfold._support.checks import LARGEST_WEIGHT, as_numbers, check_bins
 from bayesunfold.errors import InputError, InputTypeError
 
 __all__ = ["Counts", "Histogram", "as_counts", "as_histogram"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_numbers, check_covariance, check_instance
+from bayesunfold._support.checks import as_numbers, check_covariance, check_instance
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.spectrum import Chi2, Spectrum
 

@@ -20,7 +20,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from bayesunfold._validate import (
+from bayesunfold._support.checks import (
     as_numbers,
     check_count,
     check_flag,
@@ -40,8 +40,8 @@ from bayesunfold.binned.fbu_model import (
 )
 from bayesunfold.binned.measured import among_all_bins, restricted
 from bayesunfold.binned.response import ResponseMatrix
+from bayesunfold.classifier.sampling import quiet_nutpie
 from bayesunfold.errors import ConvergenceWarning, InputError
-from bayesunfold.inference.draws import quiet_nutpie
 from bayesunfold.spectrum import Spectrum
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import check_count, check_flag, check_instance, check_positive, check_seed
+from bayesunfold._support.checks import check_count, check_flag, check_instance, check_positive, check_seed
 from bayesunfold.binned._counts import check_contents
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.measured import among_all_bins, restricted

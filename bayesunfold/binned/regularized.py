@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
-from bayesunfold._validate import check_count, check_flag, check_instance, check_not_negative, check_seed
+from bayesunfold._support.checks import check_count, check_flag, check_instance, check_not_negative, check_seed
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.measured import among_all_bins, restricted
 from bayesunfold.binned.response import ResponseMatrix

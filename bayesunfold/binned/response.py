@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_numbers, check_instance
+from bayesunfold._support.checks import as_numbers, check_instance
 from bayesunfold.binned._axes import contents_of, edges_of, observables_of, size_of
 from bayesunfold.binned._counts import Counts, as_counts, as_histogram, check_contents
 from bayesunfold.binning import as_axes, bin_index

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from bayesunfold._validate import as_numbers, check_bins, check_count, check_positive
+from bayesunfold._support.checks import as_numbers, check_bins, check_count, check_positive
 from bayesunfold.errors import InputError
 from bayesunfold.events import Data, Simulation
 

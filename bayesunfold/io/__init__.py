@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bayesunfold.io.events import list_columns, read_columns
+from bayesunfold.io.columns import list_columns, read_columns
 from bayesunfold.io.expressions import evaluate
 from bayesunfold.io.hepdata import write_hepdata
-from bayesunfold.io.histograms import write_root
 from bayesunfold.io.publication import Publication, read_publication, write_publication
+from bayesunfold.io.root import write_root
 
 __all__ = [
     "Publication",

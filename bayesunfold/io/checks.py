@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bayesunfold._validate import check_instance, check_mapping
+from bayesunfold._support.checks import check_instance, check_mapping
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Spectrum
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._validate import EXACT, check_exact
+from bayesunfold._support.checks import EXACT, check_exact
 from bayesunfold.errors import InputError
 
 __all__ = ["columns_of", "evaluate"]

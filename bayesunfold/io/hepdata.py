@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._support.checks import check_known, check_mapping
 from bayesunfold._support.files import check_replaceable, replace_folder
-from bayesunfold._validate import check_known, check_mapping
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.io.checks import check_spectra
 from bayesunfold.spectrum import Spectrum

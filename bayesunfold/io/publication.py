@@ -21,18 +21,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from bayesunfold._support.checks import check_bins, check_count, check_mapping
 from bayesunfold._support.files import check_replaceable, checksum, replace_folder
-from bayesunfold._validate import check_bins, check_count, check_mapping
+from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes
 from bayesunfold.errors import FileFormatError, InputError
-from bayesunfold.fluctuations import interpolate
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectrum
-from bayesunfold.threads import block_threads
+from bayesunfold.unfolding.perturbations import interpolate
 
 if TYPE_CHECKING:
-    from bayesunfold.members import Members
-    from bayesunfold.result import UnfoldingResult
+    from bayesunfold.unfolding.members import Members
+    from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["Publication", "read_publication", "write_publication"]
 

@@ -34,7 +34,7 @@ def plot_coverage(study: CoverageStudy) -> Figure:
     >>> len(plot_coverage(study).axes)
     2
     """
-    from bayesunfold.studies.coverage import clopper_pearson
+    from bayesunfold._support.statistics import clopper_pearson
 
     core = np.flatnonzero(study.core)
     x = np.arange(len(core))

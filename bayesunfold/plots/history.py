@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from bayesunfold.plots.style import CYCLE, figure, style
 
 if TYPE_CHECKING:
-    from bayesunfold.result import UnfoldingResult
+    from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["plot_history"]
 
@@ -35,7 +35,7 @@ def plot_history(result: UnfoldingResult) -> Figure:
     >>> len(plot_history(result).axes)
     2
     """
-    from bayesunfold.run import AUTO_CHANGE
+    from bayesunfold.omnifold.run import AUTO_CHANGE
 
     history = result.history
     k = np.arange(1, len(history) + 1)

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from bayesunfold._validate import effective_size
-from bayesunfold.overlap import outside_range
+from bayesunfold._support.checks import effective_size
+from bayesunfold.omnifold.run import AUTO_CHANGE
 from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
-from bayesunfold.run import AUTO_CHANGE
+from bayesunfold.unfolding.overlap import outside_range
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from bayesunfold.result import UnfoldingResult
+    from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["Check", "DetectorClosure", "detector_closure", "verdicts"]
 
@@ -147,7 +147,7 @@ def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosur
 
 
 def _bias_check(result: UnfoldingResult) -> Check:
-    from bayesunfold.studies.checks import LARGE_BIAS, reference_bias
+    from bayesunfold.omnifold.bias import LARGE_BIAS, reference_bias
 
     cure = "take more iterations, or quote the bias beside the band"
     if result.closure_weights is None:

@@ -9,20 +9,20 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from bayesunfold._validate import effective_size
-from bayesunfold.inference.linearized import step1_events
+from bayesunfold._support.checks import effective_size
+from bayesunfold._support.threads import block_threads
 from bayesunfold.plots.style import COLORS, figure, style
 from bayesunfold.reweighting.calibration import reliability
 from bayesunfold.reweighting.closure import roc_curve, weighted_auc
-from bayesunfold.threads import block_threads
+from bayesunfold.unfolding.step1 import step1_events
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-    from bayesunfold.propagation import Stage
+    from bayesunfold.classifier.stage import Stage
     from bayesunfold.report.checks import DetectorClosure
-    from bayesunfold.result import UnfoldingResult
+    from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["plot_classifiers", "plot_detector_closure", "plot_draws", "plot_weights"]
 

@@ -13,12 +13,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from bayesunfold._support.checks import check_bins, check_known, check_mapping
 from bayesunfold._support.files import atomic_write
-from bayesunfold._validate import check_bins, check_known, check_mapping
-from bayesunfold._versions import installed_versions
+from bayesunfold._support.versions import installed_versions
 from bayesunfold.binning import project
-from bayesunfold.datatree import default_bins
 from bayesunfold.errors import InputError
+from bayesunfold.io.arviz import default_bins
 from bayesunfold.normalization import EXTRA, Finish, assign_groups
 from bayesunfold.plots import plot_correlation, plot_history, plot_sources, plot_spectrum
 from bayesunfold.report.checks import Check, detector_closure, verdicts
@@ -26,7 +26,7 @@ from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, 
 from bayesunfold.spectrum import Spectrum
 
 if TYPE_CHECKING:
-    from bayesunfold.result import UnfoldingResult
+    from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["write_report"]
 

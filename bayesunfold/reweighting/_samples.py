@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, as_weight, check_finite
+from bayesunfold._support.checks import as_features, as_weight, check_finite
 from bayesunfold.errors import InputError
 
 __all__ = ["event_folds", "event_hash", "read_events", "read_pair"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_features, as_numbers, as_weight, check_finite, effective_size
+from bayesunfold._support.checks import as_features, as_numbers, as_weight, check_finite, effective_size
 from bayesunfold.errors import InputError, InputTypeError
 
 __all__ = ["Blend", "blend"]

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
-from bayesunfold._validate import effective_size
+from bayesunfold._support.checks import effective_size
 from bayesunfold.errors import InputError
 
 __all__ = ["Calibrator", "Reliability", "reliability"]

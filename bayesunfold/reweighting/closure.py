@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from bayesunfold._validate import effective_size
+from bayesunfold._support.checks import effective_size
 from bayesunfold.errors import InputTypeError, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_pair
 

@@ -8,19 +8,19 @@ Arithmetic is in double precision.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import bayesunfold
 from bayesunfold._support.files import atomic_write
-from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.classifier.estimator import BayesianClassifier
+from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError
 from bayesunfold.reweighting.calibration import Calibrator
 from bayesunfold.reweighting.ratios import BinnedRatio, ClassifierRatio
-from bayesunfold.standardize import Standardizer
 
 if TYPE_CHECKING:
     from bayesunfold.reweighting.reweighter import Reweighter
@@ -100,7 +100,7 @@ def write_onnx(reweighter: Reweighter, path: str | Path, draws: int | None = Non
         inputs.append(_value(helper, "fold", INT64, ["events"]))
     graph = helper.make_graph(g.nodes, "bayesunfold_weights", inputs, outputs, g.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    model.producer_name, model.producer_version = "bayesunfold", bayesunfold.__version__
+    model.producer_name, model.producer_version = "bayesunfold", version("bayesunfold")
     features = reweighter._names or tuple(f"feature {j}" for j in range(reweighter._n_features))
     helper.set_model_props(model, {"features": ", ".join(features), "folds": str(reweighter.folds)})
     checker.check_model(model)

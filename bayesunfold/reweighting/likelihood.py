@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from bayesunfold._validate import (
+from bayesunfold._support.checks import (
     as_features,
     as_numbers,
     as_weight,
@@ -26,11 +26,11 @@ from bayesunfold._validate import (
     check_level,
     check_seed,
 )
-from bayesunfold.classifier import BayesianClassifier
+from bayesunfold._support.threads import block_threads
+from bayesunfold.classifier.estimator import BayesianClassifier
+from bayesunfold.classifier.network import Network
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
-from bayesunfold.network import Network
 from bayesunfold.reweighting.parameter_sets import ConfidenceSet, ExpectedCoverage, Scan
-from bayesunfold.threads import block_threads
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -316,7 +316,7 @@ class LikelihoodRatio:
         -------
         ExpectedCoverage
         """
-        from bayesunfold.studies.coverage import clopper_pearson
+        from bayesunfold._support.statistics import clopper_pearson
 
         check_level(level)
         check_count(toys, "toys", 2)
@@ -415,7 +415,7 @@ class LikelihoodRatio:
         """
         import nutpie
 
-        from bayesunfold.inference.draws import quiet_nutpie
+        from bayesunfold.classifier.sampling import quiet_nutpie
 
         check_count(draws, "draws", 2)
         check_count(chains, "chains")

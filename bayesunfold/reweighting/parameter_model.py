@@ -10,9 +10,9 @@ import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 
-from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.classifier.estimator import BayesianClassifier
+from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError
-from bayesunfold.standardize import Standardizer
 
 __all__ = ["parameter_model"]
 

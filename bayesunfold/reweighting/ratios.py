@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
-from bayesunfold._validate import as_numbers, check_bins, effective_size
+from bayesunfold._support.checks import as_numbers, check_bins, effective_size
 from bayesunfold.binning import bin_index
-from bayesunfold.classifier import BayesianClassifier
+from bayesunfold.classifier.estimator import BayesianClassifier
+from bayesunfold.classifier.network import Network
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
-from bayesunfold.network import Network
 from bayesunfold.reweighting._samples import event_hash
 
 __all__ = ["AnalyticRatio", "BinnedRatio", "ClassifierRatio", "default_classifier"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import (
+from bayesunfold._support.checks import (
     as_weight,
     check_count,
     check_positive,
@@ -18,6 +18,7 @@ from bayesunfold._validate import (
     effective_size,
     uncovered_share,
 )
+from bayesunfold._support.threads import block_threads
 from bayesunfold.errors import BayesUnfoldError, InputError, InputTypeError, OverlapWarning, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_events, read_pair
 from bayesunfold.reweighting.calibration import METHODS, Calibrator
@@ -28,7 +29,6 @@ from bayesunfold.reweighting.ratios import (
     default_classifier,
     source_weighted_level,
 )
-from bayesunfold.threads import block_threads
 
 __all__ = ["Reweighter"]
 

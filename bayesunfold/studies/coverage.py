@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 
 from bayesunfold._support.files import atomic_write, read_npz
+from bayesunfold._support.statistics import clopper_pearson
 from bayesunfold.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CoverageStudy", "clopper_pearson", "load_coverage"]
+__all__ = ["CoverageStudy", "load_coverage"]
 
 Array = NDArray[np.floating]
 
@@ -34,33 +35,6 @@ CORE_EXPECTED = 20.0
 
 def __dir__() -> list[str]:
     return __all__
-
-
-def clopper_pearson(successes: ArrayLike, trials: int, level: float = 0.683) -> tuple[Array, Array]:
-    """Clopper-Pearson interval of a binomial probability (Biometrika 26 (1934) 404).
-
-    Parameters
-    ----------
-    successes : int array
-    trials : int
-    level : float
-
-    Returns
-    -------
-    lower, upper : arrays of the shape of ``successes``
-
-    Examples
-    --------
-    >>> low, high = clopper_pearson(0, 10, 0.95)
-    >>> float(low), round(float(high), 4)
-    (0.0, 0.3085)
-    """
-    k = np.asarray(successes, dtype=np.float64)
-    tail = 0.5 * (1.0 - level)
-    with np.errstate(invalid="ignore"):
-        lower = np.where(k > 0, stats.beta.ppf(tail, k, trials - k + 1), 0.0)
-        upper = np.where(k < trials, stats.beta.ppf(1 - tail, k + 1, trials - k), 1.0)
-    return lower, upper
 
 
 @dataclass(frozen=True)

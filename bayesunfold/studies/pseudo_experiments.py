@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from bayesunfold._progress import Progress
+from bayesunfold._support.checks import as_numbers, check_bins, check_count, check_level, check_mapping, check_seed
 from bayesunfold._support.files import atomic_write, check_writable
-from bayesunfold._validate import as_numbers, check_bins, check_count, check_level, check_mapping, check_seed
+from bayesunfold._support.progress import Progress
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.studies.coverage import CORE_EXPECTED, CoverageStudy
@@ -46,7 +46,7 @@ def __dir__() -> list[str]:
 
 def _default_unfold(toy: Any, random_seed: int) -> Any:
     """Unfold with default settings."""
-    from bayesunfold.omnifold import OmniFold
+    from bayesunfold.omnifold.estimator import OmniFold
 
     simulation = getattr(toy, "simulation", None)
     data = getattr(toy, "measurement", getattr(toy, "data", None))

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._progress import Progress
-from bayesunfold._validate import check_bins, check_count, check_positive
+from bayesunfold._support.checks import check_bins, check_count, check_positive
+from bayesunfold._support.progress import Progress
+from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
-from bayesunfold.fluctuations import Sample
-from bayesunfold.studies.checks import retrain
-from bayesunfold.threads import block_threads
+from bayesunfold.omnifold.bias import retrain
+from bayesunfold.unfolding.perturbations import Sample
 
 if TYPE_CHECKING:
-    from bayesunfold.result import UnfoldingResult
+    from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["RefitComparison", "compare_with_refits"]
 

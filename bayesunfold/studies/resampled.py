@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._validate import as_weight, check_bins, check_positive
+from bayesunfold._support.checks import as_weight, check_bins, check_positive
 from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
@@ -164,7 +164,7 @@ def _resampled(b: Background, simulation: Simulation, rng: np.random.Generator) 
 
 def unfold_toy(toy: Toy, random_seed: int, settings: Mapping[str, Any]) -> Any:
     """Unfold a toy; ``settings`` are arguments of :class:`bayesunfold.OmniFold`."""
-    from bayesunfold.omnifold import OmniFold
+    from bayesunfold.omnifold.estimator import OmniFold
 
     unfolder = OmniFold(**settings, random_seed=random_seed, progressbar=False)
     return unfolder.fit(toy.simulation, toy.measurement, toy.backgrounds)

@@ -1,0 +1,68 @@
+"""Random streams by name: the only places where keys of random numbers stand.
+
+A stream is a counter-based generator (Philox) whose key is the run's seed and a number of its own, so that what one
+part draws never depends on how much another part has drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["event_key", "stream", "training_stream"]
+
+Name = Literal["prior", "posterior", "yields", "systematics", "luminosity", "generator"]
+
+NUMBERS: dict[str, int] = {
+    "prior": 10_001,
+    "posterior": 10_002,
+    "yields": 10_003,
+    "systematics": 10_004,
+    "luminosity": 10_005,
+    "generator": 10_006,
+}
+"""Numbers of the streams. Changing one changes the members of a seed."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def stream(seed: int, name: Name) -> np.random.Generator:
+    """The generator of one part of a run.
+
+    Parameters
+    ----------
+    seed : int
+    name : str
+        ``"prior"`` noise of the networks, ``"posterior"`` draws, ``"yields"``, nuisance parameters of ``"systematics"``
+        and of the ``"luminosity"``, prior of the ``"generator"``.
+
+    Examples
+    --------
+    >>> bool((stream(1, "prior").random(3) == stream(1, "prior").random(3)).all())
+    True
+    >>> bool((stream(1, "prior").random(3) == stream(1, "yields").random(3)).any())
+    False
+    """
+    return _generator(seed, NUMBERS[name])
+
+
+def training_stream(seed: int, iteration: int) -> np.random.Generator:
+    """The generator of an iteration's training: starts and choices of events."""
+    return _generator(seed, iteration)
+
+
+def _generator(seed: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, number]))
+
+
+def event_key(seed: int, sample: Literal["data", "simulation"] | int) -> int:
+    """Key of the event fluctuations of a sample; backgrounds are numbered from zero.
+
+    Blocks of events are numbered on the second half of the key.
+    """
+    if sample == "simulation":
+        return 2 * seed + 2
+    return 2 * seed + 1 + (0 if sample == "data" else (sample + 1) * 2**33)

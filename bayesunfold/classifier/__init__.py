@@ -1,0 +1,1 @@
+"""A Bayesian classifier of two weighted samples; knows nothing of unfolding."""

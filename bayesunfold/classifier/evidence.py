@@ -1,0 +1,81 @@
+"""Prior scales learned from the events: each layer's by the evidence of the linearised network.
+
+The Gaussian approximation of the marginal likelihood is stationary where a layer's weights, in units of their prior,
+have as much squared length as the events determine degrees of freedom in it (MacKay, Neural Computation 4 (1992) 448,
+doi:10.1162/neco.1992.4.3.448, eqs. 21-22); equation (R3) of ``docs/ratios.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold.classifier.arithmetic import Layout, tangent, weighted_gram
+from bayesunfold.classifier.training import Problem, fit_map
+
+__all__ = ["learn_scales"]
+
+Array = NDArray[np.floating]
+
+ROUNDS = 4
+ROWS = 20_000
+"""Events on which scales are learned; the fit itself then uses all of them."""
+START = (1.0, 4.0)
+"""First guess of hidden and output scales."""
+SMALLEST, LARGEST = 1e-2, 30.0
+MOST_CHANGE = 20.0
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def learn_scales(layout: Layout, problem: Problem, rng: np.random.Generator) -> tuple[Layout, Array]:
+    """Prior scales of every layer, and network weights near the most probable ones.
+
+    Parameters
+    ----------
+    layout : Layout
+        Its scales are not used.
+    problem : Problem
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    layout : Layout
+    theta : array, shape (P,)
+    """
+    layout = replace(layout, scales=(START[0],) * (len(layout.scales) - 1) + (START[1],))
+    part = problem
+    if len(problem.x) > ROWS:
+        rows = np.sort(rng.choice(len(problem.x), ROWS, replace=False))
+        # a part of the events at their own weights: as if there were fewer
+        part = Problem(problem.x[rows], problem.ones[rows], problem.zeros[rows], problem.offset)
+    theta: Array | None = None
+    for _ in range(ROUNDS):
+        fit = fit_map(
+            layout, part, rng, start=theta, near=theta is not None, max_steps=40 if theta is None else 8, tolerance=0.3
+        )
+        layout, theta = _rescale(layout, fit.theta, part)
+    if theta is None:  # pragma: no cover - ROUNDS is positive
+        msg = "no rounds"
+        raise ValueError(msg)
+    return layout, theta
+
+
+def _rescale(layout: Layout, theta: Array, problem: Problem) -> tuple[Layout, Array]:
+    """New scales (R3), and the same network in their units."""
+    jacobian = tangent(layout, theta, problem.x)
+    values, vectors = np.linalg.eigh(weighted_gram(jacobian, problem.curvature_weights(layout, theta)))
+    determined = 1.0 - (vectors**2) @ (1.0 / (1.0 + np.maximum(values, 0.0)))
+    scales, theta = [], theta.copy()
+    for scale, (weights, biases, *_) in zip(layout.scales, layout.pieces(), strict=True):
+        rows = slice(weights.start, biases.stop)
+        freedom = max(float(determined[rows].sum()), 1e-3)
+        change = np.clip(float(theta[rows] @ theta[rows]) / freedom, 1 / MOST_CHANGE, MOST_CHANGE)
+        new = float(np.clip(scale * np.sqrt(change), SMALLEST, LARGEST))
+        theta[rows] *= scale / new
+        scales.append(new)
+    return replace(layout, scales=tuple(scales)), theta

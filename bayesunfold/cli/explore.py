@@ -1,0 +1,236 @@
+"""``bayesunfold explore``: a local page on which observable, binning, level and normalisation are chosen live.
+
+That is what unbinned results are for: any histogram, after the fact. The page is served on the loopback address
+only and loads nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._support.checks import check_count
+from bayesunfold.errors import BayesUnfoldError, InputError
+from bayesunfold.io.arviz import default_bins
+from bayesunfold.plots import plot_correlation, plot_spectrum
+
+if TYPE_CHECKING:
+    from bayesunfold.spectrum import Spectrum
+    from bayesunfold.unfolding.result import UnfoldingResult
+
+__all__ = ["Explorer", "serve"]
+
+Array = NDArray[np.floating]
+ADDRESS = "127.0.0.1"
+LOOPBACK = (ADDRESS, "localhost", "[::1]")
+STYLE = """
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.1em 0.7em; text-align: right; border-bottom: 1px solid #ddd; }
+"""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _panel() -> Any:
+    try:
+        import panel as pn
+    except ImportError as err:
+        msg = "the page needs Panel: install bayesunfold[explore]."
+        raise ImportError(msg) from err
+    return pn
+
+
+class Explorer:
+    """Controls and what they show.
+
+    Parameters
+    ----------
+    result : UnfoldingResult
+
+    Attributes
+    ----------
+    observable, bins, range, edges, level, normalization
+        Panel widgets; ``edges`` (numbers separated by commas) takes precedence over number and range of equal bins.
+    """
+
+    def __init__(self, result: UnfoldingResult) -> None:
+        self.pn = pn = _panel()
+        self.result = result
+        w = pn.widgets
+        names = list(result.simulation.gen_names)
+        self.observable = w.Select(name="observable", options=names)
+        self.bins = w.IntSlider(name="equal bins", start=1, end=60, value=15)
+        self.range = w.RangeSlider(name="range", start=0.0, end=1.0, value=(0.0, 1.0), step=0.01)
+        self.edges = w.TextInput(name="or edges, separated by commas", placeholder="0, 10, 20, 50")
+        self.level = w.FloatSlider(name="credible level", start=0.5, end=0.99, step=0.01, value=0.68)
+        self.normalization = w.Select(name="normalisation", options=["yield", "shape", "density"])
+        self.message = pn.pane.HTML("", css_classes=["bayesunfold-message"])
+        self.figure = pn.pane.Matplotlib(None, format="png", dpi=144, tight=True, width=620)
+        self.correlation = pn.pane.Matplotlib(None, format="png", dpi=120, tight=True, width=460)
+        self.table = pn.pane.HTML("", stylesheets=[STYLE])
+        self.spectrum: Spectrum | None = None
+        self._downloads = [
+            w.FileDownload(
+                callback=getattr(self, name), filename=f"spectrum.{ending}", label=label, button_type="primary"
+            )
+            for name, ending, label in (
+                ("csv", "csv", "CSV (bins, bands, covariance)"),
+                ("png", "png", "PNG"),
+                ("hist", "hist.json", "hist (UHI JSON)"),
+            )
+        ]
+        self._set_range(names[0])
+        self.observable.param.watch(lambda event: self._set_range(event.new), "value")
+        for control in (self.bins, self.range, self.level):  # sliders: when let go, not on the way
+            control.param.watch(lambda _: self.update(), "value_throttled")
+        for control in (self.edges, self.normalization):
+            control.param.watch(lambda _: self.update(), "value")
+
+    def _set_range(self, name: str) -> None:
+        """Range of the slider for another observable."""
+        edges = default_bins(self.result.simulation.gen_column(name)[self.result.simulation.pass_gen])
+        low, high = float(edges[0]), float(edges[-1])
+        margin = 0.25 * (high - low)
+        self.range.param.update(start=low - margin, end=high + margin, value=(low, high), step=(high - low) / 200)
+        if self.edges.value:
+            self.edges.value = ""  # whose watcher updates
+        else:
+            self.update()
+
+    def chosen_edges(self) -> Array:
+        """Bin edges that the controls ask for."""
+        text = self.edges.value.strip()
+        if not text:
+            low, high = self.range.value
+            return np.linspace(float(low), float(high), int(self.bins.value) + 1)
+        try:
+            return np.array([float(part) for part in text.replace(";", ",").split(",") if part.strip()])
+        except ValueError as err:
+            msg = f"{text!r} is no list of numbers; write for instance 0, 10, 20, 50."
+            raise InputError(msg) from err
+
+    def update(self) -> None:
+        """Make the spectrum anew and show it; an error is shown in its place."""
+        name, level = self.observable.value, float(self.level.value)
+        try:
+            spectrum = self.result.spectrum(name, self.chosen_edges(), normalization=self.normalization.value)
+        except BayesUnfoldError as err:
+            self.message.object = f"<p role='alert'>{html.escape(str(err))}</p>"
+            return
+        self.spectrum = spectrum
+        self.message.object = f"<p>{html.escape(repr(spectrum))}</p>"
+        self.figure.object = plot_spectrum(spectrum, levels=(level,), label=name)
+        self.correlation.object = plot_correlation(spectrum)
+        self.table.object = self._table_html()
+
+    def _rows(self) -> tuple[list[str], list[list[float]]]:
+        s, level = self._current(), float(self.level.value)
+        low, high = s.interval(level)
+        heads = ["from", "to", "unfolded", f"{100 * level:.0f} % low", f"{100 * level:.0f} % high", "std"]
+        columns = (s.edges[0][:-1], s.edges[0][1:], s.nominal, low, high, s.std())
+        return heads, [[float(v) for v in row] for row in zip(*columns, strict=True)]
+
+    def _current(self) -> Spectrum:
+        if self.spectrum is None:
+            msg = "there is no spectrum yet; choose bins that increase."
+            raise InputError(msg)
+        return self.spectrum
+
+    def _table_html(self) -> str:
+        heads, rows = self._rows()
+        top = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
+        body = "".join("<tr>" + "".join(f"<td>{v:.5g}</td>" for v in row) + "</tr>" for row in rows)
+        return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+    def csv(self) -> io.StringIO:
+        """Bins, bands and covariance of the spectrum on the page."""
+        heads, rows = self._rows()
+        heads = heads + [f"covariance {b}" for b in range(len(rows))]
+        lines = [",".join(heads)]
+        for row, covariance in zip(rows, self._current().covariance(), strict=True):
+            lines.append(",".join(repr(float(v)) for v in [*row, *covariance]))
+        return io.StringIO("\n".join(lines) + "\n")
+
+    def png(self) -> io.BytesIO:
+        """The figure."""
+        out = io.BytesIO()
+        self.figure.object.savefig(out, format="png", dpi=200)
+        out.seek(0)
+        return out
+
+    def hist(self) -> io.StringIO:
+        """The histogram with variances in the Universal Histogram Interface's JSON form."""
+        import uhi.io.json
+
+        return io.StringIO(json.dumps(self._current().to_hist(), default=uhi.io.json.default))
+
+    def page(self) -> Any:
+        """Everything laid out."""
+        pn = self.pn
+        controls = pn.Column(
+            "## bayesunfold",
+            self.observable,
+            self.bins,
+            self.range,
+            self.edges,
+            self.level,
+            self.normalization,
+            *self._downloads,
+            width=320,
+        )
+        shown = pn.Column(self.message, self.figure, self.table)
+        return pn.FlexBox(controls, shown, self.correlation, align_items="flex-start")
+
+
+def _page_for(result: UnfoldingResult, host: str) -> Any:
+    """The page, for requests that name this machine; another name may be a trick of a foreign page (DNS rebinding)."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if name in LOOPBACK:
+        return Explorer(result).page()
+    return _panel().pane.HTML(f"This page is served at http://{ADDRESS} only, not at {html.escape(host)}.")
+
+
+def serve(result: UnfoldingResult, port: int = 5006, *, show: bool = True, threaded: bool = False) -> Any:
+    """Serve the page on the loopback address until interrupted.
+
+    Parameters
+    ----------
+    result : UnfoldingResult
+    port : int
+        0 takes a free one; at most 65535.
+    show : bool
+        Open a browser.
+    threaded : bool
+        Return at once; the server, which is returned, has ``stop()``.
+
+    Raises
+    ------
+    ImportError
+        Without Panel (extra ``explore``).
+    InputError
+        For a port that does not exist.
+
+    Notes
+    -----
+    Requests whose ``Host`` is not a loopback name get no data.
+    """
+    pn = _panel()
+    check_count(port, "port", 0, 65535)
+    pn.extension()
+    return pn.serve(
+        lambda: _page_for(result, str(pn.state.headers.get("Host", ""))),  # a page of its own for every visitor
+        address=ADDRESS,
+        port=port,
+        websocket_origin=[f"{ADDRESS}:{port}", f"localhost:{port}"] if port else None,
+        show=show,
+        threaded=threaded,
+        title="bayesunfold",
+        verbose=True,
+    )

@@ -1,0 +1,181 @@
+"""``bayesunfold unfold``: from files that a configuration names to a folder of results."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bayesunfold._support.files import atomic_write, check_writable
+from bayesunfold.binning import bin_index
+from bayesunfold.cli.configuration import Job, luminosity_of
+from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.io import write_hepdata, write_publication, write_root
+from bayesunfold.io.hepdata import check_hepdata
+from bayesunfold.io.publication import check_publication
+from bayesunfold.omnifold.estimator import OmniFold
+from bayesunfold.omnifold.storage import check_target
+from bayesunfold.spectrum import Spectrum
+from bayesunfold.unfolding.result import UnfoldingResult
+from bayesunfold.unfolding.systematics import Systematic
+
+__all__ = ["check_job", "run_job"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a configuration names, read and checked."""
+
+    unfolder: OmniFold
+    simulation: Simulation
+    data: Data
+    backgrounds: list[Background]
+    systematics: list[Systematic]
+
+
+def check_job(job: Job) -> str:
+    """Every check that needs no training: configuration, files, events, and the places of the output.
+
+    Returns
+    -------
+    str
+        What was read.
+
+    Raises
+    ------
+    InputError
+        For the first thing that is wrong.
+    """
+    inputs = _read(job, progressbar=False)
+    inputs.unfolder.check(inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics)
+    lines = [repr(inputs.simulation), repr(inputs.data), *map(repr, inputs.backgrounds), *map(repr, inputs.systematics)]
+    return "\n".join([*lines, *_dropped(job), f"{job.path}: all checks pass; nothing was trained."])
+
+
+def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
+    """Read, check, unfold, write; returns what was written as text.
+
+    Parameters
+    ----------
+    job : Job
+        From :func:`bayesunfold.cli.configuration.load_job`.
+    resume : bool
+        Go on from the checkpoint in the output folder. Without it an old checkpoint is an error.
+
+    Raises
+    ------
+    InputError
+        For anything wrong with the configuration, the events or the places of the output, before any training.
+    """
+    checkpoint = job.folder / "checkpoint.npz"
+    if checkpoint.exists() and not resume:
+        msg = f"{checkpoint} is left from an interrupted run; pass --resume to go on from it, or remove it."
+        raise InputError(msg)
+    job.progressbar = progressbar
+    inputs = _read(job, progressbar=progressbar)
+    result = inputs.unfolder.fit(
+        inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics, checkpoint=checkpoint
+    )
+    if job.settings["unfolding"].get("bias", True):
+        result = result.estimate_bias()
+    written = _write(job, result)
+    checkpoint.unlink(missing_ok=True)
+    return "\n".join([result.summary(), *_dropped(job), *(f"written: {path}" for path in written)])
+
+
+def _dropped(job: Job) -> list[str]:
+    if not job.unused:
+        return []
+    return [f"{job.unused} simulated events pass neither level, nominally or in a variation; they were dropped"]
+
+
+def _read(job: Job, *, progressbar: bool) -> Inputs:
+    """Events and settings; places of the output are looked at before the files."""
+    _check_output(job)
+    unfolder = job.unfolder(progressbar=progressbar)
+    simulation, systematics = job.simulation()
+    _check_spectra(job, simulation)
+    return Inputs(unfolder, simulation, job.data(), job.backgrounds(), systematics)
+
+
+def _check_output(job: Job) -> None:
+    folder, output = job.folder, job.settings["output"]
+    names = [section["observable"] for section in job.settings["spectrum"]]
+    check_writable(folder, folder=True)
+    check_target(folder / "unfolded.nc")
+    for name in ("checkpoint.npz", "report.html", "spectra.root", *(f"{n}.png" for n in names)):
+        check_writable(folder / name)
+    if output.get("root", False):
+        import uproot  # noqa: F401  an error now if it is missing
+    if output.get("hepdata", False):
+        check_hepdata(folder / "hepdata", names, output.get("abstract", ""))
+
+
+def _check_spectra(job: Job, simulation: Simulation) -> None:
+    """Observables that exist, and bins that hold simulated events."""
+    if job.settings["output"].get("publication", False):
+        check_publication(job.folder / "publication", simulation.gen_names)
+    for section in job.settings["spectrum"]:
+        name, edges = section["observable"], np.asarray(section["bins"], dtype=np.float64)
+        rows = simulation.pass_gen & (simulation.weight != 0)
+        index = bin_index([simulation.gen_column(name)], [edges], rows)
+        empty = np.flatnonzero(np.bincount(index[index >= 0], minlength=len(edges) - 1) == 0)
+        if len(empty) == len(edges) - 1:
+            msg = (
+                f"no simulated event lies in the bins of {name}, from {edges[0]:g} to {edges[-1]:g}; check their unit."
+            )
+            raise InputError(msg)
+        if len(empty):
+            msg = f"bins {empty.tolist()} of {name} hold no simulated event; they stay empty. Merge them with others."
+            warnings.warn(msg, OverlapWarning, stacklevel=2)
+
+
+def _write(job: Job, result: UnfoldingResult) -> list[Path]:
+    """Everything that the section [output] asks for."""
+    folder, output = job.folder, job.settings["output"]
+    written = [result.save(folder / "unfolded.nc")]
+    spectra = _spectra(job, result)
+    for name, spectrum in spectra.items():
+        path = folder / f"{name}.png"
+        atomic_write(path, spectrum.plot().savefig)
+        written.append(path)
+    bins = {s["observable"]: s["bins"] for s in job.settings["spectrum"]}
+    units = {s["observable"]: s["unit"] for s in job.settings["spectrum"] if "unit" in s}
+    if output.get("report", True):
+        written.append(result.report(folder / "report.html", spectra=spectra))
+    if output.get("publication", False):
+        words = {k: output[k] for k in ("generator", "event_selection", "reference") if k in output}
+        path = write_publication(
+            result,
+            folder / "publication",
+            by_source=output.get("publication_by_source", False),
+            units=units,
+            recommended_bins=bins,
+            description=words,
+        )
+        written.append(path)
+    if output.get("root", False):
+        written.append(write_root(folder / "spectra.root", spectra))
+    if output.get("hepdata", False):
+        written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.get("abstract", "")))
+    return written
+
+
+def _spectra(job: Job, result: UnfoldingResult) -> dict[str, Spectrum]:
+    return {
+        section["observable"]: result.spectrum(
+            section["observable"],
+            section["bins"],
+            normalization=section.get("normalization", "yield"),
+            luminosity=luminosity_of(section),
+            unit=section.get("unit", ""),
+        )
+        for section in job.settings["spectrum"]
+    }

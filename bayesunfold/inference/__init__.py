@@ -1,1 +1,0 @@
-"""How a posterior of the network weights is found."""

@@ -1,0 +1,1 @@
+"""OmniFold: two classifiers in turn, and members coherent over iterations."""

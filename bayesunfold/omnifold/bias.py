@@ -1,0 +1,124 @@
+"""Checks of one result by unfolding again: bias at the answer, dependence on the generator."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._support.checks import as_numbers
+from bayesunfold._support.threads import block_threads
+from bayesunfold.classifier.network import Network
+from bayesunfold.errors import BiasWarning, InputError
+from bayesunfold.omnifold.estimator import OmniFold
+from bayesunfold.omnifold.run import REFERENCE_BINS, quantile_groups, train_point_estimate
+from bayesunfold.unfolding.members import Weights
+from bayesunfold.unfolding.result import UnfoldingResult
+from bayesunfold.unfolding.standardized import Prepared
+
+__all__ = ["estimate_bias", "prior_dependence", "reference_bias"]
+
+Array = NDArray[np.floating]
+
+LARGE_BIAS = 0.5
+"""Part of the band above which a bias is reported."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def estimate_bias(result: UnfoldingResult, *, warn: bool = True) -> UnfoldingResult:
+    """See :meth:`bayesunfold.UnfoldingResult.estimate_bias`."""
+    m = result.members
+    events = m.events
+    rows = events.pass_reco
+    weight = (events.weight * m.weights.push)[rows]
+    pseudo = events.with_data(events.reco[rows], weight * (m.signal_yield / weight.sum()))
+    closed = retrain(result, pseudo)
+    checked = replace(result, closure_weights=_normalised(closed, events, m.signal_yield))
+    if warn:
+        _warn_if_large(checked)
+    return checked
+
+
+def prior_dependence(result: UnfoldingResult, factor: ArrayLike | Callable[[Array], ArrayLike]) -> dict[str, Array]:
+    """See :meth:`bayesunfold.UnfoldingResult.prior_dependence`."""
+    sim = result.simulation
+    values = as_numbers(factor(sim.gen) if callable(factor) else factor, "factor")
+    if values.shape != (len(sim),):
+        msg = f"factor has shape {values.shape}; it must be ({len(sim)},), one factor an event."
+        raise InputError(msg)
+    values = np.where(sim.pass_gen, values, 1.0)
+    if not np.all(np.isfinite(values)) or np.any(values < 0):
+        msg = f"factor ranges from {values.min():g} to {values.max():g}; it must be finite and not negative."
+        raise InputError(msg)
+    events = result.members.events
+    both = events.both
+    weight = events.weight * values
+    other = replace(events, weight=weight * (both.sum() / weight[both].sum()))
+    new = _normalised(retrain(result, other), other, result.members.signal_yield)
+    widths, old_sums, new_sums = _reference(result, new)
+    return {
+        name: np.divide(b - a, w, out=np.zeros_like(w), where=w > 0)
+        for name, w, a, b in zip(sim.gen_names, widths, old_sums, new_sums, strict=False)
+    }
+
+
+def retrain(result: UnfoldingResult, events: Prepared) -> Weights:
+    """The point estimate on other events, with the settings, seed and iterations of the result."""
+    c = result.configuration
+    settings = OmniFold(
+        int(c["iterations_done"]),
+        Network(**c["network"]),
+        "laplace",
+        efficiency=c["efficiency"],
+        restarts=c["restarts"],
+        progressbar=False,
+    )
+    with block_threads():
+        return train_point_estimate(settings, events, int(c["iterations_done"]), c["random_seed"], result.iterations)
+
+
+def _normalised(weights: Weights, events: Prepared, signal_yield: float) -> Array:
+    """Event weights with the signal's yield at detector level; zero for fakes."""
+    v = events.weight * weights.push
+    return np.where(events.pass_gen, v * (signal_yield / v[events.pass_reco].sum()), 0.0)
+
+
+def _reference(result: UnfoldingResult, other: Array) -> tuple[list[Array], list[Array], list[Array]]:
+    """Bands, and contents of the answer and of other weights, in ten bins of each feature."""
+    events = result.members.events
+    groupings = [quantile_groups(events.gen[:, j], events.pass_gen) for j in range(len(result.simulation.gen_names))]
+    widths = [result.members.accumulate(g, REFERENCE_BINS).std(axis=0, ddof=1) for g in groupings]
+    used = events.pass_gen
+
+    def contents(weight: Array) -> list[Array]:
+        return [np.bincount(g[used], weight[used], REFERENCE_BINS) for g in groupings]
+
+    return widths, contents(result.nominal), contents(other)
+
+
+def reference_bias(result: UnfoldingResult) -> dict[str, float]:
+    """Largest estimated bias of each feature in ten bins, in units of the band; empty if it was not estimated."""
+    if result.closure_weights is None:
+        return {}
+    widths, answer, closed = _reference(result, result.closure_weights)
+    return {
+        name: float(np.max(np.abs(b - a) / np.where(width > 0, width, np.inf)))
+        for name, width, a, b in zip(result.simulation.gen_names, widths, answer, closed, strict=True)
+    }
+
+
+def _warn_if_large(result: UnfoldingResult) -> None:
+    for name, largest in reference_bias(result).items():
+        if largest > LARGE_BIAS:
+            msg = (
+                f"the estimated bias of {name} reaches {largest:.2f} of its 68 % band (limit {LARGE_BIAS}); the "
+                "answer still leans to the generator or the network's prior. Take more iterations, or quote the bias: "
+                "spectrum.bias has it bin by bin."
+            )
+            warnings.warn(msg, BiasWarning, stacklevel=4)

@@ -1,0 +1,150 @@
+"""Checkpoints of the unfolding loop: the networks of the finished iterations, written atomically.
+
+A run claims its checkpoint before it trains, so that another run on the same path is told at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayesunfold._support.files import atomic_write, read_npz
+from bayesunfold.errors import FileFormatError
+from bayesunfold.omnifold.iteration import Iteration
+
+__all__ = [
+    "claim_checkpoint",
+    "pack_iterations",
+    "read_checkpoint",
+    "release_checkpoint",
+    "unpack_iterations",
+    "write_checkpoint",
+]
+
+WHAT = "a checkpoint of bayesunfold"
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def pack_iterations(records: Sequence[Iteration]) -> dict[str, np.ndarray]:
+    """Iterations as named arrays."""
+    packed = {
+        "step1": np.stack([r.step1 for r in records]) if records else np.zeros((0, 0)),
+        "step2": np.stack([r.step2 for r in records]) if records else np.zeros((0, 0)),
+        "notes": np.array(json.dumps([{"losses": r.losses, "decrements": r.decrements} for r in records])),
+    }
+    fakes = [r.fakes for r in records if r.fakes is not None]
+    if fakes:
+        packed["fakes"] = np.stack(fakes)
+    return packed
+
+
+def unpack_iterations(packed: dict[str, np.ndarray]) -> list[Iteration]:
+    """Inverse of :func:`pack_iterations`."""
+    notes = json.loads(str(packed["notes"]))
+    fakes = packed.get("fakes")
+    return [
+        Iteration(packed["step1"][k], packed["step2"][k], None if fakes is None else fakes[k], **note)
+        for k, note in enumerate(notes)
+    ]
+
+
+def claim_checkpoint(path: Path, key: str, seed: int) -> list[Iteration]:
+    """Finished iterations of this run; starts the file if there is none.
+
+    Raises
+    ------
+    FileFormatError
+        If the file belongs to other events or arguments, or is not a checkpoint.
+    OSError
+        If it cannot be written.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            made = Path(folder) / path.name
+            _save(made, key, [], seed)
+            try:
+                os.link(made, path)  # fails if another run was faster
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                made.replace(path)
+    return read_checkpoint(path, key)
+
+
+def release_checkpoint(path: Path, key: str) -> None:
+    """Remove a claim without a finished iteration, so that a failed start leaves nothing."""
+    with suppress(FileFormatError, OSError):
+        if path.exists() and not read_checkpoint(path, key):
+            path.unlink()
+
+
+def _save(path: Path, key: str, records: Sequence[Iteration], seed: int) -> None:
+    with path.open("wb") as file:
+        packed: dict[str, Any] = pack_iterations(records)
+        np.savez(file, key=np.array(key), seed=np.array(seed), **packed)
+
+
+def write_checkpoint(path: Path, key: str, records: Sequence[Iteration], seed: int) -> None:
+    """Save the finished iterations and the seed under the fingerprint ``key``.
+
+    Raises
+    ------
+    FileFormatError
+        If another run has taken the path in the meantime.
+    """
+    if path.exists():
+        read_checkpoint(path, key)
+    atomic_write(path, lambda temporary: _save(temporary, key, records, seed))
+
+
+def read_checkpoint(path: Path, key: str) -> list[Iteration]:
+    """Finished iterations of the same run; none if there is no file yet.
+
+    Raises
+    ------
+    FileFormatError
+        If the file belongs to other events or arguments, or is not a checkpoint.
+    """
+    if not path.exists():
+        return []
+    packed = _load(path)
+    if str(packed.pop("key", "")) != key:
+        msg = f"{path} is a checkpoint of other events or other settings, or of a run that goes on now; name another."
+        raise FileFormatError(msg)
+    try:
+        return unpack_iterations(packed)
+    except (ValueError, TypeError, IndexError) as err:
+        msg = f"{path} is not {WHAT} ({err}); remove it or name another."
+        raise FileFormatError(msg) from err
+
+
+def checkpoint_seed(path: Path) -> int | None:
+    """Seed of the run that wrote a checkpoint; None if there is no file."""
+    if not path.exists():
+        return None
+    seed = _load(path)["seed"]
+    if seed.shape != () or seed.dtype.kind not in "iu":
+        msg = f"{path} is not {WHAT} (its seed is {seed!r}); remove it or name another."
+        raise FileFormatError(msg)
+    return int(seed)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a checkpoint file."""
+    packed = read_npz(path, WHAT, stored=True)
+    missing = {"key", "seed", "step1", "step2", "notes"} - set(packed)
+    if missing:
+        msg = f"{path} is not {WHAT} (it misses {sorted(missing)}); remove it or name another."
+        raise FileFormatError(msg)
+    return packed

@@ -1,0 +1,1 @@
+"""What every unbinned unfolding shares: standardised events, perturbations, members, systematics, the result."""

@@ -1,0 +1,537 @@
+"""The result of an unfolding: weights of simulated events, and everything binned from them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._support.checks import (
+    as_features,
+    as_numbers,
+    check_finite,
+    check_known,
+    check_mapping,
+    effective_size,
+)
+from bayesunfold._support.streams import stream
+from bayesunfold._support.threads import block_threads
+from bayesunfold.binning import as_axes, bin_index, project
+from bayesunfold.classifier.arithmetic import forward
+from bayesunfold.classifier.sampling import Draws, LinearizedPosterior
+from bayesunfold.classifier.stage import Stage
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
+from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
+from bayesunfold.spectrum import Normalization, Spectra, Spectrum
+from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.overlap import FARTHEST
+from bayesunfold.unfolding.step1 import linearize_step1, step1_events
+
+if TYPE_CHECKING:
+    import pymc as pm
+    from matplotlib.figure import Figure
+
+    from bayesunfold.omnifold.iteration import Iteration
+
+__all__ = ["UnfoldingResult"]
+
+Array = NDArray[np.floating]
+Observable = str | ArrayLike
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class UnfoldingResult:
+    """Unfolded event weights with their posterior.
+
+    Made by :meth:`OmniFold.fit` or :func:`bayesunfold.load`, not by hand.
+
+    Attributes
+    ----------
+    simulation : Simulation
+        The simulated events, in the order of all weights.
+    data : Data
+    members : Members
+        The ensemble, in compact form.
+    iterations : tuple of Iteration
+        Networks of every iteration.
+    pull_weights : array, shape (n,)
+        Point estimate of step 1 in the last iteration, relative to the generator weight; NaN for events that do
+        not pass both levels.
+    history : tuple of dict
+        Per iteration: losses, remaining Newton steps, largest change of a reference bin in units of its
+        band, effective size.
+    configuration : dict
+        All settings and the seed.
+    seconds : dict
+        Time spent in training, posterior and members.
+    backgrounds : tuple of Background
+    closure_weights : array, shape (n,), or None
+        Point-estimate weights unfolded from pseudo-data, made by :meth:`estimate_bias`.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=1, inference="laplace", draws=20,
+    ...                    random_seed=1, progressbar=False)
+    >>> result.weights.dims, result.weights.shape
+    (('draw', 'event'), (20, 300))
+    >>> result.spectrum("gen", [-5, 0, 5]).interval(0.68)[0].shape
+    (2,)
+    """
+
+    simulation: Simulation
+    data: Data
+    members: Members
+    iterations: tuple[Iteration, ...]
+    pull_weights: Array
+    draws: Draws
+    first_stage: Stage
+    history: tuple[dict[str, Any], ...]
+    configuration: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+    backgrounds: tuple[Background, ...] = ()
+    closure_weights: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.simulation)
+
+    def __repr__(self) -> str:
+        c = self.configuration
+        return (
+            f"UnfoldingResult({len(self)} simulated and {len(self.data)} data events, "
+            f"{len(self.iterations)} iterations, {self.members.n_members} {c.get('inference')} members, "
+            f"yield {self.nominal.sum():.6g}, "
+            f"effective size {effective_size(self.nominal):.0f})"
+        )
+
+    @cached_property
+    def nominal(self) -> Array:
+        """Weights of the point estimate, shape (n,): expected data events each; zero for fakes."""
+        return self.members.nominal()
+
+    @property
+    def weights(self) -> xr.DataArray:
+        """Weights of every member, dimensions ``(draw, event)``, float32.
+
+        Made on demand; takes ``4 x draws x events`` bytes. Spectra do not need it.
+        """
+        out = np.empty((self.members.n_members, len(self)), dtype=np.float32)
+        with block_threads():
+            for rows, block in self.members.blocks():
+                out[:, rows] = block.T
+        return xr.DataArray(out, dims=("draw", "event"), name="weights")
+
+    def weights_for(self, gen_new: ArrayLike) -> xr.DataArray:
+        """The learned weight function on other particle-level events.
+
+        Parameters
+        ----------
+        gen_new : array or frame, shape (m,) or (m, d_gen)
+            Events of the same generator and selection. A frame's columns must be those of ``gen``.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions ``(draw, event)``: factors on the generator weight, with the yield of this
+            simulation; multiply by the ratio of the samples' total generator weights. The coordinate
+            ``nominal`` holds the point estimate.
+        """
+        x, names = as_features(gen_new, "gen_new")
+        if x.shape[1] != self.simulation.gen.shape[1]:
+            msg = f"gen_new has {x.shape[1]} features; the unfolding used {self.simulation.gen.shape[1]}."
+            raise InputError(msg)
+        if names is not None and names != self.simulation.gen_names:
+            msg = f"gen_new has columns {names}; the unfolding used {self.simulation.gen_names}, in this order."
+            raise InputError(msg)
+        m = self.members
+        may_miss = m.events.scale_gen.undefined > 0
+        checked = np.where(may_miss & np.isnan(x), 0.0, x)
+        check_finite(checked, None, "gen_new", self.simulation.gen_names, "remove those rows.")
+        self._warn_of_extrapolation(checked)
+        z = m.events.scale_gen(x)
+        stage = m.push_response.stage
+        with block_threads():
+            push = np.exp(forward(stage.layout, stage.theta, z))
+            change = m.push_response.log_ratio_change(z)
+            norm = m.norm()
+        both = m.events.both
+        unit = m.events.weight[both].sum() / self.simulation.weight[both].sum()
+        nominal_norm = m.signal_yield / (m.events.weight * m.weights.push)[m.events.pass_reco].sum()
+        members = np.exp(change) * push[:, None] * unit * norm
+        return xr.DataArray(
+            members.T,
+            dims=("draw", "event"),
+            coords={"nominal": ("event", push * unit * nominal_norm)},
+            name="weight_factor",
+        )
+
+    def _warn_of_extrapolation(self, gen_new: Array) -> None:
+        """Warn of events beyond the range of the simulated ones; beyond any sense they are an error."""
+        gen = self.simulation.gen[self.simulation.pass_gen]
+        low, high = np.nanmin(gen, axis=0), np.nanmax(gen, axis=0)
+        far = np.abs(self.members.events.scale_gen.each(gen_new)) > FARTHEST
+        if far.any():
+            row = int(np.argmax(far.any(axis=1)))
+            msg = f"{int(far.any(axis=1).sum())} events of gen_new lie far outside the simulation (first at row {row})."
+            raise InputError(msg)
+        beyond = ((gen_new < low) | (gen_new > high)).any(axis=1)
+        if beyond.mean() > 0.05:
+            msg = (
+                f"{100 * beyond.mean():.1f} % of gen_new lie outside the simulated range of a feature; the networks "
+                "extrapolate there. Use events of the same generator and selection."
+            )
+            warnings.warn(msg, OverlapWarning, stacklevel=3)
+
+    def _observable(self, values: Observable, level: str) -> tuple[str, Array]:
+        """Name and values of an observable of the simulated events."""
+        sim = self.simulation
+        if isinstance(values, str):
+            column = sim.gen_column(values) if level == "gen" else sim.reco_column(values)
+            return values, column
+        array, names = as_features(values, "values")
+        if array.shape[1] != 1:
+            msg = f"values have {array.shape[1]} columns; pass one observable, or a tuple of them."
+            raise InputError(msg)
+        if len(array) != len(sim):
+            msg = f"values have {len(array)} entries; the simulation has {len(sim)} events, and each needs one."
+            raise InputError(msg)
+        name = names[0] if names is not None else "observable"
+        rows = sim.pass_gen if level == "gen" else sim.pass_reco
+        checked = np.where(np.isnan(array), 0.0, array) if sim.undefined == "indicator" else array
+        check_finite(checked, rows, "values", (name,), f"they must exist in every event that passes {level}.")
+        return name, array[:, 0]
+
+    def spectrum(
+        self,
+        values: Observable | tuple[Observable, ...],
+        bins: ArrayLike | Sequence[ArrayLike],
+        *,
+        normalization: Normalization = "yield",
+        luminosity: float | tuple[float, float] | None = None,
+        unit: str | tuple[str, ...] = "",
+        centre: str = "nominal",
+    ) -> Spectrum:
+        """Posterior histogram of any particle-level observable, in any binning.
+
+        Parameters
+        ----------
+        values : str, array of shape (n,), or a tuple of these
+            A particle-level feature by name, or the observable's value in every simulated event; a tuple makes a
+            histogram in several dimensions. Values of events that fail gen do not matter.
+        bins : array of edges, or one array an observable
+            Strictly increasing, half open.
+        normalization : {"yield", "shape", "density"}
+            Events per bin; fraction of all events (outside the bins included); events per unit of the observable.
+        luminosity : float or (float, float), optional
+            Divides the spectrum: events become a cross section in its inverse unit. A second number is the relative
+            uncertainty, one nuisance parameter per member and a source of its own. Not for shapes.
+        unit : str or tuple of str
+            Unit of each observable, for figures and tables.
+        centre : {"nominal", "draws"}
+            Whether draws are shifted so that their mean is the point estimate.
+
+        Returns
+        -------
+        Spectrum
+
+        Raises
+        ------
+        InputError
+            Wrong length, NaN in passing events, edges that do not increase.
+        """
+        observables = [self._observable(v, "gen") for v in (values if isinstance(values, tuple) else (values,))]
+        return self._spectrum(observables, bins, "gen", normalization, luminosity, unit, centre)
+
+    def refolded(
+        self, values: Observable | tuple[Observable, ...], bins: ArrayLike | Sequence[ArrayLike], **options: Any
+    ) -> Spectrum:
+        """The unfolded simulation at detector level, fakes included, to be compared with data.
+
+        Arguments as for :meth:`spectrum`, with detector-level features.
+        """
+        observables = [self._observable(v, "reco") for v in (values if isinstance(values, tuple) else (values,))]
+        defaults = {"normalization": "yield", "luminosity": None, "unit": "", "centre": "nominal"}
+        check_known(options, list(defaults), "refolded")
+        return self._spectrum(observables, bins, "reco", **(defaults | options))
+
+    def _spectrum(
+        self,
+        observables: list[tuple[str, Array]],
+        bins: ArrayLike | Sequence[ArrayLike],
+        level: str,
+        normalization: Normalization,
+        luminosity: float | tuple[float, float] | None,
+        unit: str | tuple[str, ...],
+        centre: str,
+    ) -> Spectrum:
+        size, uncertainty = read_luminosity(luminosity, normalization)
+        if centre not in ("nominal", "draws"):
+            msg = f"centre is {centre!r}; it must be 'nominal' or 'draws'."
+            raise InputError(msg)
+        names = tuple(name for name, _ in observables)
+        units: tuple[str, ...] = ("",) * len(names)
+        if unit:
+            units = (unit,) if isinstance(unit, str) else tuple(unit)
+        if len(units) != len(names) or not all(isinstance(u, str) for u in units):
+            msg = f"unit is {unit!r}; give a text for each of {len(names)} observables."
+            raise InputError(msg)
+        values = [v for _, v in observables]
+        edges = as_axes(values, bins)
+        rows = self.simulation.pass_gen if level == "gen" else self.simulation.pass_reco
+        groups, n_bins = assign_groups(values, edges, rows)
+        n_groups = n_bins + EXTRA
+        weight = self.nominal if level == "gen" else self.nominal_reco
+        finish = Finish(project(groups, weight, n_groups), edges, normalization, centre, size)
+
+        def make(source: str) -> Callable[[], Array]:
+            return lambda: finish(self.members.accumulate(groups, n_groups, source, reco=level == "reco"))
+
+        drawn = self.members.accumulate(groups, n_groups, reco=level == "reco")
+        sources = {name: make(name) for name in self.members.sources}
+        factor = 1.0 / (1.0 + uncertainty * self._luminosity_pulls())
+        if uncertainty > 0:
+            sources["luminosity"] = lambda: np.outer(factor, finish.nominal)
+        bias = None
+        if self.closure_weights is not None and level == "gen":
+            bias = finish.nominal_of(project(groups, self.closure_weights, n_groups)) - finish.nominal
+        flow = finish.flow(drawn)
+        if flow is not None:
+            flow = flow[0] * factor, flow[1] * factor
+        return Spectrum(
+            edges=edges,
+            flow=flow,
+            draw_matrix=finish(drawn) * factor[:, None],
+            nominal=finish.nominal,
+            names=names,
+            outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
+            undefined=drawn[:, n_bins + 2],
+            normalization=normalization,
+            luminosity=None if luminosity is None else size,
+            units=units,
+            sources=sources,
+            bias=bias,
+            seconds=float(sum(self.seconds.values())) or None,
+        )
+
+    def _luminosity_pulls(self) -> Array:
+        """The luminosity's nuisance parameter of each member."""
+        seed = int(self.configuration["random_seed"])
+        return stream(seed, "luminosity").standard_normal(self.members.n_members)
+
+    @property
+    def nominal_reco(self) -> Array:
+        """Weights of the point estimate at detector level, shape (n,): fakes included, zero for misses."""
+        m = self.members
+        v = np.where(m.events.pass_reco, m.events.weight * m.weights.push, 0.0)
+        return v * m.signal_yield / v.sum()
+
+    def spectra(self, bins: Mapping[str, ArrayLike], **options: Any) -> Spectra:
+        """Several particle-level features at once, member by member.
+
+        Parameters
+        ----------
+        bins : mapping of feature name to edges
+
+        Returns
+        -------
+        Spectra
+            A dict of spectra by feature. Draw ``s`` is the same member in all of them, so there is a joint
+            ``covariance()`` and ``chi2(models)``.
+        """
+        named = check_mapping(bins, "bins")
+        return Spectra({name: self.spectrum(name, edges, **options) for name, edges in named.items()})
+
+    def expectation(self, f: Callable[[Array], ArrayLike] | ArrayLike) -> xr.DataArray:
+        """Posterior of a weighted mean over the unfolded events.
+
+        Parameters
+        ----------
+        f : callable or array, shape (n,)
+            Function of the particle-level features (array (n, d_gen) of events that pass gen), or its values.
+
+        Returns
+        -------
+        xarray.DataArray
+            One value a draw, centred on the point estimate, which is the attribute ``nominal``.
+        """
+        gen = self.simulation.pass_gen
+        values = np.zeros(len(self))
+        if callable(f):
+            found = as_numbers(f(self.simulation.gen[gen]), "f").squeeze()
+            if found.shape != (int(gen.sum()),):
+                msg = f"f gives shape {found.shape} for {int(gen.sum())} events; it must give one number an event."
+                raise InputError(msg)
+            values[gen] = found
+        else:
+            values[gen] = self._observable(f, "gen")[1][gen]
+        if not np.all(np.isfinite(values)):
+            msg = f"f gives NaN or infinity in {int((~np.isfinite(values)).sum())} events; the mean would not exist."
+            raise InputError(msg)
+        nominal = float(self.nominal @ values / self.nominal.sum())
+        top, bottom = np.zeros(self.members.n_members), np.zeros(self.members.n_members)
+        with block_threads():
+            for rows, block in self.members.blocks():
+                top += values[rows] @ block
+                bottom += block.sum(axis=0, dtype=np.float64)
+        drawn = top / bottom
+        return xr.DataArray(drawn - drawn.mean() + nominal, dims="draw", attrs={"nominal": nominal})
+
+    def profile(self, x: Observable, y: Observable, bins: ArrayLike) -> xr.DataArray:
+        """Posterior mean of one observable in bins of another.
+
+        Parameters
+        ----------
+        x, y : str or array of shape (n,)
+            Particle-level observables; ``y`` is averaged in bins of ``x``.
+        bins : array of edges
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions ``(draw, bin)``, centred on the point estimate, which is the coordinate ``nominal``; NaN in bins
+            without events.
+        """
+        (_, xs), (_, ys) = self._observable(x, "gen"), self._observable(y, "gen")
+        (edges,) = as_axes([xs], bins)
+        gen = self.simulation.pass_gen & np.isfinite(ys)
+        groups = bin_index([xs], (edges,), gen)
+        n_bins = len(edges) - 1
+        values = np.where(gen, ys, 0.0)
+        bottom = self.members.accumulate(groups, n_bins)
+        top = self.members.accumulate(groups, n_bins, values=values)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn = top / bottom
+            nominal = project(groups, self.nominal * values, n_bins) / project(groups, self.nominal, n_bins)
+        drawn = drawn - drawn.mean(axis=0) + nominal
+        coords = {"bin": 0.5 * (edges[1:] + edges[:-1]), "nominal": ("bin", nominal)}
+        return xr.DataArray(drawn, dims=("draw", "bin"), coords=coords)
+
+    def estimate_bias(self) -> UnfoldingResult:
+        """Unfold pseudo-data from the answer itself, to see what stopping early and the prior leave behind.
+
+        The pseudo-data are the simulated events at detector level with their unfolded weights, so they have no
+        fluctuation of their own; the same number of iterations is run with the same information as the data. What comes
+        out minus what went in is the bias that the method has at the answer.
+
+        Returns
+        -------
+        UnfoldingResult
+            The same result, whose particle-level spectra carry ``bias``.
+
+        Warns
+        -----
+        BiasWarning
+            Where the bias exceeds half the band in one of ten bins of a feature.
+        """
+        from bayesunfold.omnifold.bias import estimate_bias
+
+        return estimate_bias(self)
+
+    def prior_dependence(self, factor: ArrayLike | Callable[[Array], ArrayLike]) -> dict[str, Array]:
+        """Shift of the answer, in units of its band, when unfolding starts from another generator.
+
+        Parameters
+        ----------
+        factor : array, shape (n,), or callable
+            By which generator weights are multiplied; a callable gets the particle-level features (n, d_gen).
+
+        Returns
+        -------
+        dict of str to array
+            By particle-level feature: (new - old) / band in ten bins of equal generator population.
+        """
+        from bayesunfold.omnifold.bias import prior_dependence
+
+        return prior_dependence(self, factor)
+
+    @property
+    def model(self) -> pm.Model:
+        """The Bayesian neural network of the first step 1 as a PyMC model, on the events it saw.
+
+        ``pymc.model_to_graphviz(result.model)`` draws it. The draws were made with the network linearised about its
+        most probable weights, which is ``result.linearized_model``.
+        """
+        from bayesunfold.classifier.network import full_model
+
+        x, label, weight = step1_events(self.members.events, self.first_stage)
+        s = self.first_stage
+        return full_model(s.layout, x, label, weight, s.offset)
+
+    @property
+    def linearized_model(self) -> pm.Model:
+        """The PyMC model that the posterior draws come from."""
+        return self.linearized_posterior().model()
+
+    def linearized_posterior(self) -> LinearizedPosterior:
+        """Step 1 of the first iteration in its posterior axes."""
+        return linearize_step1(self.members.events, self.first_stage)[0]
+
+    def summary(self) -> str:
+        """Settings, convergence and effective sizes, as text."""
+        lines = [repr(self)]
+        for k, entry in enumerate(self.history, start=1):
+            losses = ", ".join(f"{n} {v:.2f}" for n, v in entry["losses"].items())
+            lines.append(
+                f"iteration {k}: loss {losses}; largest change {entry['change']:.2f} of the band; "
+                f"effective size {entry['effective_size']:.0f}"
+            )
+        weight = self.simulation.weight
+        if np.any(weight < 0):
+            lines.append(
+                f"{100 * np.mean(weight < 0):.1f} % of the generator weights are negative: {len(weight)} events are "
+                f"worth {effective_size(weight):.0f}"
+            )
+        if self.simulation.unused:
+            lines.append(f"{self.simulation.unused} simulated events pass neither level and take no part")
+        lines.append(
+            "event fluctuations moved below -1 by the posterior draws: "
+            f"{100 * self.members.negative_fraction():.2f} % (simulation), "
+            f"{100 * self.members.negative_data:.2f} % (data)"
+        )
+        lines.append("seconds: " + ", ".join(f"{n} {v:.1f}" for n, v in self.seconds.items()))
+        return "\n".join(lines)
+
+    def plot_history(self) -> Figure:
+        """Losses and change of the spectrum per iteration."""
+        from bayesunfold.plots import plot_history
+
+        return plot_history(self)
+
+    def to_datatree(self, bins: Mapping[str, ArrayLike] | None = None) -> xr.DataTree:
+        """ArviZ groups; see ``bayesunfold.io.arviz``."""
+        from bayesunfold.io.arviz import to_datatree
+
+        return to_datatree(self, bins)
+
+    def report(
+        self,
+        path: str | Path,
+        bins: Mapping[str, ArrayLike] | None = None,
+        spectra: Mapping[str, Spectrum] | None = None,
+    ) -> Path:
+        """Write the dashboard, one HTML file; see ``bayesunfold.report.write_report``."""
+        from bayesunfold.report import write_report
+
+        return write_report(self, path, bins, spectra)
+
+    def save(self, path: str | Path) -> Path:
+        """Save to netCDF (``.nc``) or Zarr (``.zarr``), atomically; :func:`bayesunfold.load` reads it back."""
+        from bayesunfold.omnifold.storage import save
+
+        if not isinstance(path, str | Path):
+            msg = f"path is {path!r}; name a file, for instance 'unfolded.nc'."
+            raise InputTypeError(msg)
+        return save(self, Path(path))

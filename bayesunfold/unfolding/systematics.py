@@ -1,0 +1,338 @@
+"""Systematic uncertainties of the simulation: what a nuisance parameter of one standard deviation changes."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._support.checks import as_features, as_flag, as_weight, check_finite, check_source_name
+from bayesunfold._support.streams import stream
+from bayesunfold.classifier.standardize import Standardizer
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
+from bayesunfold.events import Simulation
+from bayesunfold.unfolding.perturbations import Shift, Shifted, Variation
+
+__all__ = ["Systematic", "check_alternative", "draw_alphas", "prepare_systematics"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class Systematic:
+    """One systematic uncertainty, with one N(0, 1) nuisance parameter a member.
+
+    Give either weights or detector-level features, and only one direction for a one-sided uncertainty, which is
+    then taken as symmetric; or another simulation for a two-point model uncertainty.
+
+    Parameters
+    ----------
+    name : str
+        Its row among the sources of uncertainty.
+    weight_up, weight_down : array, shape (n,), optional
+        The events' full generator weights (not factors on them) at plus and minus one standard deviation. Between and
+        beyond, the relative change is linear on either side.
+    reco_up, reco_down : array or frame, shape (n,) or (n, d_reco), optional
+        Detector-level features at plus and minus one standard deviation (an energy scale). Rows that fail detector
+        level in the variation do not matter.
+    pass_reco_up, pass_reco_down : boolean array, shape (n,), optional
+        Which events pass the detector-level selection in the variation. Give them whenever the selection cuts on what
+        the variation changes: events then migrate in and out. Events that fail nominally and pass when shifted need
+        rows in the simulation. Flags without ``reco_up`` keep the features (a trigger efficiency). The nominal flags if
+        omitted.
+    alternative : Simulation, optional
+        Events of another model with the same features. A classifier of both levels together learns their ratio to the
+        nominal events, whose weights then vary by it.
+
+    Raises
+    ------
+    InputError
+        Nothing or too much given, wrong lengths, non-positive totals, a variation identical to nominal. Most is known
+        only when the simulation is: :meth:`OmniFold.fit` raises it before any training.
+
+    Warns
+    -----
+    OverlapWarning
+        If shifted features cross a hard edge of the simulated distribution, which a cut leaves, and no flags are given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayesunfold as bu
+    >>> bu.Systematic("fsr", weight_up=np.array([1.1, 0.9, 1.0]))
+    Systematic(fsr: one-sided weights)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weight_up: ArrayLike | None = None,
+        weight_down: ArrayLike | None = None,
+        reco_up: ArrayLike | None = None,
+        reco_down: ArrayLike | None = None,
+        pass_reco_up: ArrayLike | None = None,
+        pass_reco_down: ArrayLike | None = None,
+        alternative: Simulation | None = None,
+    ) -> None:
+        check_source_name(name, "systematic")
+        up = {"weight": weight_up, "reco": reco_up, "pass_reco": pass_reco_up}
+        down = {"weight": weight_down, "reco": reco_down, "pass_reco": pass_reco_down}
+        _check_sides(name, {k for k, v in up.items() if v is not None}, {k for k, v in down.items() if v is not None})
+        given = [weight_up is not None, reco_up is not None or pass_reco_up is not None, alternative is not None]
+        if sum(given) != 1:
+            msg = f"systematic {name!r} needs one of weight_up, reco_up and alternative; {sum(given)} are given."
+            raise InputError(msg)
+        if alternative is not None and not isinstance(alternative, Simulation):
+            msg = f"alternative of {name!r} is a {type(alternative).__name__}; pass a bayesunfold.Simulation."
+            raise InputTypeError(msg)
+        self.name = name
+        self.weight_up, self.weight_down = weight_up, weight_down
+        self.reco_up, self.reco_down = reco_up, reco_down
+        self.pass_reco_up, self.pass_reco_down = pass_reco_up, pass_reco_down
+        self.alternative = alternative
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether a down variation was given."""
+        return any(v is not None for v in (self.weight_down, self.reco_down, self.pass_reco_down))
+
+    def __repr__(self) -> str:
+        kind = "weights" if self.weight_up is not None else "detector level"
+        if self.alternative is not None:
+            return f"Systematic({self.name}: two-point, {len(self.alternative)} alternative events)"
+        return f"Systematic({self.name}: {'two' if self.two_sided else 'one'}-sided {kind})"
+
+
+def relative_change(systematic: Systematic, weight: ArrayLike, simulation: Simulation, direction: str) -> Array:
+    """``v_varied / v - 1`` per event; zero where both are zero."""
+    what = f"weight_{direction} of {systematic.name}"
+    varied = as_weight(weight, len(simulation), what)
+    for rows, level in ((simulation.pass_gen, "gen"), (simulation.pass_reco, "reco")):
+        if varied[rows].sum() <= 0:
+            msg = f"{what} sums to {varied[rows].sum():g} over events passing {level}; the sum must be positive."
+            raise InputError(msg)
+    nominal = simulation.weight
+    appears = (nominal == 0) & (varied != 0)
+    if appears.any():
+        msg = (
+            f"{what} gives weight to {int(appears.sum())} events whose nominal weight is zero (first at row "
+            f"{int(np.argmax(appears))}); their relative change is infinite. Give them a small nominal weight."
+        )
+        raise InputError(msg)
+    _check_like_nominal(varied, nominal, what)
+    change = np.divide(varied, nominal, out=np.ones(len(nominal)), where=nominal != 0) - 1.0
+    if not np.any(change):
+        msg = f"{what} is identical to the nominal weights; leave the systematic out."
+        raise InputError(msg)
+    return change
+
+
+FACTOR = 3.0
+"""Varied weights whose total differs by more than this factor from the nominal one are taken for something else."""
+
+
+def _check_like_nominal(varied: Array, nominal: Array, what: str) -> None:
+    """Full weights have about the nominal total; factors on them and differences do not."""
+    ratio = float(varied.sum() / nominal.sum())
+    if 1 / FACTOR < ratio < FACTOR:
+        return
+    guess = "differences from" if ratio < 1 / FACTOR and abs(nominal.mean() - 1) < 0.5 else "factors on"
+    cure = "weight + difference" if guess.startswith("diff") else "weight * factor"
+    msg = (
+        f"{what} sums to {ratio:.3g} times the nominal weights; it must hold the full weights in the variation. "
+        f"If these are {guess} the nominal weights, pass {cure}."
+    )
+    raise InputError(msg)
+
+
+def shifted_detector_level(
+    systematic: Systematic, simulation: Simulation, scale: Standardizer, direction: str
+) -> Shifted | None:
+    """Standardised features and pass flags of one side of a variation, checked; None if that side was not given."""
+    given = getattr(systematic, f"reco_{direction}"), getattr(systematic, f"pass_reco_{direction}")
+    if given[0] is None and given[1] is None:
+        return None
+    what = f"reco_{direction} of {systematic.name}"
+    passes = simulation.pass_reco
+    if given[1] is not None:
+        found = as_flag(given[1], len(simulation), f"pass_{what}")
+        passes = passes if np.array_equal(found, passes) else found
+        _check_passing(simulation, passes, f"pass_{what}")
+    values = simulation.reco if given[0] is None else _features(given[0], simulation, what)
+    nominal, both = simulation.reco, passes & simulation.pass_reco
+    if simulation.undefined == "indicator":
+        other = (np.isnan(values) != np.isnan(nominal))[both].any(axis=1)
+        if other.any():
+            msg = f"{what} makes features appear or vanish in {int(other.sum())} events; keep them."
+            raise InputError(msg)
+    else:
+        check_finite(values, passes, what, simulation.reco_names, "give finite features to passing events.")
+    if passes is simulation.pass_reco and np.array_equal(values[passes], nominal[passes], equal_nan=True):
+        msg = f"{what} is identical to the nominal features; leave the systematic out."
+        raise InputError(msg)
+    if given[1] is None:
+        _warn_of_cut(simulation, values, what)
+    out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
+    out[passes] = scale(values[passes])
+    return Shifted(out, passes)
+
+
+def _features(features: ArrayLike, simulation: Simulation, what: str) -> Array:
+    values, names = as_features(features, what)
+    if values.shape != simulation.reco.shape:
+        msg = f"{what} has shape {values.shape} and reco has {simulation.reco.shape}; they must be the same events."
+        raise InputError(msg)
+    if names is not None and simulation.reco_named and names != simulation.reco_names:
+        msg = f"{what} has columns {names} and reco has {simulation.reco_names}; give the same, in the same order."
+        raise InputError(msg)
+    return values
+
+
+def _check_passing(simulation: Simulation, passes: NDArray[np.bool_], what: str) -> None:
+    for rows, events in ((passes, "passing events"), (passes & simulation.pass_gen, "events passing both levels")):
+        total = simulation.weight[rows].sum()
+        if total <= 0:
+            msg = f"the weights of {events} sum to {total:g} with {what}; the sum must be positive."
+            raise InputError(msg)
+
+
+EDGE_WIDTH, EDGE_SHARE, EDGE_EVENTS = 0.02, 0.002, 5
+"""A feature has a hard edge if, within this part of its interquartile range of its end, there are more than this share
+of the events and more than this number of them."""
+
+
+def _warn_of_cut(simulation: Simulation, shifted: Array, what: str) -> None:
+    """Warn if shifted features cross an edge that a selection has cut, or leave a gap at it."""
+    rows = simulation.pass_reco
+    for j, name in enumerate(simulation.reco_names):
+        nominal, moved = simulation.reco[rows, j], shifted[rows, j]
+        exists = np.isfinite(nominal) & np.isfinite(moved)
+        nominal, moved = nominal[exists], moved[exists]
+        if len(nominal) < 2 * EDGE_EVENTS:
+            continue
+        width = EDGE_WIDTH * float(np.subtract(*np.quantile(nominal, [0.75, 0.25])))
+        for sign in (1.0, -1.0):
+            edge = float((sign * nominal).min())
+            near = sign * nominal <= edge + width
+            hard = near.sum() > max(EDGE_EVENTS, EDGE_SHARE * len(nominal))
+            if hard and float((sign * moved).min()) != edge and np.any(moved[near] != nominal[near]):
+                msg = (
+                    f"{what} moves events across the edge of {name} at {sign * edge:.6g}, where a selection seems to "
+                    f"cut; events that migrate over it are missing. Give pass_{what.split(' of ')[0]}, the pass flags "
+                    "in the variation, and keep the events that pass only there."
+                )
+                warnings.warn(msg, OverlapWarning, stacklevel=6)
+                return
+
+
+def _check_sides(name: str, up: set[str], down: set[str]) -> None:
+    missing = down - up
+    if missing:
+        msg = (
+            f"systematic {name!r} has a down variation of a kind without an up variation "
+            f"({', '.join(f'{k}_down' for k in sorted(missing))}); give both, or a variation in one direction as up."
+        )
+        raise InputError(msg)
+
+
+def prepare_systematics(
+    systematics: list[Systematic], simulation: Simulation, scale_reco: Standardizer, alphas: Array, seed: int
+) -> tuple[dict[str, Variation], dict[str, Shift]]:
+    """Variations and shifts by name, checked; row ``k`` of ``alphas`` belongs to systematic ``k``."""
+    variations: dict[str, Variation] = {}
+    shifts: dict[str, Shift] = {}
+    for k, systematic in enumerate(systematics):
+        alpha = alphas[k]
+        if systematic.alternative is not None:
+            up = two_point_change(systematic, simulation, seed)
+            variations[systematic.name] = Variation(alpha, up, -up)
+        elif systematic.weight_up is not None:
+            up = relative_change(systematic, systematic.weight_up, simulation, "up")
+            down = -up
+            if systematic.weight_down is not None:
+                down = relative_change(systematic, systematic.weight_down, simulation, "down")
+            variations[systematic.name] = Variation(alpha, up, down)
+        else:
+            high = shifted_detector_level(systematic, simulation, scale_reco, "up")
+            low = shifted_detector_level(systematic, simulation, scale_reco, "down")
+            if high is not None:
+                shifts[systematic.name] = Shift(alpha, high, low)
+    return variations, shifts
+
+
+def draw_alphas(n: int, members: int, seed: int) -> Array:
+    """Nuisance parameters of ``n`` systematics, shape (n, members)."""
+    return stream(seed, "systematics").standard_normal((n, members))
+
+
+def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) -> Array:
+    """Relative weight that turns the nominal simulation into the alternative one, minus one.
+
+    A classifier sees both levels and both pass flags of every event, with neutral values where a level is absent.
+    """
+    from bayesunfold.classifier.estimator import BayesianClassifier
+
+    other = systematic.alternative
+    if other is None:
+        msg = f"{systematic.name!r} has no alternative simulation."
+        raise InputError(msg)
+    check_alternative(systematic.name, other, simulation)
+    x = _joint(simulation, other)
+    y = np.repeat([0, 1], [len(simulation), len(other)])
+    weight = np.concatenate([simulation.weight, other.weight])
+    classifier = BayesianClassifier(inference="laplace", draws=2, random_state=seed % 2**31)
+    classifier.fit(x, y, sample_weight=weight)
+    return np.exp(classifier.log_ratio(x[: len(simulation)])) - 1.0
+
+
+def check_alternative(name: str, other: Simulation, simulation: Simulation) -> None:
+    """Whether weights of the simulated events can express an alternative simulation.
+
+    Raises
+    ------
+    InputError
+    """
+    for level in ("gen", "reco"):
+        mine, theirs = getattr(simulation, level), getattr(other, level)
+        named = getattr(simulation, f"{level}_named") and getattr(other, f"{level}_named")
+        names = getattr(simulation, f"{level}_names"), getattr(other, f"{level}_names")
+        if mine.shape[1] != theirs.shape[1] or (named and names[0] != names[1]):
+            msg = (
+                f"the alternative of {name!r} has the {level} features {names[1]} and the simulation {names[0]}; "
+                "give the same, in the same order."
+            )
+            raise InputError(msg)
+        if getattr(simulation, f"pass_{level}").all() and not getattr(other, f"pass_{level}").all():
+            failing = int((~getattr(other, f"pass_{level}")).sum())
+            msg = (
+                f"{failing} events of the alternative of {name!r} fail {level} and no event of the simulation does; "
+                f"weights of its events cannot express that. Keep events that fail {level} in the simulation too."
+            )
+            raise InputError(msg)
+    same = len(other) == len(simulation) and np.array_equal(other.weight, simulation.weight)
+    if same and all(np.array_equal(getattr(other, k), getattr(simulation, k), equal_nan=True) for k in ("gen", "reco")):
+        msg = f"the alternative of {name!r} is identical to the simulation; leave the systematic out."
+        raise InputError(msg)
+
+
+def _joint(simulation: Simulation, other: Simulation) -> Array:
+    """Features of both levels of both samples, one after the other, without NaN.
+
+    Where a level is absent or a feature does not exist, the simulation's mean stands; flags and indicators that vary in
+    either sample are columns of their own.
+    """
+    columns = []
+    for level in ("gen", "reco"):
+        values = np.concatenate([getattr(simulation, level), getattr(other, level)])
+        passing = np.concatenate([getattr(simulation, f"pass_{level}"), getattr(other, f"pass_{level}")])
+        mean = np.nanmean(getattr(simulation, level)[getattr(simulation, f"pass_{level}")], axis=0)
+        exists = passing[:, None] & np.isfinite(values)
+        columns.append(np.where(exists, values, mean))
+        indicators = np.column_stack([passing, exists | ~passing[:, None]])
+        columns.append(indicators[:, ~indicators.all(axis=0)].astype(np.float64))
+    return np.column_stack(columns)
