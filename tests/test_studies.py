@@ -38,7 +38,7 @@ def _study(**options):
 
 @pytest.mark.statistical
 def test_calibrated_bands_cover_and_narrow_ones_do_not():
-    """900 intervals; the window of 4 binomial standard deviations has a false-alarm rate of 6e-5."""
+    """900 intervals; 4 binomial standard deviations and 5 of widths and biases: below 1e-4 together."""
     study = _study()
     for level in (0.68, 0.95):
         mean, _ = study.mean_coverage(level)
@@ -52,8 +52,8 @@ def test_calibrated_bands_cover_and_narrow_ones_do_not():
             ]
         )
         assert abs(mean - exact) < 4 * np.sqrt(exact * (1 - exact) / 900) + 0.02  # 0.02: edges at integer counts
-    assert study.width_ratio() == pytest.approx(np.ones(3), abs=4 / np.sqrt(2 * 299))
-    assert np.all(np.abs(study.bias()) < 4 / np.sqrt(300))
+    assert study.width_ratio() == pytest.approx(np.ones(3), abs=5 / np.sqrt(2 * 299))
+    assert np.all(np.abs(study.bias()) < 5 / np.sqrt(300))
     narrow = _study(unfold=partial(_gaussian_band, inflate=0.5))
     assert narrow.mean_coverage(0.68)[0] < 0.5
     assert narrow.joint_coverage(0.68) < 0.3
@@ -152,6 +152,7 @@ def test_default_bands_cover():
         assert low - 3.5 * error < mean < high + 3.5 * error
 
 
+@pytest.mark.slow  # most of a minute; the docstring of compare_with_refits runs the same in CI
 @pytest.mark.filterwarnings("ignore:the last of 3 iterations:bayesunfold.errors.ConvergenceWarning")  # for speed
 def test_members_move_as_the_refitted_loop_does():
     """Same fluctuations in both, so that widths agree to some per cent in well filled bins.

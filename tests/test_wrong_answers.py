@@ -45,8 +45,8 @@ def plain(events):
 
 
 def same(spectrum, plain):
-    """Within half a band: one event of a thousand is 0.05 of it, and rounding a tenth."""
-    return np.all(np.abs(spectrum.nominal - plain.nominal) < 0.5 * plain.std())
+    """Within a band: fits that stop elsewhere, or at another event's weight, differ by up to half of it."""
+    return np.all(np.abs(spectrum.nominal - plain.nominal) < plain.std())
 
 
 @pytest.mark.parametrize("value", [1e6, 1e20, 3.4e38, -999.0])
