@@ -310,20 +310,20 @@ def test_likelihood_ratio_in_several_dimensions(dimension):
 
 
 def test_expected_coverage_of_a_confidence_set():
-    """Known to be the level for a Gaussian mean; 100 toys know it to 0.047: 0.24 is 5 sigma. And for counts alone."""
+    """Known to be the level for a Gaussian mean; 150 toys know it to 0.038: 0.2 is 5 sigma. And for counts alone."""
     rng = np.random.default_rng(21)
     theta = rng.uniform(-1, 1, 20_000)
     ratio = bu.LikelihoodRatio(["mu"], draws=10, random_state=1).fit(rng.normal(theta, 1), theta)
-    grid = np.linspace(-0.9, 0.9, 25)
+    grid = np.linspace(-0.9, 0.9, 37)
 
     def simulate(t, n, rng):
         return rng.normal(t[0], 1, n)
 
-    found = ratio.expected_coverage(simulate, [0.0, 0.4], grid, 100, toys=100)
-    assert found.coverage == pytest.approx(0.68, abs=0.24)
+    found = ratio.expected_coverage(simulate, [0.0, 0.4], grid, 100, toys=150)
+    assert found.coverage == pytest.approx(0.68, abs=0.2)
     assert np.all((found.lower < found.coverage) & (found.coverage < found.upper))
-    counted = ratio.expected_coverage(simulate, [0.0], grid, expected=lambda t: 100 * np.exp(t[0]), toys=100)
-    assert counted.coverage[0] == pytest.approx(0.68, abs=0.24)
+    counted = ratio.expected_coverage(simulate, [0.0], grid, expected=lambda t: 100 * np.exp(t[0]), toys=150)
+    assert counted.coverage[0] == pytest.approx(0.68, abs=0.2)
     with pytest.raises(InputError, match="either n"):
         ratio.expected_coverage(simulate, [0.0], grid)
 

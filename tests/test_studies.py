@@ -152,7 +152,7 @@ def test_default_bands_cover():
         assert low - 3.5 * error < mean < high + 3.5 * error
 
 
-@pytest.mark.slow  # most of a minute; the docstring of compare_with_refits runs the same in CI
+@pytest.mark.slow  # most of a minute; CI runs only the docstring of compare_with_refits
 @pytest.mark.filterwarnings("ignore:the last of 3 iterations:bayesunfold.errors.ConvergenceWarning")  # for speed
 def test_members_move_as_the_refitted_loop_does():
     """Same fluctuations in both, so that widths agree to some per cent in well filled bins.

