@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-reliability lint types docs bench bench-zjets notebooks clean
+.PHONY: setup demo test test-slow test-reliability test-matrix lint types docs bench bench-zjets notebooks clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ test: $(STAMP)
 # fifty kills of every kind of write, and many flipped bytes: about half an hour
 test-reliability: $(STAMP)
 	OMP_NUM_THREADS=1 BAYESUNFOLD_KILLS=50 BAYESUNFOLD_FLIPS=300 $(BIN)/python -m pytest -n 2 tests/test_files.py
+
+# lowest and newest versions, other processors' kernels: about half an hour
+test-matrix: $(STAMP)
+	bash scripts/test_matrix.sh
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
@@ -49,4 +53,4 @@ bench-zjets: $(STAMP)
 	$(BIN)/python benchmarks/bench_zjets.py
 
 clean:
-	rm -rf $(VENV) demo bench-results
+	rm -rf $(VENV) .venv-low demo bench-results

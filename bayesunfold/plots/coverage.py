@@ -45,9 +45,8 @@ def plot_coverage(study: CoverageStudy) -> Figure:
             hits = study.hits(level).sum(axis=0)[core]
             low, high = clopper_pearson(hits, study.n_toys)
             value = hits / study.n_toys
-            top.errorbar(
-                x, value, yerr=[value - low, high - value], fmt="o", ms=4, color=color, label=f"{100 * level:g} % band"
-            )
+            errors = np.array([value - low, high - value])
+            top.errorbar(x, value, yerr=errors, fmt="o", ms=4, color=color, label=f"{100 * level:g} % band")
             top.axhline(level, color=color, ls="--", lw=1)
         top.set_ylabel("coverage of the expected truth")
         limit(top, 0.3, 1.02)
