@@ -8,6 +8,7 @@ in number of features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from bayesunfold._support.checks import (
 )
 from bayesunfold.errors import InputError
 
-__all__ = ["Background", "Data", "Simulation", "as_data"]
+__all__ = ["Background", "Data", "Passes", "Simulation", "as_data"]
 
 Array = NDArray[np.floating]
 Undefined = Literal["error", "indicator"]
@@ -92,6 +93,34 @@ def _check_varies(array: Array, rows: NDArray[np.bool_], what: str, names: tuple
     if len(passing) > 1 and np.all(same):
         msg = f"all features of {what} ({', '.join(names)}) are the same in every event; nothing can be learned."
         raise InputError(msg)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Which simulated events pass which level.
+
+    Attributes
+    ----------
+    gen, reco : boolean array, shape (n,)
+    """
+
+    gen: NDArray[np.bool_]
+    reco: NDArray[np.bool_]
+
+    @property
+    def both(self) -> NDArray[np.bool_]:
+        """Events that pass both levels."""
+        return self.gen & self.reco
+
+    @property
+    def fakes(self) -> NDArray[np.bool_]:
+        """Events that pass only the detector level."""
+        return self.reco & ~self.gen
+
+    @property
+    def misses(self) -> NDArray[np.bool_]:
+        """Events that pass only the particle level."""
+        return self.gen & ~self.reco
 
 
 class Simulation:
@@ -208,19 +237,24 @@ class Simulation:
         return int((~self.used).sum())
 
     @property
+    def passes(self) -> Passes:
+        """Pass flags of both levels."""
+        return Passes(self.pass_gen, self.pass_reco)
+
+    @property
     def both(self) -> NDArray[np.bool_]:
         """Events that pass both levels."""
-        return self.pass_gen & self.pass_reco
+        return self.passes.both
 
     @property
     def fakes(self) -> NDArray[np.bool_]:
         """Events that pass only the detector level."""
-        return self.pass_reco & ~self.pass_gen
+        return self.passes.fakes
 
     @property
     def misses(self) -> NDArray[np.bool_]:
         """Events that pass only the particle level."""
-        return self.pass_gen & ~self.pass_reco
+        return self.passes.misses
 
     def gen_column(self, name: str) -> Array:
         """One particle-level feature by name."""

@@ -8,52 +8,51 @@ a limit then stops it where ``"auto"`` would have.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from coverage_rows import TOY_BINS, make_toy
 
 import bayesunfold as bu
+from bayesunfold._support.streams import training_stream
 from bayesunfold._support.threads import block_threads
-from bayesunfold.omnifold.run import MAX_AUTO_ITERATIONS, Run
-from bayesunfold.unfolding.standardized import prepare
+from bayesunfold.omnifold.convergence import MAX_AUTO_ITERATIONS, look
+from bayesunfold.omnifold.iteration import train
+from bayesunfold.omnifold.loop import iterations, start_perturbations
+from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.standardized import standardize
 
 LIMITS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 DRAWS = 300
 
 
-@dataclass
-class Scored(Run):
-    """A run that keeps its spectrum after every iteration."""
-
-    index: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    bins: int = 0
-    spectra: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-
-    def _record_history(self) -> float:
-        change = super()._record_history()
-        members = self.members()
-        member = np.zeros((self.bins, self.settings.draws))
-        for rows, block in members.blocks():
-            np.add.at(member, self.index[rows], block)
-        nominal = np.zeros(self.bins)
-        np.add.at(nominal, self.index, members.nominal())
-        draws = member - member.mean(axis=1, keepdims=True) + nominal[:, None]
-        quantiles = np.quantile(draws, [0.025, 0.16, 0.84, 0.975], axis=1)
-        self.spectra.append((np.vstack([nominal, draws.std(axis=1), quantiles])[:, 1:-1], change))
-        return change
+def score(members: Members, index: np.ndarray, bins: int) -> np.ndarray:
+    """Point estimate, standard deviation and quantiles in the inner bins."""
+    member = np.zeros((bins, DRAWS))
+    for rows, block in members.blocks():
+        np.add.at(member, index[rows], block)
+    nominal = np.zeros(bins)
+    np.add.at(nominal, index, members.nominal())
+    draws = member - member.mean(axis=1, keepdims=True) + nominal[:, None]
+    quantiles = np.quantile(draws, [0.025, 0.16, 0.84, 0.975], axis=1)
+    return np.vstack([nominal, draws.std(axis=1), quantiles])[:, 1:-1]
 
 
 def one_toy(seed: int, smear: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spectra (iteration, quantity, bin), changes (iteration), expected truth (bin)."""
     toy = make_toy(seed, {"n_data": 2000, "n_simulation": 10_000, "smear": smear})
-    settings = bu.OmniFold(MAX_AUTO_ITERATIONS, inference="laplace", draws=DRAWS, random_seed=seed, progressbar=False)
-    run = Scored.start(settings, toy.simulation, prepare(toy.simulation, toy.measurement), [], seed)
-    run.index, run.bins = np.digitize(toy.gen[:, 0], TOY_BINS), len(TOY_BINS) + 1
+    settings = bu.OmniFold(MAX_AUTO_ITERATIONS, inference="laplace", draws=DRAWS).settings
+    events = standardize(toy.simulation, toy.measurement)
+    index = np.digitize(toy.gen[:, 0], TOY_BINS)
+    spectra, changes = [], []
     with block_threads():
-        run.loop(None)
-    return np.array([s for s, _ in run.spectra]), np.array([c for _, c in run.spectra]), toy.expected(TOY_BINS)
+        perturbations = start_perturbations(events, toy.simulation, [], settings, seed)
+        states = iterations(events, settings, perturbations, seed, lambda k: train(training_stream(seed, k)))
+        for state in islice(states, MAX_AUTO_ITERATIONS):
+            changes.append(look(events, state)["change"])
+            spectra.append(score(state.members(events), index, len(TOY_BINS) + 1))
+    return np.array(spectra), np.array(changes), toy.expected(TOY_BINS)
 
 
 def row(label: str, stops: np.ndarray, spectra: np.ndarray, truth: np.ndarray) -> str:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,34 +24,45 @@ from coverage_rows import ROWS, make_toy
 
 import bayesunfold as bu
 from bayesunfold._support.threads import block_threads
-from bayesunfold.omnifold.iteration import build_stages
-from bayesunfold.omnifold.run import Run, make_samples, train_point_estimate, yield_changes
-from bayesunfold.unfolding.members import Members, Weights
-from bayesunfold.unfolding.propagation import Link, posterior_axes, refit
-from bayesunfold.unfolding.standardized import prepare
+from bayesunfold.classifier.linearized import posterior_axes
+from bayesunfold.omnifold.answers import propagate
+from bayesunfold.omnifold.iteration import Iteration, iterate, recall
+from bayesunfold.omnifold.loop import point_estimates, start_perturbations, yield_changes
+from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.standardized import StandardizedEvents
 
 DRAWS, REFITS = 500, 30
 
 
-def trained(toy: bu.datasets.GaussianToy, seed: int) -> Run:
+@dataclass(frozen=True)
+class Trained:
+    """The point estimate with default settings, iteration by iteration."""
+
+    result: bu.UnfoldingResult
+    seed: int
+
+    @property
+    def events(self) -> StandardizedEvents:
+        """The standardised events."""
+        return self.result.members.events
+
+    def iterations(self) -> list[Iteration]:
+        """All iterations again, from the stored networks."""
+        out: list[Iteration] = []
+        for networks in self.result.iterations:
+            before, first = (out[-1], self.result.iterations[0]) if out else (None, None)
+            out.append(iterate(self.events, self.result.record.settings, before, first, recall(networks)))
+        return out
+
+
+def trained(toy: bu.datasets.GaussianToy, seed: int) -> Trained:
     """The point estimate with default settings."""
-    settings = bu.OmniFold(inference="laplace", draws=50, random_seed=seed, progressbar=False)
-    run = Run.start(settings, toy.simulation, prepare(toy.simulation, toy.measurement), [], seed)
-    with block_threads():
-        run.loop(None)
-    return run
-
-
-def stages_of(run: Run):
-    """The classifiers of every iteration."""
-    before = Weights.unit(len(run.events.weight))
-    for record, after in zip(run.records, run.weights, strict=True):
-        yield build_stages(run.events, run.layouts, before, after, record, "learned")
-        before = after
+    unfolder = bu.OmniFold(inference="laplace", draws=50, random_seed=seed, progressbar=False)
+    return Trained(unfolder.fit(toy.simulation, toy.measurement), seed)
 
 
 def shapes_to_spectrum(
-    run: Run, shapes: np.ndarray, nominal: np.ndarray, edges: np.ndarray, seed: int, centre: bool = True
+    run: Trained, shapes: np.ndarray, nominal: np.ndarray, edges: np.ndarray, seed: int, centre: bool = True
 ) -> bu.Spectrum:
     """Spectrum of draws that sum to one over all events, times a Gamma yield."""
     n = run.events.signal_yield
@@ -61,12 +73,9 @@ def shapes_to_spectrum(
     return bu.Spectrum((edges,), values, n * nominal)
 
 
-def histogram(run: Run, edges: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def histogram(run: Trained, edges: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Shape in bins of the particle-level feature; weight (events,) or (events, draws)."""
-    gen = run.events.scale_gen.centre[0] + run.events.scale_gen.scale[0] * (
-        run.events.gen[:, 0] / run.events.scale_gen.mixing[0, 0] + run.events.scale_gen.mean[0]
-    )
-    index = np.digitize(gen, edges) - 1
+    index = np.digitize(run.result.simulation.gen[:, 0], edges) - 1
     out = np.stack([weight[index == b].sum(axis=0) for b in range(len(edges) - 1)], axis=-1)
     return out / weight.sum(axis=0)[..., None]
 
@@ -74,28 +83,15 @@ def histogram(run: Run, edges: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def independent(toy: bu.datasets.GaussianToy, seed: int, edges: np.ndarray) -> bu.Spectrum:
     """Fresh fluctuations of data, simulation and prior in every iteration."""
     run = trained(toy, seed)
-    events = run.events
-    previous = first = None
+    events, settings = run.events, replace(run.result.record.settings, draws=DRAWS)
+    before = centre = push = None
     with block_threads():
-        for k, stages in enumerate(stages_of(run)):
-            samples = make_samples(events, DRAWS, seed * 1000 + k + 1)
-            prior = np.random.default_rng([seed, k, 6]).standard_normal((run.layouts[0].n_parameters, DRAWS))
-            links = [] if previous is None else [Link(previous, "zeros", events.both)]
-            one = refit(stages.step1, links, samples, prior, centre=first)
-            first = first or one
-            links = [Link(one, "ones", events.both)]
-            links += [] if previous is None else [Link(previous, "ones", events.both)]
-            previous = refit(stages.step2, links, samples)
-    signal, scales = yield_changes(events, samples, seed)
-    members = Members(
-        events,
-        run.weights[-1],
-        replace(samples, signal=signal, scales=scales),
-        previous,
-        None,
-        None,
-        events.signal_yield,
-    )
+        for k, iteration in enumerate(run.iterations()):
+            p = start_perturbations(events, toy.simulation, [], settings, seed * 1000 + k + 1)
+            answers = propagate(events, settings, iteration, before, push, None, centre, p)
+            centre, push, before = centre or answers.step1, answers.step2, iteration
+        signal, scales = yield_changes(events, p, seed)
+    members = Members(events, before.push, replace(p, signal=signal, scales=scales), push)
     weights = np.concatenate([block for _, block in members.blocks()])
     shapes = histogram(run, edges, weights)
     return shapes_to_spectrum(run, shapes, histogram(run, edges, members.nominal()), edges, seed)
@@ -104,11 +100,11 @@ def independent(toy: bu.datasets.GaussianToy, seed: int, edges: np.ndarray) -> b
 def step2(toy: bu.datasets.GaussianToy, seed: int, edges: np.ndarray) -> bu.Spectrum:
     """Posterior draws of the last step 2, as if it were a measurement."""
     run = trained(toy, seed)
-    *_, stages = stages_of(run)
-    axes, precision = posterior_axes(stages.step2, make_samples(run.events, 0, seed))
+    last = run.iterations()[-1].step2
+    axes, precision = posterior_axes(last)
     z = np.random.default_rng([seed, 7]).standard_normal((len(precision), DRAWS))
-    change = stages.step2.tangent(run.events.gen) @ ((axes / precision) @ z).astype(np.float32)
-    nominal = run.events.weight * run.weights[-1].push
+    change = last.tangent(run.events.gen) @ ((axes / precision) @ z).astype(np.float32)
+    nominal = run.events.weight * run.result.members.push
     shapes = histogram(run, edges, nominal[:, None] * np.exp(change))
     return shapes_to_spectrum(run, shapes, histogram(run, edges, nominal), edges, seed)
 
@@ -127,14 +123,14 @@ def bootstrap(toy: bu.datasets.GaussianToy, seed: int, edges: np.ndarray) -> bu.
     events, rng = run.events, np.random.default_rng([seed, 8])
     shapes = []
     for k in range(REFITS):
-        weight, data_weight = (w * rng.standard_exponential(len(w)) for w in (events.weight, events.data_weight))
-        changed = replace(
-            events, weight=weight / weight.mean(), data_weight=data_weight * events.signal_yield / data_weight.sum()
-        )
+        weight, data_weight = (w * rng.standard_exponential(len(w)) for w in (events.weight, events.data.weight))
+        scaled = data_weight * events.signal_yield / data_weight.sum()
+        changed = replace(events, weight=weight / weight.mean(), data=replace(events.data, weight=scaled))
         with block_threads():
-            push = train_point_estimate(run.settings, changed, len(run.records), seed * 1000 + k).push
+            loop = point_estimates(changed, run.result.record.settings, seed * 1000 + k)
+            push = next(islice(loop, len(run.result.iterations) - 1, None)).push
         shapes.append(histogram(run, edges, changed.weight * push))
-    nominal = histogram(run, edges, events.weight * run.weights[-1].push)
+    nominal = histogram(run, edges, events.weight * run.result.members.push)
     return shapes_to_spectrum(run, np.array(shapes), nominal, edges, seed)
 
 

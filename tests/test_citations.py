@@ -1,5 +1,7 @@
 """Every method cites its own works, and what is no result is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,8 +30,8 @@ def test_an_unfolding_cites_its_inference_and_nothing_twice():
     text = bu.citations(result, result, result.spectrum("gen", [-3, 0, 3]))
     assert text.count("Andreassen:2019cjw") == 1
     assert "Kucukelbir" not in bu.citations(result)
-    result.configuration["inference"] = "advi"
-    assert "Kucukelbir:2017" in bu.citations(result)
+    advi = replace(result.record, settings=replace(result.record.settings, inference="advi"))
+    assert "Kucukelbir:2017" in bu.citations(replace(result, record=advi))
     assert repr(text) == str(text)
 
 

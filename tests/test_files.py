@@ -17,7 +17,7 @@ import bayesunfold as bu
 from bayesunfold._support import files
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.omnifold.checkpoint import claim_checkpoint, read_checkpoint, release_checkpoint, write_checkpoint
-from bayesunfold.omnifold.iteration import Iteration
+from bayesunfold.omnifold.iteration import Networks
 
 KILLS = int(os.environ.get("BAYESUNFOLD_KILLS", "2"))
 """Kills of each loop; ``make test-reliability`` takes fifty."""
@@ -224,7 +224,7 @@ def test_a_flipped_byte_is_noticed_or_harmless(small, tmp_path, name):
 
 
 def _records(n):
-    return [Iteration(np.full(4, float(k)), np.full(3, float(k)), None) for k in range(n)]
+    return [Networks(np.full(4, float(k)), np.full(3, float(k)), None) for k in range(n)]
 
 
 def test_a_checkpoint_belongs_to_one_run(tmp_path):

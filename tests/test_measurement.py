@@ -201,7 +201,7 @@ def test_one_sigma_weights_are_on_the_line_through_every_member(events):
     members = unfold(bu.Simulation(gen, reco), data, systematics=systematics, draws=30).members
     assert members.systematics == ("shower", "jes")
     nominal = members.nominal()
-    for name, source in (members.samples.variations | members.samples.shifts).items():
+    for name, source in members.perturbations.effects.items():
         drawn = np.concatenate([w for _, w in members.blocks(name)])
         pair = np.concatenate([w for _, w in members.one_sigma(name).blocks(name)])
         assert pair.shape == (4000, 2)
@@ -290,9 +290,9 @@ def test_null_directions_get_the_width_of_the_generator_prior():
     blind, _ = asymmetry(0.0)
     free, result = asymmetry(0.2)
     # what the prior says of the log ratio of the two cells, before any data
-    stage = result.members.push_response.stage
+    step2 = result.members.step2.classifier
     x = result.members.events.gen
-    start = stage.tangent(x) @ np.random.default_rng(1).standard_normal((stage.basis.shape[1], 500))
+    start = step2.tangent(x) @ np.random.default_rng(1).standard_normal((step2.basis.shape[1], 500))
     start *= 0.2 / np.sqrt(np.mean((start - start.mean(axis=0)) ** 2))
     weight = np.exp(start)
     prior = np.log(weight[gen > 0].sum(axis=0) / weight[gen < 0].sum(axis=0))

@@ -7,7 +7,8 @@ import pytest
 
 from bayesunfold.classifier.arithmetic import Layout, forward, loss_and_gradient, tangent
 from bayesunfold.classifier.network import Network, full_model
-from bayesunfold.classifier.training import Problem, fit_map, initial_weights
+from bayesunfold.classifier.training import fit_map, initial_weights
+from bayesunfold.classifier.two_class import Joined
 
 
 def _layout(activation="tanh"):
@@ -128,7 +129,7 @@ def test_map_of_a_linear_model_is_the_logistic_regression_of_scikit_learn():
     label = (rng.random(n) < 1 / (1 + np.exp(-x @ [1.0, -0.5, 0.2]))).astype(int)
     weight = rng.random(n) + 0.5
     layout = Layout((3, 1), "tanh", (2.0,))
-    fit = fit_map(layout, Problem(x, weight * label, weight * (1 - label), 0.0), rng, start=np.zeros(4), tolerance=1e-6)
+    fit = fit_map(layout, Joined(x, weight * label, weight * (1 - label), 0.0), rng, start=np.zeros(4), tolerance=1e-6)
     # the bias has the prior N(0, 2^2) too, so it enters scikit-learn as a column of ones; W has sd 2/sqrt(3)
     scale = np.array([2 / np.sqrt(3)] * 3 + [2.0])
     design = np.column_stack([x, np.ones(n)]) * scale
@@ -146,10 +147,10 @@ def test_map_is_stationary(hidden):
     x = np.concatenate([rng.normal(0, 1, n), rng.normal(0.7, 1.2, n)])[:, None]
     ones = np.r_[np.zeros(n), np.ones(n)]
     layout = Network(hidden=hidden).layout(1)
-    fit = fit_map(layout, Problem(x, ones, 1 - ones, 0.0), rng)
+    fit = fit_map(layout, Joined(x, ones, 1 - ones, 0.0), rng)
     assert fit.converged
     # other starts find an objective within a fraction of a posterior standard deviation of chi-square
-    again = fit_map(layout, Problem(x, ones, 1 - ones, 0.0), np.random.default_rng(7))
+    again = fit_map(layout, Joined(x, ones, 1 - ones, 0.0), np.random.default_rng(7))
     assert again.objective == pytest.approx(fit.objective, abs=2.0)
 
 
@@ -161,7 +162,7 @@ def test_wide_network_takes_the_dual_solution():
     layout = Network(hidden=(30, 30), activation="relu").layout(1)
     theta = initial_weights(layout, rng)
     x = rng.normal(size=(50, 1))
-    problem = Problem(x, rng.random(50), rng.random(50), 0.0)
+    problem = Joined(x, rng.random(50), rng.random(50), 0.0)
     curvature = _Curvature(layout, theta, problem)
     assert curvature.dual
     jacobian = tangent(layout, theta, x)

@@ -160,9 +160,9 @@ def test_misses_and_fakes(accepted):
 def test_interrupted_run_resumes_bit_by_bit(toy, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     whole = _fit(toy.simulation, toy.measurement, iterations=3)
-    import bayesunfold.omnifold.run as module
+    import bayesunfold.omnifold.estimator as module
 
-    train, calls = module.train_iteration, []
+    train, calls = module.train, []
 
     def interrupted(*args, **kwargs):
         if len(calls) == 2:
@@ -170,7 +170,7 @@ def test_interrupted_run_resumes_bit_by_bit(toy, tmp_path, monkeypatch):
         calls.append(1)
         return train(*args, **kwargs)
 
-    monkeypatch.setattr(module, "train_iteration", interrupted)
+    monkeypatch.setattr(module, "train", interrupted)
     unfolder = bu.OmniFold(**(QUICK | {"network": SMALL, "iterations": 3}))
     with pytest.raises(KeyboardInterrupt):
         unfolder.fit(toy.simulation, toy.measurement, checkpoint=path)
@@ -235,17 +235,15 @@ def _mask():
 
 def test_laplace_draws_are_the_members_own_answers(result):
     """Draw s of the first step 1 is member s, made again here from the seeds."""
-    from bayesunfold.omnifold.run import make_samples
-    from bayesunfold.unfolding.propagation import refit
-    from bayesunfold.unfolding.step1 import linearize_step1
+    from bayesunfold.omnifold.loop import sample_fluctuations
+    from bayesunfold.unfolding.perturbations import Perturbations
+    from bayesunfold.unfolding.propagation import linear_refit
 
-    events, stage = result.members.events, result.first_stage
-    samples = make_samples(events, 200, 5)
-    xi = np.random.Generator(np.random.Philox(key=[5, 10_001])).standard_normal((len(stage.theta), 200))
-    answer = refit(stage, [], samples, xi)
-    posterior, _ = linearize_step1(events, stage)
-    change = posterior.tangent[:50] @ result.draws.z.T
-    np.testing.assert_allclose(change, answer.log_ratio_change(events.data[:50]), atol=2e-3)
+    events, step1 = result.members.events, result.measurement.step1
+    xi = np.random.Generator(np.random.Philox(key=[5, 10_001])).standard_normal((len(step1.theta), 200))
+    answer = linear_refit(step1, [], Perturbations((), sample_fluctuations(events, 200, 5), xi), prior=xi)
+    change = result.linearized_posterior().tangent[:50] @ result.draws.z.T
+    np.testing.assert_allclose(change, answer.log_ratio_change(events.data.x[:50]), atol=2e-3)
 
 
 def test_iterations_that_still_move_are_warned_of():

@@ -9,9 +9,11 @@ import pytest
 from scipy.special import expit
 
 from bayesunfold.classifier.arithmetic import Layout
-from bayesunfold.classifier.stage import Stage, leading_directions
-from bayesunfold.unfolding.perturbations import Fluctuations, Sample, Samples, Shift, Shifted, Variation
-from bayesunfold.unfolding.propagation import Level, Link, Moved, Response, condition_on, posterior_axes, refit
+from bayesunfold.classifier.linearized import posterior_axes
+from bayesunfold.classifier.two_class import Classifier, ClassWeights, TwoClass, leading_directions
+from bayesunfold.unfolding.conditioning import condition_on
+from bayesunfold.unfolding.perturbations import Fluctuations, Perturbations, Shift, Shifted, Variation
+from bayesunfold.unfolding.propagation import Carried, Displacement, PullNormalization, linear_refit
 
 LAYOUT = Layout((3, 1), "tanh", (1.5,))
 ALL = np.eye(4)
@@ -32,12 +34,25 @@ class _Fixed(Fluctuations):
         return _Fixed(self.values, move)
 
 
-def _samples(gen, reco, data, g_data, g_sim, **more):
-    return Samples(
-        Sample("data", {"reco": data}, _Fixed(g_data)),
-        Sample("simulation", {"gen": gen, "reco": reco}, _Fixed(g_sim)),
-        **more,
-    )
+def _perturbations(g_data, g_sim, xi=None, *, backgrounds=None, **more):
+    events = {"data": _Fixed(g_data), "simulation": _Fixed(g_sim)} | (backgrounds or {})
+    prior = np.zeros((4, g_sim.shape[1])) if xi is None else xi
+    return Perturbations((), events, prior, **more)
+
+
+def _step1(theta, basis, data, u, reco, w0, offset, backgrounds=()):
+    """Step 1: data against the simulation and backgrounds of (name, features, weight)."""
+    samples = [
+        ClassWeights.of("data", data, ones=u),
+        ClassWeights.of("simulation", reco, zeros=w0),
+        *(ClassWeights.of(name, x, zeros=w) for name, x, w in backgrounds),
+    ]
+    return Classifier("step 1", LAYOUT, theta, TwoClass(tuple(samples), offset), directions=basis)
+
+
+def _step2(theta, basis, gen, ones, zeros):
+    classes = TwoClass((ClassWeights("simulation", gen, ones, zeros),), 0.0)
+    return Classifier("step 2", LAYOUT, theta, classes, directions=basis)
 
 
 def _design(x):
@@ -111,28 +126,29 @@ def events():
     return gen, reco, data, v, np.ones(200)
 
 
-def _carried(step1, step2, reco, samples):
-    """Class weights of step 2 with the ratio of step 1 at one-sided shifted features."""
-    here = step1.forward(reco)
+def _carried(step1, step2, reco, shifts):
+    """Simulated events of step 2 with the ratio of step 1 at one-sided shifted features."""
+    here, nominal = step1.log_ratio(reco), step2.classes.sample("simulation")
     return {
-        name: (Moved(step2.ones * np.exp(step1.forward(s.up.features) - here), step2.zeros), None)
-        for name, s in samples.shifts.items()
+        name: (replace(nominal, ones=nominal.ones * np.exp(step1.log_ratio(s.up.features) - here)), None)
+        for name, s in shifts.items()
     }
 
 
 def _propagate(events, g_data, g_sim, xi, iterations, basis=ALL, **more):
     gen, reco, data, v, u = events
-    samples = _samples(gen, reco, data, g_data, g_sim, **more)
+    p = _perturbations(g_data, g_sim, xi, **more)
     rows = np.ones(len(gen), bool)
     two = None
     for ref in _nominal(events, iterations):
-        step1 = Stage(LAYOUT, ref["one"], basis, "reco", np.zeros(len(gen)), ref["w0"], ref["offset"], u)
-        step2 = Stage(LAYOUT, ref["two"], basis, "gen", ref["ones"], v, 0.0)
-        links = [] if two is None else [Link(two, "zeros", rows)]
-        same = {name: (Moved(step1.ones, step1.zeros), None) for name in samples.shifts}
-        one = refit(step1, links, samples, xi, moved=same)
-        links = [Link(one, "ones", rows)] + ([] if two is None else [Link(two, "ones", rows)])
-        two = refit(step2, links, samples, moved=_carried(step1, step2, reco, samples))
+        step1 = _step1(ref["one"], basis, data, u, reco, ref["w0"], ref["offset"])
+        step2 = _step2(ref["two"], basis, gen, ref["ones"], v)
+        carried = [] if two is None else [Carried(two, gen, "zeros", rows)]
+        nominal = step1.classes.sample("simulation")
+        varied = {name: (replace(nominal, x=s.up.features), None) for name, s in p.shifts.items()}
+        one = linear_refit(step1, carried, p, prior=xi, varied=varied)
+        carried = [Carried(one, reco, "ones", rows)] + ([] if two is None else [Carried(two, gen, "ones", rows)])
+        two = linear_refit(step2, carried, p, varied=_carried(step1, step2, reco, p.shifts))
     return one, two
 
 
@@ -172,16 +188,16 @@ def test_a_rotated_basis_changes_nothing(events):
 
 def test_conditioning_reproduces_the_draws(events):
     """Equations (7)-(10): after the shift, the member of the first step 1 *is* the posterior draw."""
-    gen, reco, data, _, u = events
+    _gen, reco, data, _, u = events
     rng = np.random.default_rng(5)
     g_data, g_sim, xi = rng.exponential(size=(200, 6)) - 1, rng.exponential(size=(300, 6)) - 1, rng.normal(size=(4, 6))
     ref = _nominal(events, 1)[0]
-    stage = Stage(LAYOUT, ref["one"], ALL, "reco", np.zeros(300), ref["w0"], ref["offset"], u)
-    samples = _samples(gen, reco, data, g_data, g_sim)
-    axes, precision = posterior_axes(stage, samples)
+    step1 = _step1(ref["one"], ALL, data, u, reco, ref["w0"], ref["offset"])
+    before = _perturbations(g_data, g_sim, xi)
+    axes, precision = posterior_axes(step1)
     draws = rng.standard_normal((6, 4))
-    conditioning = condition_on(stage, samples, xi, axes, draws)
-    moved = refit(stage, [], conditioning.apply(samples), conditioning.moved_prior(xi))
+    after = condition_on(step1, before, axes, draws).apply(before)
+    moved = linear_refit(step1, [], after, prior=after.prior)
     # C1' d = z, with A1 = C1 C1'
     np.testing.assert_allclose(axes.T @ moved.total(), draws.T, atol=1e-9)
     curvature = axes @ axes.T
@@ -189,16 +205,16 @@ def test_conditioning_reproduces_the_draws(events):
 
 
 def test_conditioning_on_its_own_answer_moves_nothing(events):
-    gen, reco, data, _, u = events
+    _gen, reco, data, _, u = events
     rng = np.random.default_rng(6)
     g_data, g_sim, xi = rng.normal(size=(200, 2)), rng.normal(size=(300, 2)), rng.normal(size=(4, 2))
     ref = _nominal(events, 1)[0]
-    stage = Stage(LAYOUT, ref["one"], ALL, "reco", np.zeros(300), ref["w0"], ref["offset"], u)
-    samples = _samples(gen, reco, data, g_data, g_sim)
-    axes, _ = posterior_axes(stage, samples)
-    own = refit(stage, [], samples, xi).total()
-    conditioning = condition_on(stage, samples, xi, axes, (axes.T @ own).T)
-    np.testing.assert_allclose(conditioning.lam, 0.0, atol=1e-9)
+    step1 = _step1(ref["one"], ALL, data, u, reco, ref["w0"], ref["offset"])
+    p = _perturbations(g_data, g_sim, xi)
+    axes, _ = posterior_axes(step1)
+    own = linear_refit(step1, [], p, prior=xi).total()
+    conditioning = condition_on(step1, p, axes, (axes.T @ own).T)
+    np.testing.assert_allclose(conditioning.multiplier, 0.0, atol=1e-9)
 
 
 def _nudged(events, variation, iterations, step):
@@ -212,12 +228,12 @@ def test_weight_systematics_equal_the_refitted_loop(events, sign):
     up, down = rng.normal(size=300), rng.normal(size=300)
     variation = Variation(np.array([sign]), up, down)
     silent = np.zeros((200, 1)), np.zeros((300, 1)), np.zeros((4, 1))
-    _, two = _propagate(events, *silent, 3, variations={"scale": variation})
+    _, two = _propagate(events, *silent, 3, effects={"scale": variation})
     change = two.log_ratio_change(events[0], "scale")[:, 0]
     step, v = 1e-4, up if sign > 0 else down
     expected = (_nudged(events, v, 3, step) - _nudged(events, v, 3, -step)) / (2 * step)
     np.testing.assert_allclose(change, expected, rtol=1e-6, atol=2e-7)
-    assert two.displacement["simulation"] == pytest.approx(0.0)
+    assert two.by_source["simulation"] == pytest.approx(0.0)
 
 
 def test_shifted_features_equal_the_refitted_loop(events):
@@ -242,7 +258,7 @@ def test_shifted_features_equal_the_refitted_loop(events):
         return log_nu
 
     shift = Shift(np.array([1.0, -2.0]), Shifted(reco + step * direction, np.ones(300, bool)), None)
-    _, two = _propagate(events, *silent, 2, shifts={"jes": shift})
+    _, two = _propagate(events, *silent, 2, effects={"jes": shift})
     change = two.log_ratio_change(gen, "jes") / step
     expected = (moved(step) - moved(-step)) / (2 * step)
     np.testing.assert_allclose(change[:, 0], expected, rtol=2e-3, atol=2e-4)
@@ -251,7 +267,7 @@ def test_shifted_features_equal_the_refitted_loop(events):
 
 def test_backgrounds_equal_the_refitted_step_1(events):
     """Events of a background and the signal's total, which is what the data hold beyond it."""
-    gen, reco, data, v, u = events
+    _gen, reco, data, v, u = events
     rng = np.random.default_rng(10)
     background = rng.normal(1.0, 1.0, (80, 3))
     b = 0.3 + rng.random(80)
@@ -267,20 +283,17 @@ def test_backgrounds_equal_the_refitted_step_1(events):
             0.0,
         )
 
-    stage = Stage(LAYOUT, fit(0.0), ALL, "reco", np.zeros(300), w0, 0.1, u, {"top": b})
-    samples = _samples(
-        gen,
-        reco,
-        data,
+    step1 = _step1(fit(0.0), ALL, data, u, reco, w0, 0.1, [("top", background, b)])
+    p = _perturbations(
         np.zeros((200, 1)),
         np.zeros((300, 1)),
-        backgrounds=(Sample("top", {"reco": background}, _Fixed(g)),),
+        backgrounds={"top": _Fixed(g)},
         signal={"top": signal},
         scales={"top": np.array([0.7])},
     )
-    response = refit(stage, [], samples, np.zeros((4, 1)))
+    found = linear_refit(step1, [], p, prior=np.zeros((4, 1)))
     expected = (fit(1e-4) - fit(-1e-4)) / 2e-4
-    np.testing.assert_allclose(response.displacement["top"][:, 0], expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found.by_source["top"][:, 0], expected, rtol=1e-6, atol=1e-8)
 
 
 def test_level_of_the_pull_weights_is_kept(events):
@@ -301,14 +314,15 @@ def test_level_of_the_pull_weights_is_kept(events):
         omega = np.where(both, omega * (w[both].sum() / (w @ (omega * both))), 1.0)
         return _newton(phi, w * omega, w, 0.0, 0.0)
 
-    samples = _samples(gen, reco, data, np.zeros((200, 1)), g)
-    step1 = Stage(LAYOUT, ref["one"], ALL, "reco", np.zeros(300), np.where(both, ref["w0"], 0), ref["offset"], u)
-    first = refit(step1, [], samples, xi)
+    p = _perturbations(np.zeros((200, 1)), g, xi)
+    step1 = _step1(ref["one"], ALL, data, u, reco, np.where(both, ref["w0"], 0), ref["offset"])
+    first = linear_refit(step1, [], p, prior=xi)
     pull = np.exp(f1)
     pull *= v[both].sum() / (v @ (pull * both))
-    level = Level(np.where(both, v * pull, 0) / (v @ (pull * both)), np.where(both, v, 0) / v[both].sum())
-    step2 = Stage(LAYOUT, fit(0.0), ALL, "gen", v * np.where(both, pull, 1.0), v, 0.0)
-    two = refit(step2, [Link(first, "ones", both)], samples, level=level)
+    pulled, generated = np.where(both, v * pull, 0), np.where(both, v, 0)
+    normalization = PullNormalization(pulled / pulled.sum(), generated / generated.sum())
+    step2 = _step2(fit(0.0), ALL, gen, v * np.where(both, pull, 1.0), v)
+    two = linear_refit(step2, [Carried(first, reco, "ones", both)], p, normalization=normalization)
     expected = (fit(1e-4) - fit(-1e-4)) / 2e-4
     np.testing.assert_allclose(two.total()[:, 0], expected, rtol=1e-5, atol=1e-7)
 
@@ -348,12 +362,12 @@ def test_prior_follows_the_hidden_layers_of_its_centre():
     rng = np.random.default_rng(8)
     layout = Layout((1, 6, 1), "tanh", (2.0, 4.0))
     n, hidden = layout.n_parameters, layout.n_hidden_parameters
-    nothing = np.zeros(5)
-    stage = Stage(layout, rng.standard_normal(n), np.eye(n), "reco", nothing, nothing, 0.0, nothing)
     x, g = rng.standard_normal((5, 1)), np.zeros((5, 3))
+    samples = ClassWeights.of("data", x), ClassWeights.of("simulation", x)
+    step1 = Classifier("step 1", layout, rng.standard_normal(n), TwoClass(samples, 0.0), directions=np.eye(n))
     step = rng.standard_normal((n, 3))
     rotation = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    other = replace(stage, basis=rotation)
-    answer = refit(stage, [], _samples(x, x, x, g, g), centre=Response(other, {"data": rotation.T @ step}))
-    assert answer.displacement["data"][:hidden] == pytest.approx(step[:hidden])
-    assert answer.displacement["data"][hidden:] == pytest.approx(0, abs=1e-12)
+    centre = Displacement(replace(step1, directions=rotation), {"data": rotation.T @ step})
+    found = linear_refit(step1, [], _perturbations(g, g), centre=centre)
+    assert found.by_source["data"][:hidden] == pytest.approx(step[:hidden])
+    assert found.by_source["data"][hidden:] == pytest.approx(0, abs=1e-12)

@@ -94,7 +94,7 @@ def test_weights_for_the_same_events_are_their_weights(result, toy):
     factor = result.weights_for(toy.gen)
     np.testing.assert_allclose(factor["nominal"].values, result.nominal, rtol=1e-5)
     # members lack only the events' own fluctuations 1 + g
-    g = np.concatenate([result.members.samples.simulation.fluctuations.block(0)])
+    g = np.concatenate([result.members.perturbations.simulation.block(0)])
     np.testing.assert_allclose(factor.values * (1 + g.T), result.weights.values, rtol=1e-3, atol=1e-5)
     with pytest.raises(InputError, match="1"):
         result.weights_for(np.zeros((4, 2)))

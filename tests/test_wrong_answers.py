@@ -316,7 +316,6 @@ def test_spectra_come_back_from_other_processes(plain, events):
 def test_step_1_of_the_dashboard_is_calibrated_with_backgrounds():
     """The classifier's predictions against the samples it was fitted to, backgrounds included."""
     from bayesunfold.report.figures import plot_classifiers
-    from bayesunfold.unfolding.step1 import step1_events
 
     rng = np.random.default_rng(4)
     gen = rng.normal(0, 1, 4000)
@@ -324,8 +323,9 @@ def test_step_1_of_the_dashboard_is_calibrated_with_backgrounds():
     background = bu.Background(rng.normal(1.5, 0.5, 2000), weight=np.full(2000, 0.5), name="b")
     unfolder = bu.OmniFold(1, inference="laplace", draws=10, random_seed=1, progressbar=False)
     result = unfolder.fit(bu.Simulation(gen, gen + rng.normal(0, 0.3, 4000)), data, [background])
-    x, label, weight = step1_events(result.members.events, result.first_stage)
-    q = result.first_stage.probability(x)
+    step1 = result.measurement.step1
+    x, label, weight = step1.classes.labelled()
+    q = step1.probability(x)
     curve = plot_classifiers(result).axes[0].lines[0]
     observed = np.asarray(curve.get_ydata(), dtype=float) - np.asarray(curve.get_xdata(), dtype=float)
     # about 150 effective events per point and class: 0.04 each, and the mean of them is known to 0.01

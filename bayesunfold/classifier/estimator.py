@@ -19,18 +19,17 @@ from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.arithmetic import forward, tangent
 from bayesunfold.classifier.evidence import learn_scales
 from bayesunfold.classifier.full_network import sample_full_network
-from bayesunfold.classifier.linearized import linearize, whitened_directions
+from bayesunfold.classifier.linearized import linearize, posterior_axes, whitened_directions
 from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sampling import sample_posterior
-from bayesunfold.classifier.stage import Stage, curvature_of, leading_directions, whitened_axes
 from bayesunfold.classifier.standardize import Standardizer
-from bayesunfold.classifier.training import Problem, fit_map
+from bayesunfold.classifier.training import fit_map
+from bayesunfold.classifier.two_class import BASIS_ROWS, Classifier, ClassWeights, TwoClass, leading_directions
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 
 __all__ = ["BayesianClassifier"]
 
 Array = NDArray[np.floating]
-BASIS_ROWS = 4_000
 
 
 def __dir__() -> list[str]:
@@ -169,8 +168,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         sizes = np.array([effective_size(weight[code == c]) for c in (0, 1)])
         scaled = weight * (sizes / totals)[code]
         ones, zeros = np.where(code == 1, scaled, 0.0), np.where(code == 0, scaled, 0.0)
-        offset = float(np.log(sizes[1] / sizes[0]))
-        problem = Problem(x, ones, zeros, offset)
+        classes = TwoClass((ClassWeights("events", x, ones, zeros),), float(np.log(sizes[1] / sizes[0])))
+        problem = classes.joined
         if self.network is not None and self.network.learns_scales:
             layout, start = learn_scales(layout, problem, rng)
             # the mode of the linearised network makes up for what is left of the way
@@ -180,9 +179,9 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         chosen = rng.permutation(len(x))[:BASIS_ROWS] if len(x) > BASIS_ROWS else np.arange(len(x))
         part = problem.subset(chosen)
         basis = leading_directions(tangent(layout, fit.theta, part.x), part.curvature_weights(layout, fit.theta))
-        stage = Stage(layout, fit.theta, basis, "reco", ones, zeros, offset)
-        axes, precision = whitened_axes(curvature_of(stage, x), "the classifier")
-        posterior = linearize(stage, x, code, scaled, axes, precision)
+        fitted = Classifier("the classifier", layout, fit.theta, classes, fit.objective, fit.decrement, basis)
+        axes, precision = posterior_axes(fitted)
+        posterior = linearize(fitted, axes, precision)
         # the point estimate is the mode of the linearised network: a wide network itself may stop short of it
         self.mode_ = posterior.mode()
         if self.linearize or self.inference == "laplace":
@@ -191,7 +190,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
             self.posterior_draws_ = sample_full_network(
                 self.inference, layout, fit.theta, x, posterior, self.draws, rng
             )
-        self.directions_ = whitened_directions(stage, axes, precision)
+        self.directions_ = whitened_directions(fitted, axes, precision)
         self.layout_, self.theta_ = layout, fit.theta
         self.converged_, self.n_iter_ = fit.converged, fit.steps
         self.prior_log_odds_ = float(np.log(totals[1] / totals[0]))

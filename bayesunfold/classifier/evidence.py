@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.classifier.arithmetic import Layout, tangent, weighted_gram
-from bayesunfold.classifier.training import Problem, fit_map
+from bayesunfold.classifier.training import fit_map
+from bayesunfold.classifier.two_class import Joined
 
 __all__ = ["learn_scales"]
 
@@ -32,14 +33,14 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def learn_scales(layout: Layout, problem: Problem, rng: np.random.Generator) -> tuple[Layout, Array]:
+def learn_scales(layout: Layout, classes: Joined, rng: np.random.Generator) -> tuple[Layout, Array]:
     """Prior scales of every layer, and network weights near the most probable ones.
 
     Parameters
     ----------
     layout : Layout
         Its scales are not used.
-    problem : Problem
+    classes : Joined
     rng : numpy.random.Generator
 
     Returns
@@ -48,11 +49,11 @@ def learn_scales(layout: Layout, problem: Problem, rng: np.random.Generator) -> 
     theta : array, shape (P,)
     """
     layout = replace(layout, scales=(START[0],) * (len(layout.scales) - 1) + (START[1],))
-    part = problem
-    if len(problem.x) > ROWS:
-        rows = np.sort(rng.choice(len(problem.x), ROWS, replace=False))
+    part = classes
+    if len(classes.x) > ROWS:
+        rows = np.sort(rng.choice(len(classes.x), ROWS, replace=False))
         # a part of the events at their own weights: as if there were fewer
-        part = Problem(problem.x[rows], problem.ones[rows], problem.zeros[rows], problem.offset)
+        part = Joined(classes.x[rows], classes.ones[rows], classes.zeros[rows], classes.offset)
     theta: Array | None = None
     for _ in range(ROUNDS):
         fit = fit_map(
@@ -65,10 +66,10 @@ def learn_scales(layout: Layout, problem: Problem, rng: np.random.Generator) -> 
     return layout, theta
 
 
-def _rescale(layout: Layout, theta: Array, problem: Problem) -> tuple[Layout, Array]:
+def _rescale(layout: Layout, theta: Array, classes: Joined) -> tuple[Layout, Array]:
     """New scales (R3), and the same network in their units."""
-    jacobian = tangent(layout, theta, problem.x)
-    values, vectors = np.linalg.eigh(weighted_gram(jacobian, problem.curvature_weights(layout, theta)))
+    jacobian = tangent(layout, theta, classes.x)
+    values, vectors = np.linalg.eigh(weighted_gram(jacobian, classes.curvature_weights(layout, theta)))
     determined = 1.0 - (vectors**2) @ (1.0 / (1.0 + np.maximum(values, 0.0)))
     scales, theta = [], theta.copy()
     for scale, (weights, biases, *_) in zip(layout.scales, layout.pieces(), strict=True):

@@ -2,54 +2,113 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor
 
-from bayesunfold.classifier.arithmetic import forward, tangent
+from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import blocks, forward, tangent
 from bayesunfold.classifier.sampling import LinearizedPosterior
-from bayesunfold.classifier.stage import Stage
+from bayesunfold.classifier.two_class import Classifier, ClassWeights
+from bayesunfold.errors import ConvergenceError
 
-__all__ = ["linearize", "whitened_directions"]
+__all__ = ["curvature_of", "factor_of", "linearize", "posterior_axes", "whitened_directions"]
 
 Array = NDArray[np.floating]
+
+BLOCK = 4096
+"""Events per block of a sum. Changing it changes the order of summation."""
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
-def whitened_directions(stage: Stage, axes: Array, precision: Array) -> Array:
+def curvature_of(classifier: Classifier) -> Array:
+    """Curvature of the loss of all its events and of its prior, in its basis: equation (1), shape (p, p)."""
+    out = np.eye(classifier.basis.shape[1])
+    for sample in classifier.classes.simulated_last():
+        for part in map_blocks(partial(_curvature_part, classifier, sample), blocks(len(sample), BLOCK)):
+            out += part
+    return out
+
+
+def _curvature_part(classifier: Classifier, sample: ClassWeights, rows: slice) -> Array:
+    curvature = classifier.residuals(sample, rows)[2]
+    phi = classifier.tangent(sample.x[rows])
+    return np.zeros((phi.shape[1],) * 2) + phi.T @ (phi * curvature[:, None].astype(phi.dtype))
+
+
+def factor_of(matrix: Array, what: str) -> tuple[Array, bool]:
+    """Cholesky factor of a curvature.
+
+    Raises
+    ------
+    ConvergenceError
+        If negative weights make it indefinite.
+    """
+    try:
+        return cho_factor(matrix, lower=True)
+    except np.linalg.LinAlgError:
+        msg = (
+            f"the curvature of {what} is not positive definite; negative event weights dominate "
+            "some region of phase space. Merge or remove such events."
+        )
+        raise ConvergenceError(msg) from None
+
+
+def posterior_axes(classifier: Classifier) -> tuple[Array, Array]:
+    """Axes in which the linearised posterior of a classifier is close to N(0, 1).
+
+    Returns
+    -------
+    axes : array, shape (p, p)
+        ``C1`` with ``A1 = C1 C1'`` (equation 1) and orthogonal columns: ``C1 = V sqrt(L)`` from
+        the eigenvectors ``V`` and eigenvalues ``L`` of ``A1``.
+    precision : array, shape (p,)
+        The eigenvalues.
+
+    Raises
+    ------
+    ConvergenceError
+        If negative weights make the curvature indefinite.
+    """
+    curvature = curvature_of(classifier)
+    values, vectors = np.linalg.eigh(curvature)
+    if values[0] <= 0:
+        factor_of(curvature, classifier.name)
+    return vectors * np.sqrt(values), values
+
+
+def whitened_directions(classifier: Classifier, axes: Array, precision: Array) -> Array:
     """Directions of weight space in which the posterior is about N(0, 1), shape (P, p).
 
     With ``A = V L V'`` and ``axes = V sqrt(L)``, the displacement is ``basis V L^-1/2 z``.
     """
-    return stage.basis @ (axes / precision)
+    return classifier.basis @ (axes / precision)
 
 
-def linearize(
-    stage: Stage, x: Array, label: NDArray[Any], weight: Array, axes: Array, precision: Array
-) -> LinearizedPosterior:
-    """The linearised posterior of a classifier on labelled events.
+def linearize(classifier: Classifier, axes: Array, precision: Array) -> LinearizedPosterior:
+    """The linearised posterior of a classifier on its labelled events.
 
     Parameters
     ----------
-    stage : Stage
-        The classifier at its most probable weights, whose prior is N(0, 1).
-    x : array, shape (n, d)
-    label, weight : array, shape (n,)
+    classifier : Classifier
+        At its most probable weights, whose prior is N(0, 1).
     axes, precision : arrays
-        From :func:`bayesunfold.classifier.stage.whitened_axes`.
+        From :func:`posterior_axes`.
     """
-    directions = whitened_directions(stage, axes, precision)
+    x, label, weight = classifier.classes.labelled()
+    directions = whitened_directions(classifier, axes, precision)
     return LinearizedPosterior(
-        tangent=tangent(stage.layout, stage.theta, x, directions),
-        log_ratio=forward(stage.layout, stage.theta, x),
+        tangent=tangent(classifier.layout, classifier.theta, x, directions),
+        log_ratio=forward(classifier.layout, classifier.theta, x),
         label=label,
         weight=weight,
-        offset=stage.offset,
+        offset=classifier.classes.offset,
         # the weights' prior N(0, 1), rotated and scaled, is N(mean, width) along each axis
-        mean=-(axes.T @ (stage.basis.T @ stage.theta)),
+        mean=-(axes.T @ (classifier.basis.T @ classifier.theta)),
         width=np.sqrt(precision),
     )

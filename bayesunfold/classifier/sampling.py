@@ -66,7 +66,7 @@ class LinearizedPosterior:
 
     tangent: Array
     log_ratio: Array
-    label: Array
+    label: NDArray[Any]
     weight: Array
     offset: float
     mean: Array

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from scipy.special import expit
 
-from bayesunfold.classifier.arithmetic import Layout, forward, loss_and_gradient, tangent, weighted_gram
+from bayesunfold.classifier.arithmetic import Layout, loss_and_gradient, tangent, weighted_gram
+from bayesunfold.classifier.two_class import WIDE, Joined
 from bayesunfold.errors import ConvergenceError
 
-__all__ = ["Problem", "MapFit", "fit_map", "initial_weights"]
+__all__ = ["MapFit", "fit_map", "initial_weights"]
 
 Array = NDArray[np.floating]
 
@@ -36,9 +36,8 @@ START_ROWS = 10_000
 """Rows that random starts are compared on."""
 
 CURVATURE_ROWS_PER_WEIGHT = 4
-WIDE = 600
-"""Networks with more weights than this keep a curvature for ``KEEP_CURVATURE`` steps."""
 KEEP_CURVATURE = 4
+"""Steps for which wide networks keep a curvature."""
 
 ADAM_BATCH = 4_096
 ADAM_EPOCHS, ADAM_RATE = 60.0, 0.05
@@ -58,36 +57,6 @@ WIDE_TOLERANCE = 0.5
 
 def __dir__() -> list[str]:
     return __all__
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Two weighted classes on one list of events.
-
-    Attributes
-    ----------
-    x : array, shape (n, d)
-        Standardised features.
-    ones, zeros : array, shape (n,)
-        Weight of each event in class 1 and class 0.
-    offset : float
-        Log ratio of the classes' total weights, the fixed part of the logit.
-    """
-
-    x: Array
-    ones: Array
-    zeros: Array
-    offset: float
-
-    def subset(self, rows: NDArray[np.integer]) -> Problem:
-        """The same problem estimated from some of the rows, weights scaled up to the total."""
-        factor = len(self.x) / len(rows)
-        return Problem(self.x[rows], self.ones[rows] * factor, self.zeros[rows] * factor, self.offset)
-
-    def curvature_weights(self, layout: Layout, theta: Array) -> Array:
-        """Second derivative of each event's loss with respect to the network's output."""
-        q = expit(forward(layout, theta, self.x) + self.offset)
-        return (self.ones + self.zeros) * q * (1.0 - q)
 
 
 @dataclass(frozen=True)
@@ -125,8 +94,8 @@ def initial_weights(layout: Layout, rng: np.random.Generator) -> Array:
     return theta
 
 
-def _objective(layout: Layout, theta: Array, problem: Problem, centre: Array) -> tuple[float, Array]:
-    loss, gradient = loss_and_gradient(layout, theta, problem.x, problem.ones, problem.zeros, problem.offset)
+def _objective(layout: Layout, theta: Array, classes: Joined, centre: Array) -> tuple[float, Array]:
+    loss, gradient = loss_and_gradient(layout, theta, classes.x, classes.ones, classes.zeros, classes.offset)
     shift = theta - centre
     return loss + 0.5 * float(shift @ shift), gradient + shift
 
@@ -134,9 +103,9 @@ def _objective(layout: Layout, theta: Array, problem: Problem, centre: Array) ->
 class _Curvature:
     """Gauss-Newton curvature ``J' W J + I`` at one point, ready to solve with damping."""
 
-    def __init__(self, layout: Layout, theta: Array, problem: Problem) -> None:
-        weights = problem.curvature_weights(layout, theta)
-        jacobian = tangent(layout, theta, problem.x)
+    def __init__(self, layout: Layout, theta: Array, classes: Joined) -> None:
+        weights = classes.curvature_weights(layout, theta)
+        jacobian = tangent(layout, theta, classes.x)
         self.age = 0
         self._factor: tuple[float, tuple[Array, bool]] | None = None
         self.dual = len(jacobian) < jacobian.shape[1] and bool(np.all(weights >= 0))
@@ -159,18 +128,18 @@ class _Curvature:
         return (gradient - self.rows.T @ cho_solve(factor, self.rows @ gradient)) / shift
 
 
-def _curvature_of(layout: Layout, theta: Array, problem: Problem, rng: np.random.Generator) -> _Curvature:
+def _curvature_of(layout: Layout, theta: Array, classes: Joined, rng: np.random.Generator) -> _Curvature:
     """Curvature from all events, or from a random part of many."""
     rows = max(CURVATURE_ROWS, CURVATURE_ROWS_PER_WEIGHT * layout.n_parameters)
-    if len(problem.x) > rows:
-        problem = problem.subset(np.sort(rng.choice(len(problem.x), rows, replace=False)))
-    return _Curvature(layout, theta, problem)
+    if len(classes.x) > rows:
+        classes = classes.subset(np.sort(rng.choice(len(classes.x), rows, replace=False)))
+    return _Curvature(layout, theta, classes)
 
 
 def _gauss_newton(
     layout: Layout,
     theta: Array,
-    problem: Problem,
+    classes: Joined,
     centre: Array,
     rng: np.random.Generator,
     max_steps: int,
@@ -180,7 +149,7 @@ def _gauss_newton(
 
     Wide networks, whose curvature costs much more than a gradient, keep it for several steps.
     """
-    value, gradient = _objective(layout, theta, problem, centre)
+    value, gradient = _objective(layout, theta, classes, centre)
     trace = [value]
     damping, growth, decrement, steps, quiet = 0.0, 2.0, np.inf, 0, 0
     keep = KEEP_CURVATURE if layout.n_parameters > WIDE else 1
@@ -188,7 +157,7 @@ def _gauss_newton(
     while steps < max_steps:
         steps += 1
         if curvature is None:
-            curvature = _curvature_of(layout, theta, problem, rng)
+            curvature = _curvature_of(layout, theta, classes, rng)
         try:
             step = -curvature.solve(gradient, damping)
         except np.linalg.LinAlgError:
@@ -202,7 +171,7 @@ def _gauss_newton(
             continue
         # g' A^-1 g: with no damping, the squared length of the step in posterior widths
         decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
-        new_value, new_gradient = _objective(layout, theta + step, problem, centre)
+        new_value, new_gradient = _objective(layout, theta + step, classes, centre)
         predicted = -0.5 * float(gradient @ step) + 0.5 * damping * float(step @ step)
         gain = (value - new_value) / max(predicted, 1e-300)
         if new_value <= value or (predicted < 1e-9 * (1.0 + abs(value)) and np.isfinite(new_value)):
@@ -227,17 +196,17 @@ def _gauss_newton(
             growth *= 2.0
             if damping > 1e10:
                 break
-    remaining = _remaining_step(layout, theta, problem, gradient, rng)
+    remaining = _remaining_step(layout, theta, classes, gradient, rng)
     return MapFit(theta, value, remaining, steps, remaining < 3 * tolerance, tuple(trace))
 
 
-def _remaining_step(layout: Layout, theta: Array, problem: Problem, gradient: Array, rng: np.random.Generator) -> float:
+def _remaining_step(layout: Layout, theta: Array, classes: Joined, gradient: Array, rng: np.random.Generator) -> float:
     """Length of the undamped Newton step in posterior standard deviations; infinite if there is none.
 
     The decrement of a damped step would be small for the damping's sake.
     """
     try:
-        step = _curvature_of(layout, theta, problem, rng).solve(gradient, 0.0)
+        step = _curvature_of(layout, theta, classes, rng).solve(gradient, 0.0)
     except np.linalg.LinAlgError:
         return np.inf
     return float(np.sqrt(max(float(gradient @ step), 0.0)))
@@ -246,14 +215,14 @@ def _remaining_step(layout: Layout, theta: Array, problem: Problem, gradient: Ar
 def _adam(
     layout: Layout,
     theta: Array,
-    problem: Problem,
+    classes: Joined,
     centre: Array,
     rng: np.random.Generator,
     epochs: float,
     rate: float,
 ) -> Array:
     """Minibatch Adam with a cosine decay; the prior is spread evenly over the batches."""
-    n = len(problem.x)
+    n = len(classes.x)
     batch = min(n, ADAM_BATCH)
     n_steps = max(100, int(epochs * n / batch))
     first, second = np.zeros_like(theta), np.zeros_like(theta)
@@ -262,7 +231,7 @@ def _adam(
     for step in range(1, n_steps + 1):
         if position + batch > n:
             order, position = rng.permutation(n), 0
-        part = problem.subset(order[position : position + batch])
+        part = classes.subset(order[position : position + batch])
         position += batch
         _, gradient = _objective(layout, theta, part, centre)
         first += 0.1 * (gradient - first)
@@ -274,7 +243,7 @@ def _adam(
 
 def fit_map(
     layout: Layout,
-    problem: Problem,
+    classes: Joined,
     rng: np.random.Generator,
     *,
     start: Array | None = None,
@@ -290,7 +259,7 @@ def fit_map(
     ----------
     layout : Layout
         The network.
-    problem : Problem
+    classes : Joined
         Events and their weights in both classes.
     rng : numpy.random.Generator
         Initial weights, minibatches and curvature rows.
@@ -321,12 +290,12 @@ def fit_map(
     affordable = _wide_steps(layout.n_parameters, COLD_STEPS if start is None else WARM_STEPS) if wide else STEPS
     max_steps = affordable if max_steps is None else min(max_steps, affordable)
     if start is None:
-        start = _best_start(layout, problem, centre, rng, restarts, wide)
+        start = _best_start(layout, classes, centre, rng, restarts, wide)
     elif wide and affordable < WARM_STEPS and not near:
-        start = _adam(layout, start, problem, centre, rng, WARM_EPOCHS, WARM_RATE)
+        start = _adam(layout, start, classes, centre, rng, WARM_EPOCHS, WARM_RATE)
     if wide:
         tolerance = max(tolerance, WIDE_TOLERANCE)
-    return _gauss_newton(layout, start, problem, centre, rng, max_steps, tolerance)
+    return _gauss_newton(layout, start, classes, centre, rng, max_steps, tolerance)
 
 
 def _wide_steps(parameters: int, most: int) -> int:
@@ -335,17 +304,17 @@ def _wide_steps(parameters: int, most: int) -> int:
 
 
 def _best_start(
-    layout: Layout, problem: Problem, centre: Array, rng: np.random.Generator, restarts: int, wide: bool
+    layout: Layout, classes: Joined, centre: Array, rng: np.random.Generator, restarts: int, wide: bool
 ) -> Array:
     """The random start that leads to the lowest objective, on a part of many events for small networks."""
     starts = [initial_weights(layout, rng) for _ in range(restarts)]
     if wide:
-        thetas = [_adam(layout, theta, problem, centre, rng, ADAM_EPOCHS, ADAM_RATE) for theta in starts]
-        objectives = [_objective(layout, theta, problem, centre)[0] for theta in thetas]
+        thetas = [_adam(layout, theta, classes, centre, rng, ADAM_EPOCHS, ADAM_RATE) for theta in starts]
+        objectives = [_objective(layout, theta, classes, centre)[0] for theta in thetas]
     else:
-        part = problem
-        if len(problem.x) > START_ROWS:
-            part = problem.subset(np.sort(rng.choice(len(problem.x), START_ROWS, replace=False)))
+        part = classes
+        if len(classes.x) > START_ROWS:
+            part = classes.subset(np.sort(rng.choice(len(classes.x), START_ROWS, replace=False)))
         fits = [_gauss_newton(layout, theta, part, centre, rng, 40, 0.3) for theta in starts]
         thetas, objectives = [fit.theta for fit in fits], [fit.objective for fit in fits]
     return thetas[int(np.argmin(objectives))]

@@ -1,26 +1,31 @@
-"""One fitted classifier with the class weights it was fitted to: its directions, and the axes of its posterior."""
+"""Two weighted classes of events at one level, and a fitted classifier of them.
+
+Training, propagation, sampling, storage and report share these objects, so that no one puts the classes together twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor
 from scipy.special import expit
 
-from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import Layout, blocks, forward, tangent
-from bayesunfold.errors import ConvergenceError
+from bayesunfold.classifier.arithmetic import Layout, forward, tangent
 
-__all__ = ["Stage", "curvature_of", "factor_of", "leading_directions", "whitened_axes"]
+__all__ = ["ClassWeights", "Classifier", "Joined", "TwoClass", "leading_directions"]
 
 Array = NDArray[np.floating]
 
-BLOCK = 4096
-"""Events per block of a sum. Changing it changes the order of summation."""
+WIDE = 600
+"""Networks with more weights than this are wide: training and directions take their cost into account."""
+
+BASIS_ROWS = 4_000
+"""Events that the leading directions are found from."""
+
+SHARE, SHARE_WIDE = 0.999, 0.99
+"""Share of the effective degrees of freedom that the leading directions keep."""
 
 
 def __dir__() -> list[str]:
@@ -28,72 +33,186 @@ def __dir__() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One fitted classifier of the loop, with the class weights it was fitted to.
+class Joined:
+    """Two weighted classes on one list of events, as training sees them.
 
     Attributes
     ----------
-    layout, theta
-        The network and its most probable weights.
-    basis : array, shape (P, p)
-        Directions of weight space in which the refit is done, orthonormal.
-    level : {"gen", "reco"}
-        Which features the network reads.
+    x : array, shape (n, d)
+        Standardised features.
     ones, zeros : array, shape (n,)
-        Weight of each simulated event in class 1 and class 0; zero for events not used.
+        Weight of each event in class 1 and class 0.
     offset : float
-        Fixed part of the logit.
-    data_ones : array, shape (N,), optional
-        Weights of data events, class 1 of step 1.
-    background_zeros : dict of str to array
-        Weights of background events, class 0 of step 1, by background.
+        Log ratio of the classes' total weights, the fixed part of the logit.
     """
 
-    layout: Layout
-    theta: Array
-    basis: Array
-    level: Literal["gen", "reco"]
+    x: Array
     ones: Array
     zeros: Array
     offset: float
-    data_ones: Array | None = None
-    background_zeros: Mapping[str, Array] = field(default_factory=dict)
 
-    @property
-    def measures(self) -> bool:
-        """Whether data are part of the fit: true for step 1."""
-        return self.data_ones is not None
+    def subset(self, rows: NDArray[np.integer]) -> Joined:
+        """The same classes estimated from some of the rows, weights scaled up to the total."""
+        factor = len(self.x) / len(rows)
+        return Joined(self.x[rows], self.ones[rows] * factor, self.zeros[rows] * factor, self.offset)
 
-    def tangent(self, x: Array) -> Array:
-        """Tangent features ``Phi = J basis`` at events ``x``."""
-        return tangent(self.layout, self.theta, x, self.basis)
+    def curvature_weights(self, layout: Layout, theta: Array) -> Array:
+        """Second derivative of each event's loss with respect to the network's output."""
+        q = expit(forward(layout, theta, self.x) + self.offset)
+        return (self.ones + self.zeros) * q * (1.0 - q)
 
-    def forward(self, x: Array) -> Array:
-        """Log ratio at events ``x``."""
+
+@dataclass(frozen=True)
+class ClassWeights:
+    """One sample's part in a fit.
+
+    Attributes
+    ----------
+    name : str
+        ``"data"``, ``"simulation"`` or a background's name.
+    x : array, shape (n, d)
+        Standardised features, finite in every row.
+    ones, zeros : array, shape (n,)
+        Weight of each event in class 1 and class 0; zero for events that are not used.
+    used : boolean array, shape (n,), optional
+        Events that take part; all if omitted.
+    """
+
+    name: str
+    x: Array
+    ones: Array
+    zeros: Array
+    used: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, name: str, x: Array, *, ones: Array | None = None, zeros: Array | None = None) -> ClassWeights:
+        """A sample of which all events are in one class."""
+        none = np.zeros(len(x))
+        return cls(name, x, none if ones is None else ones, none if zeros is None else zeros)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def taking_part(self) -> tuple[Array, Array, Array]:
+        """Features and weights in both classes of the events that take part."""
+        if self.used is None:
+            return self.x, self.ones, self.zeros
+        return self.x[self.used], self.ones[self.used], self.zeros[self.used]
+
+
+@dataclass(frozen=True)
+class TwoClass:
+    """Two weighted classes of events at one level.
+
+    Attributes
+    ----------
+    samples : tuple of ClassWeights
+    offset : float
+        Log ratio of the classes' total weights, the fixed part of the logit.
+    """
+
+    samples: tuple[ClassWeights, ...]
+    offset: float
+
+    @cached_property
+    def joined(self) -> Joined:
+        """All events that take part, sample after sample."""
+        parts = [sample.taking_part() for sample in self.samples]
+        if len(parts) == 1:
+            return Joined(*parts[0], self.offset)
+        x, ones, zeros = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return Joined(x, ones, zeros, self.offset)
+
+    def labelled(self) -> tuple[Array, NDArray[np.integer], Array]:
+        """Features, labels and weights of the events that take part, if each of them is in one class.
+
+        Raises
+        ------
+        ValueError
+            If events are in both classes.
+        """
+        labels = []
+        for sample in self.samples:
+            _, ones, zeros = sample.taking_part()
+            if np.any((ones != 0) & (zeros != 0)):
+                msg = f"events of {sample.name} are in both classes, so they have no label."
+                raise ValueError(msg)
+            all_ones = bool(np.any(ones)) and not np.any(zeros)  # events of weight zero included
+            labels.append(np.ones(len(ones), dtype=np.int64) if all_ones else (ones != 0).astype(np.int64))
+        return self.joined.x, np.concatenate(labels), self.joined.ones + self.joined.zeros
+
+    def sample(self, name: str) -> ClassWeights:
+        """The sample of a name."""
+        return next(sample for sample in self.samples if sample.name == name)
+
+    def simulated_last(self) -> tuple[ClassWeights, ...]:
+        """Samples in the order of summation, which is part of the last digits."""
+        return tuple(sorted(self.samples, key=lambda sample: sample.name == "simulation"))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A fitted classifier with the classes that it was fitted to.
+
+    Attributes
+    ----------
+    name : str
+        For messages: ``"step 1"``, ``"step 2"``.
+    layout, theta
+        The network and its most probable weights.
+    classes : TwoClass
+    loss : float
+        Objective of the fit.
+    decrement : float
+        Remaining Newton step of the fit, in posterior standard deviations.
+    directions : array, shape (P, p), optional
+        Stored basis; found from the classes if omitted.
+    """
+
+    name: str
+    layout: Layout
+    theta: Array
+    classes: TwoClass
+    loss: float = np.nan
+    decrement: float = np.nan
+    directions: Array | None = None
+
+    @cached_property
+    def basis(self) -> Array:
+        """Directions of weight space in which the linear refit is done, orthonormal, shape (P, p)."""
+        if self.directions is not None:
+            return self.directions
+        part = self.classes.joined
+        if len(part.x) > BASIS_ROWS:
+            part = part.subset(np.linspace(0, len(part.x) - 1, BASIS_ROWS).astype(int))
+        share = SHARE if self.layout.n_parameters <= WIDE else SHARE_WIDE
+        jacobian = tangent(self.layout, self.theta, part.x)
+        return leading_directions(jacobian, part.curvature_weights(self.layout, self.theta), share)
+
+    def log_ratio(self, x: Array) -> Array:
+        """Log ratio of class 1 over class 0 at events ``x``, shape (n,)."""
         return forward(self.layout, self.theta, x)
 
     def probability(self, x: Array) -> Array:
-        """Probability of class 1 at events ``x``."""
-        return expit(self.forward(x) + self.offset)
+        """Probability of class 1 at events ``x``, shape (n,)."""
+        return expit(self.log_ratio(x) + self.classes.offset)
 
-    def slopes(self, x: Array, rows: slice, sample: str = "simulation") -> tuple[Array, Array, Array]:
-        """Per event: pull of class 1, pull of class 0, and curvature of the loss.
+    def tangent(self, x: Array) -> Array:
+        """Tangent features ``Phi = J basis`` at events ``x``, shape (n, p)."""
+        return tangent(self.layout, self.theta, x, self.basis)
+
+    def residuals(self, sample: ClassWeights, rows: slice) -> tuple[Array, Array, Array]:
+        """Per event: residual of class 1, residual of class 0, and curvature of the loss.
 
         With ``q`` the predicted probability these are ``ones (1 - q)``, ``zeros q`` and
         ``(ones + zeros) q (1 - q)``.
         """
-        q = self.probability(x)
-        none = np.zeros(len(q))
-        if sample == "simulation":
-            one, zero = self.ones[rows], self.zeros[rows]
-        elif sample == "data":
-            one, zero = (none if self.data_ones is None else self.data_ones[rows]), none
-        else:
-            one, zero = none, self.background_zeros[sample][rows]
+        q = self.probability(sample.x[rows])
+        one, zero = sample.ones[rows], sample.zeros[rows]
         return one * (1 - q), zero * q, (one + zero) * q * (1 - q)
 
 
-def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, limit: int = 400) -> Array:
+def leading_directions(jacobian: Array, curvature: Array, share: float = SHARE, limit: int = 400) -> Array:
     """Directions of weight space that the events inform, as orthonormal columns.
 
     Directions are eigenvectors of ``J' diag(h) J``; the fewest are kept that hold ``share`` of
@@ -106,6 +225,10 @@ def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, 
         Tangent features of (a part of) the events.
     curvature : array, shape (rows,)
         Second derivative of each event's loss, scaled to the full sample.
+    share : float
+        Share of the effective degrees of freedom to keep.
+    limit : int
+        Most directions.
 
     Returns
     -------
@@ -125,52 +248,3 @@ def leading_directions(jacobian: Array, curvature: Array, share: float = 0.999, 
         directions = scaled.T.astype(np.float64) @ vectors[:, :kept]
         return np.linalg.qr(directions)[0]
     return vectors[:, :kept]
-
-
-def curvature_of(stage: Stage, x: Array) -> Array:
-    """Curvature of the loss of the classifier's simulated events ``x`` and of its prior, in its basis: equation (1)."""
-
-    def one(rows: slice) -> Array:
-        curvature = stage.slopes(x[rows], rows)[2]
-        phi = stage.tangent(x[rows])
-        return np.zeros((phi.shape[1],) * 2) + phi.T @ (phi * curvature[:, None].astype(phi.dtype))
-
-    out = np.eye(stage.basis.shape[1])
-    for part in map_blocks(one, blocks(len(x), BLOCK)):
-        out += part
-    return out
-
-
-def factor_of(matrix: Array, what: str) -> tuple[Array, bool]:
-    """Cholesky factor of a curvature.
-
-    Raises
-    ------
-    ConvergenceError
-        If negative weights make it indefinite.
-    """
-    try:
-        return cho_factor(matrix, lower=True)
-    except np.linalg.LinAlgError:
-        msg = (
-            f"the curvature of {what} is not positive definite; negative event weights dominate "
-            "some region of phase space. Merge or remove such events."
-        )
-        raise ConvergenceError(msg) from None
-
-
-def whitened_axes(curvature: Array, what: str) -> tuple[Array, Array]:
-    """Axes in which the linearised posterior of a classifier is close to N(0, 1).
-
-    Returns
-    -------
-    axes : array, shape (p, p)
-        ``C1`` with ``A1 = C1 C1'`` (equation 1) and orthogonal columns: ``C1 = V sqrt(L)`` from
-        the eigenvectors ``V`` and eigenvalues ``L`` of ``A1``.
-    precision : array, shape (p,)
-        The eigenvalues.
-    """
-    values, vectors = np.linalg.eigh(curvature)
-    if values[0] <= 0:
-        factor_of(curvature, what)
-    return vectors * np.sqrt(values), values

@@ -33,7 +33,6 @@ from bayesunfold._support.checks import check_bins
 from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.arithmetic import log1pexp
 from bayesunfold.errors import InputError
-from bayesunfold.unfolding.step1 import linearize_step1
 
 if TYPE_CHECKING:
     from bayesunfold.unfolding.result import UnfoldingResult
@@ -139,7 +138,7 @@ def _probe_weights(result: UnfoldingResult, chains: int) -> tuple[xr.DataArray, 
 
 
 def _likelihood(result: UnfoldingResult, chains: int) -> tuple[xr.Dataset, xr.Dataset, xr.DataArray]:
-    posterior, _ = linearize_step1(result.members.events, result.first_stage)
+    posterior = result.linearized_posterior()
     chosen = np.arange(len(posterior.label))
     if len(chosen) > MAX_EVENTS:
         chosen = np.linspace(0, len(chosen) - 1, MAX_EVENTS).astype(int)

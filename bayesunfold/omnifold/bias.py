@@ -1,23 +1,24 @@
-"""Checks of one result by unfolding again: bias at the answer, dependence on the generator."""
+"""Checks of one result by unfolding again: bias at the unfolded spectrum, dependence on the generator."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_numbers
 from bayesunfold._support.threads import block_threads
-from bayesunfold.classifier.network import Network
 from bayesunfold.errors import BiasWarning, InputError
-from bayesunfold.omnifold.estimator import OmniFold
-from bayesunfold.omnifold.run import REFERENCE_BINS, quantile_groups, train_point_estimate
-from bayesunfold.unfolding.members import Weights
+from bayesunfold.omnifold.loop import point_estimates
+from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.reference_bins import REFERENCE_BINS, quantile_groups
 from bayesunfold.unfolding.result import UnfoldingResult
-from bayesunfold.unfolding.standardized import Prepared
+from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
 __all__ = ["estimate_bias", "prior_dependence", "reference_bias"]
 
@@ -33,13 +34,11 @@ def __dir__() -> list[str]:
 
 def estimate_bias(result: UnfoldingResult, *, warn: bool = True) -> UnfoldingResult:
     """See :meth:`bayesunfold.UnfoldingResult.estimate_bias`."""
-    m = result.members
-    events = m.events
-    rows = events.pass_reco
-    weight = (events.weight * m.weights.push)[rows]
-    pseudo = events.with_data(events.reco[rows], weight * (m.signal_yield / weight.sum()))
-    closed = retrain(result, pseudo)
-    checked = replace(result, closure_weights=_normalised(closed, events, m.signal_yield))
+    events = result.members.events
+    rows = events.passes.reco
+    weight = result.members.nominal("reco")[rows]
+    closed = retrain(result, events.with_data(events.reco[rows], weight))
+    checked = replace(result, closure_weights=_normalised(closed, events))
     if warn:
         _warn_if_large(checked)
     return checked
@@ -57,44 +56,37 @@ def prior_dependence(result: UnfoldingResult, factor: ArrayLike | Callable[[Arra
         msg = f"factor ranges from {values.min():g} to {values.max():g}; it must be finite and not negative."
         raise InputError(msg)
     events = result.members.events
-    both = events.both
+    both = events.passes.both
     weight = events.weight * values
     other = replace(events, weight=weight * (both.sum() / weight[both].sum()))
-    new = _normalised(retrain(result, other), other, result.members.signal_yield)
+    new = _normalised(retrain(result, other), other)
     widths, old_sums, new_sums = _reference(result, new)
     return {
         name: np.divide(b - a, w, out=np.zeros_like(w), where=w > 0)
-        for name, w, a, b in zip(sim.gen_names, widths, old_sums, new_sums, strict=False)
+        for name, w, a, b in zip(sim.gen_names, widths, old_sums, new_sums, strict=True)
     }
 
 
-def retrain(result: UnfoldingResult, events: Prepared) -> Weights:
-    """The point estimate on other events, with the settings, seed and iterations of the result."""
-    c = result.configuration
-    settings = OmniFold(
-        int(c["iterations_done"]),
-        Network(**c["network"]),
-        "laplace",
-        efficiency=c["efficiency"],
-        restarts=c["restarts"],
-        progressbar=False,
-    )
+def retrain(result: UnfoldingResult, events: StandardizedEvents) -> Array:
+    """Push weights of the point estimate on other events, with the settings, seed and iterations of the result."""
+    settings = cast("Settings", result.record.settings)
+    loop = point_estimates(events, settings, result.record.seed, near=result.iterations)
     with block_threads():
-        return train_point_estimate(settings, events, int(c["iterations_done"]), c["random_seed"], result.iterations)
+        return next(islice(loop, len(result.iterations) - 1, None)).push
 
 
-def _normalised(weights: Weights, events: Prepared, signal_yield: float) -> Array:
+def _normalised(push: Array, events: StandardizedEvents) -> Array:
     """Event weights with the signal's yield at detector level; zero for fakes."""
-    v = events.weight * weights.push
-    return np.where(events.pass_gen, v * (signal_yield / v[events.pass_reco].sum()), 0.0)
+    v = events.weight * push
+    return np.where(events.passes.gen, v * to_yield(v, events.passes.reco, events.signal_yield), 0.0)
 
 
 def _reference(result: UnfoldingResult, other: Array) -> tuple[list[Array], list[Array], list[Array]]:
     """Bands, and contents of the answer and of other weights, in ten bins of each feature."""
     events = result.members.events
-    groupings = [quantile_groups(events.gen[:, j], events.pass_gen) for j in range(len(result.simulation.gen_names))]
+    groupings = [quantile_groups(events.gen[:, j], events.passes.gen) for j in range(len(result.simulation.gen_names))]
     widths = [result.members.accumulate(g, REFERENCE_BINS).std(axis=0, ddof=1) for g in groupings]
-    used = events.pass_gen
+    used = events.passes.gen
 
     def contents(weight: Array) -> list[Array]:
         return [np.bincount(g[used], weight[used], REFERENCE_BINS) for g in groupings]

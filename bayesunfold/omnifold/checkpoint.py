@@ -5,6 +5,7 @@ A run claims its checkpoint before it trains, so that another run on the same pa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -17,10 +18,13 @@ import numpy as np
 
 from bayesunfold._support.files import atomic_write, read_npz
 from bayesunfold.errors import FileFormatError
-from bayesunfold.omnifold.iteration import Iteration
+from bayesunfold.omnifold.iteration import Networks
+from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = [
     "claim_checkpoint",
+    "fingerprint",
     "pack_iterations",
     "read_checkpoint",
     "release_checkpoint",
@@ -30,12 +34,29 @@ __all__ = [
 
 WHAT = "a checkpoint of bayesunfold"
 
+FREE = ("draws", "inference", "iterations", "linearize", "generator_prior")
+"""Settings that the networks do not depend on, so that a run may go on with others."""
+
 
 def __dir__() -> list[str]:
     return __all__
 
 
-def pack_iterations(records: Sequence[Iteration]) -> dict[str, np.ndarray]:
+def fingerprint(events: StandardizedEvents, settings: Settings, seed: int) -> str:
+    """Checksum of events and settings, so that a checkpoint is never used for another run."""
+    digest = hashlib.sha256()
+    passes = events.passes
+    arrays = [events.gen, events.reco, events.data.x, events.weight, events.data.weight, passes.gen, passes.reco]
+    for b in events.backgrounds:
+        arrays += [b.x, b.weight]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    state = settings.state() | {"random_seed": seed} | dict.fromkeys(FREE)
+    digest.update(json.dumps(state, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def pack_iterations(records: Sequence[Networks]) -> dict[str, np.ndarray]:
     """Iterations as named arrays."""
     packed = {
         "step1": np.stack([r.step1 for r in records]) if records else np.zeros((0, 0)),
@@ -48,17 +69,17 @@ def pack_iterations(records: Sequence[Iteration]) -> dict[str, np.ndarray]:
     return packed
 
 
-def unpack_iterations(packed: dict[str, np.ndarray]) -> list[Iteration]:
+def unpack_iterations(packed: dict[str, np.ndarray]) -> list[Networks]:
     """Inverse of :func:`pack_iterations`."""
     notes = json.loads(str(packed["notes"]))
     fakes = packed.get("fakes")
     return [
-        Iteration(packed["step1"][k], packed["step2"][k], None if fakes is None else fakes[k], **note)
+        Networks(packed["step1"][k], packed["step2"][k], None if fakes is None else fakes[k], **note)
         for k, note in enumerate(notes)
     ]
 
 
-def claim_checkpoint(path: Path, key: str, seed: int) -> list[Iteration]:
+def claim_checkpoint(path: Path, key: str, seed: int) -> list[Networks]:
     """Finished iterations of this run; starts the file if there is none.
 
     Raises
@@ -89,13 +110,13 @@ def release_checkpoint(path: Path, key: str) -> None:
             path.unlink()
 
 
-def _save(path: Path, key: str, records: Sequence[Iteration], seed: int) -> None:
+def _save(path: Path, key: str, records: Sequence[Networks], seed: int) -> None:
     with path.open("wb") as file:
         packed: dict[str, Any] = pack_iterations(records)
         np.savez(file, key=np.array(key), seed=np.array(seed), **packed)
 
 
-def write_checkpoint(path: Path, key: str, records: Sequence[Iteration], seed: int) -> None:
+def write_checkpoint(path: Path, key: str, records: Sequence[Networks], seed: int) -> None:
     """Save the finished iterations and the seed under the fingerprint ``key``.
 
     Raises
@@ -108,7 +129,7 @@ def write_checkpoint(path: Path, key: str, records: Sequence[Iteration], seed: i
     atomic_write(path, lambda temporary: _save(temporary, key, records, seed))
 
 
-def read_checkpoint(path: Path, key: str) -> list[Iteration]:
+def read_checkpoint(path: Path, key: str) -> list[Networks]:
     """Finished iterations of the same run; none if there is no file yet.
 
     Raises

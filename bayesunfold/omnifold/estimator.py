@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+import logging
+import time
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_count, check_flag, check_not_negative, check_seed
 from bayesunfold._support.files import check_writable
+from bayesunfold._support.progress import Progress
+from bayesunfold._support.streams import training_stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold._support.versions import installed_versions
 from bayesunfold.classifier.network import Network
-from bayesunfold.classifier.sampling import CHAINS, Draws
-from bayesunfold.classifier.stage import Stage
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.classifier.sampling import CHAINS
+from bayesunfold.errors import InputError, InputTypeError, WeightWarning
 from bayesunfold.events import Background, Data, Simulation, Undefined, as_data
-from bayesunfold.omnifold.checkpoint import checkpoint_seed
-from bayesunfold.omnifold.run import Run
+from bayesunfold.omnifold.checkpoint import (
+    checkpoint_seed,
+    claim_checkpoint,
+    fingerprint,
+    release_checkpoint,
+    write_checkpoint,
+)
+from bayesunfold.omnifold.convergence import Look, look, most_iterations, settled, warn_if_moving
+from bayesunfold.omnifold.iteration import Learn, recall, train
+from bayesunfold.omnifold.loop import State, iterations, start_perturbations
+from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import check_learned, check_samples, warn_without_overlap
-from bayesunfold.unfolding.result import UnfoldingResult
-from bayesunfold.unfolding.standardized import Prepared, prepare
+from bayesunfold.unfolding.perturbations import Perturbations
+from bayesunfold.unfolding.result import Inputs, Measurement, Record, UnfoldingResult
+from bayesunfold.unfolding.standardized import StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
 
 __all__ = ["OmniFold", "unfold"]
 
 Array = NDArray[np.floating]
+
+logger = logging.getLogger("bayesunfold")
+
+LARGE_NEGATIVE = 0.1
+"""Share of event fluctuations below -1 that is warned of."""
 
 MOST_DRAWS, MOST_ITERATIONS = 100_000, 1000
 """Larger numbers are mistakes: they take days and no band is better for them."""
@@ -103,9 +124,8 @@ class OmniFold:
         random_seed: int | None = None,
         progressbar: bool = True,
     ) -> None:
-        self.iterations: int | Literal["auto"] = "auto"
         if not isinstance(iterations, str) or iterations != "auto":
-            self.iterations = check_count(iterations, "iterations", 1, MOST_ITERATIONS)
+            iterations = check_count(iterations, "iterations", 1, MOST_ITERATIONS)
         if network is not None and not isinstance(network, Network):
             msg = f"network has type {type(network).__name__}; pass a bayesunfold.Network."
             raise InputTypeError(msg)
@@ -114,35 +134,29 @@ class OmniFold:
             raise InputError(msg)
         _check_choice(inference, "inference", ("advi", "nuts", "laplace"))
         _check_choice(efficiency, "efficiency", ("learned", "prior"))
-        self.network = network or Network()
-        self.inference = inference
-        self.draws = check_count(draws, "draws", 2, MOST_DRAWS)
-        self.efficiency = efficiency
+        draws = check_count(draws, "draws", 2, MOST_DRAWS)
         if inference == "nuts" and draws % CHAINS:
             msg = f"draws is {draws}; NUTS runs {CHAINS} chains of equal length, so take a multiple of {CHAINS}."
             raise InputError(msg)
         if not linearize and inference == "laplace":
             msg = "linearize=False needs inference='advi' or 'nuts'; the Laplace approximation is linearised by nature."
             raise InputError(msg)
-        self.generator_prior = check_not_negative(generator_prior, "generator_prior", ", a relative uncertainty")
-        self.linearize = check_flag(linearize, "linearize")
-        self.restarts = check_count(restarts, "restarts", 1, MOST_ITERATIONS)
+        self.settings = Settings(
+            iterations,
+            network or Network(),
+            inference,
+            draws,
+            efficiency,
+            check_not_negative(generator_prior, "generator_prior", ", a relative uncertainty"),
+            check_flag(linearize, "linearize"),
+            check_count(restarts, "restarts", 1, MOST_ITERATIONS),
+        )
         self.random_seed = None if random_seed is None else check_seed(random_seed)
         self.progressbar = check_flag(progressbar, "progressbar")
 
     def configuration(self) -> dict[str, Any]:
         """All arguments, as JSON-ready values."""
-        return {
-            "iterations": self.iterations,
-            "network": self.network.state(),
-            "inference": self.inference,
-            "draws": self.draws,
-            "efficiency": self.efficiency,
-            "generator_prior": self.generator_prior,
-            "linearize": self.linearize,
-            "restarts": self.restarts,
-            "random_seed": self.random_seed,
-        }
+        return self.settings.state() | {"random_seed": self.random_seed}
 
     def fit(
         self,
@@ -188,25 +202,59 @@ class OmniFold:
         data, events, covered = self._read(simulation, data, backgrounds, systematics, checkpoint)
         seed = self._seed(checkpoint)
         with block_threads():
-            run = Run.start(self, simulation, events, systematics, seed)
-            run.loop(None if checkpoint is None else Path(checkpoint))
-            members = run.finished_members()
-            first = cast("Stage", run.first_stage)
-            check_learned(events, first, members.weights.push, simulation.reco_names, covered)
+            perturbations = start_perturbations(events, simulation, systematics, self.settings, seed)
+            state, history, seconds = self._loop(events, perturbations, seed, checkpoint)
+            warn_if_moving(history, self.settings)
+            members = state.members(events)
+            members.norm()  # members without a positive total are an error now, not at the first spectrum
+            if state.first.conditioning is not None:
+                members.negative_data = state.perturbations.events["data"].negative_share()
+            _warn_if_negative(members)
+            check_learned(events, state.first.classifier, members.push, simulation.reco_names, covered)
         return UnfoldingResult(
-            simulation=simulation,
-            data=data,
+            inputs=Inputs(simulation, data, tuple(backgrounds)),
             members=members,
-            iterations=tuple(run.records),
-            pull_weights=run.weights[-1].pull,
-            draws=cast("Draws", run.draws),
-            first_stage=first,
-            history=tuple(run.history),
-            configuration=self.configuration()
-            | {"random_seed": seed, "iterations_done": len(run.records), "versions": installed_versions()},
-            seconds=run.seconds,
-            backgrounds=tuple(backgrounds),
+            measurement=Measurement(state.first.classifier, state.first.draws),
+            iterations=state.networks,
+            pull_weights=state.iteration.pull,
+            record=Record(self.settings, seed, installed_versions(), tuple(history), seconds),
         )
+
+    def _loop(
+        self, events: StandardizedEvents, perturbations: Perturbations, seed: int, checkpoint: str | Path | None
+    ) -> tuple[State, list[Look], dict[str, float]]:
+        """Iterations until nothing moves, with their history and time; each is written to the checkpoint."""
+        key = fingerprint(events, self.settings, seed)
+        path = None if checkpoint is None else Path(checkpoint)
+        done = [] if path is None else claim_checkpoint(path, key, seed)
+        progress = Progress(most_iterations(self.settings), "unfolding", show=self.progressbar)
+
+        def learners(k: int) -> Learn:
+            if k < len(done):
+                return recall(done[k])
+            return train(training_stream(seed, k), partial(_report, progress, k))
+
+        history: list[Look] = []
+        seconds = {"training": 0.0, "posterior": 0.0, "members": 0.0}
+        try:
+            for state in iterations(events, self.settings, perturbations, seed, learners):
+                n = len(state.networks)
+                if path is not None and n > len(done):
+                    write_checkpoint(path, key, state.networks, seed)
+                start = time.perf_counter()
+                history.append(look(events, state))
+                seconds = {name: seconds[name] + spent for name, spent in state.seconds.items()}
+                seconds["members"] += time.perf_counter() - start
+                progress.update(n, f"(largest change {history[-1]['change']:.2f} of the band) ")
+                logger.info("iteration %d: largest change %.2f of the band", n, history[-1]["change"])
+                if settled(history, self.settings):
+                    progress.close(f"{n} iterations, {self.settings.draws} members")
+                    return state, history, seconds
+        finally:
+            if path is not None and not history:
+                release_checkpoint(path, key)
+        msg = "the loop ended by itself"
+        raise AssertionError(msg)
 
     def check(
         self,
@@ -227,7 +275,7 @@ class OmniFold:
         """
         _, events, _ = self._read(simulation, data, backgrounds, systematics, checkpoint)
         known = [s for s in systematics if s.alternative is None]
-        prepare_systematics(known, simulation, events.scale_reco, draw_alphas(len(known), 2, 0), 0)
+        prepare_systematics(known, simulation, events.scales.reco, draw_alphas(len(known), 2, 0), 0)
         for systematic in systematics:
             if systematic.alternative is not None:
                 check_alternative(systematic.name, systematic.alternative, simulation)
@@ -239,7 +287,7 @@ class OmniFold:
         backgrounds: Sequence[Background],
         systematics: Sequence[Systematic],
         checkpoint: str | Path | None,
-    ) -> tuple[Data, Prepared, NDArray[np.bool_]]:
+    ) -> tuple[Data, StandardizedEvents, NDArray[np.bool_]]:
         """Data and standardised events, checked, and which features the simulation covers."""
         if not isinstance(simulation, Simulation):
             msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
@@ -257,7 +305,7 @@ class OmniFold:
             check_writable(Path(checkpoint))
         data = as_data(data).matched_to(simulation)
         covered = warn_without_overlap(simulation, data)
-        events = prepare(simulation, data, backgrounds)
+        events = standardize(simulation, data, backgrounds)
         check_samples(simulation, data, backgrounds, events)
         return data, events, covered
 
@@ -267,6 +315,22 @@ class OmniFold:
             return self.random_seed
         stored = None if checkpoint is None else checkpoint_seed(Path(checkpoint))
         return int(np.random.default_rng().integers(2**31)) if stored is None else stored
+
+
+def _report(progress: Progress, k: int, step: str, loss: float) -> None:
+    """Show a fit of iteration ``k`` as it finishes."""
+    progress.update(k + (0.4 if step == "step 1" else 0.8), f"({step} of iteration {k + 1}, loss {loss:.2f}) ")
+
+
+def _warn_if_negative(members: Members) -> None:
+    """Warn if conditioning drove many event weights negative."""
+    negative = max(members.negative_fraction(), members.negative_data)
+    if negative > LARGE_NEGATIVE:
+        msg = (
+            f"{100 * negative:.1f} % of the members' event fluctuations are below -1 after conditioning on "
+            "posterior draws; the sample is small for its network. Compare with inference='laplace'."
+        )
+        warnings.warn(msg, WeightWarning, stacklevel=3)
 
 
 def _check_list(values: Sequence[object], kind: type, name: str) -> None:

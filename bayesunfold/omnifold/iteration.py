@@ -1,49 +1,24 @@
-"""The point estimate: one OmniFold iteration after another, with MAP networks.
-
-Step 1 tells data from the simulation weighted by ``v nu`` at detector level; step 2 tells the
-generator weighted by ``v`` from the generator weighted by ``v omega`` at particle level (Andreassen et al.,
-arXiv:1911.09107). With fakes a third classifier learns ``E[nu | reco]``, the push weight of an
-event that has no particle level. Each iteration starts from the networks of the one before.
-"""
+"""One OmniFold iteration: step 1, step 2, and the classifier of fakes, with the event weights they give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._support.checks import effective_size
-from bayesunfold.classifier.arithmetic import Layout, forward, tangent
-from bayesunfold.classifier.stage import Stage, leading_directions
-from bayesunfold.classifier.training import WIDE, MapFit, Problem, fit_map
-from bayesunfold.errors import ConvergenceError, InputError
-from bayesunfold.unfolding.members import Weights
-from bayesunfold.unfolding.perturbations import Acceptance, Shift, Shifted
-from bayesunfold.unfolding.propagation import Level, Moved, Sides
-from bayesunfold.unfolding.standardized import Prepared
+from bayesunfold.classifier.arithmetic import Layout
+from bayesunfold.classifier.training import fit_map
+from bayesunfold.classifier.two_class import Classifier, TwoClass
+from bayesunfold.omnifold.problems import bounded_ratio, fakes_classes, step1_classes, step2_classes
+from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = [
-    "Iteration",
-    "Stages",
-    "acceptance_of",
-    "apply_weights",
-    "build_stages",
-    "moved_step1",
-    "moved_step2",
-    "train_iteration",
-]
+__all__ = ["Iteration", "Learn", "Networks", "Start", "fit_near", "iterate", "recall", "train"]
 
 Array = NDArray[np.floating]
-Efficiency = Literal["learned", "prior"]
-
-MAX_LOG_RATIO = 50.0
-"""A weight ratio of 5e21 is no weight: larger log ratios are an error."""
-
-BASIS_ROWS = 4_000
-"""Events that the leading directions are found from."""
 
 
 def __dir__() -> list[str]:
@@ -51,7 +26,7 @@ def __dir__() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Iteration:
+class Networks:
     """Fitted networks of one iteration; enough to rebuild everything else.
 
     Attributes
@@ -72,356 +47,183 @@ class Iteration:
     losses: dict[str, float] = field(default_factory=dict)
     decrements: dict[str, float] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Stages:
-    """The classifiers of one iteration, ready for the propagation.
-
-    ``level`` is what members keep of the pull weights' normalisation, for ``efficiency="prior"``.
-    """
-
-    step1: Stage
-    step2: Stage
-    fakes: Stage | None
-    level: Level | None = None
+    def theta(self, name: str) -> Array:
+        """Weights of the network of one fit."""
+        found = {"step1": self.step1, "step2": self.step2, "fakes": self.fakes}[name]
+        if found is None:
+            msg = "these networks have no classifier of fakes"
+            raise ValueError(msg)
+        return found
 
 
 @dataclass(frozen=True)
-class _Classes:
-    """Class weights of the simulated events in one fit."""
+class Iteration:
+    """Fitted classifiers of one iteration, and weights of the simulated events, generator weight not included.
 
-    ones: Array
-    zeros: Array
-    offset: float
-    data_ones: Array | None = None
-    background_zeros: Mapping[str, Array] = field(default_factory=dict)
-
-
-def _step1_classes(events: Prepared, push: Array) -> _Classes:
-    """Each class at its effective size, so that the likelihood sees information, not yield.
-
-    Class 0 is the signal, scaled to what the data hold beyond the backgrounds, and the backgrounds at their yields.
+    Attributes
+    ----------
+    step1, step2 : Classifier
+    fakes : Classifier or None
+    pull : array, shape (n,)
+        ``omega`` for events that pass both levels, NaN elsewhere.
+    push : array, shape (n,)
+        ``nu(t)`` for events that pass gen, ``E[nu | r]`` for fakes.
     """
-    w0 = np.where(events.pass_reco, events.weight * push, 0.0)
-    u = events.data_weight
-    total = w0.sum()
-    if total <= 0:
-        msg = f"the reweighted simulation has total weight {total:g}; negative weights have taken over."
-        raise InputError(msg)
-    w0 = w0 * (events.signal_yield / total)
-    backgrounds = [b.weight for b in events.backgrounds]
-    everything = np.concatenate([w0, *backgrounds])
-    sized = everything
-    if events.sizing is not None:
-        sized = np.where(events.pass_reco, events.sizing * push, 0.0)
-        sized = np.concatenate([sized * (events.signal_yield / sized.sum()), *backgrounds])
-    scale = effective_size(sized) / everything.sum()
-    u = u * events.data_size / u.sum()
-    return _Classes(
-        np.zeros_like(w0),
-        w0 * scale,
-        float(np.log(u.sum() / (everything.sum() * scale))),
-        u,
-        {b.name: b.weight * scale for b in events.backgrounds},
-    )
 
+    step1: Classifier
+    step2: Classifier
+    fakes: Classifier | None
+    pull: Array
+    push: Array
 
-def _ratio_classes(events: Prepared, ratio: Array, rows: NDArray[np.bool_]) -> _Classes:
-    """The same events twice: weighted by ``v`` (class 0) and by ``v ratio`` (class 1), equal sums."""
-    zeros = np.where(rows, events.weight, 0.0)
-    sized = zeros if events.sizing is None else np.where(rows, events.sizing, 0.0)
-    zeros = zeros * effective_size(sized) / zeros.sum()
-    ones = zeros * np.where(rows, ratio, 0.0)
-    if ones.sum() <= 0:
-        msg = f"the target weights of step 2 sum to {ones.sum():g}; negative weights have taken over."
-        raise InputError(msg)
-    return _Classes(ones * zeros.sum() / ones.sum(), zeros, 0.0)
+    def classifiers(self) -> dict[str, Classifier]:
+        """The classifiers by the names of their fits."""
+        found = {"step1": self.step1, "step2": self.step2, "fakes": self.fakes}
+        return {name: classifier for name, classifier in found.items() if classifier is not None}
 
-
-def _step2_ratio(events: Prepared, pull: Array, efficiency: Efficiency) -> tuple[Array, NDArray[np.bool_]]:
-    """What step 2 learns, and from which events.
-
-    ``"learned"``: only events that pass both levels; misses then get ``E[omega | t]``.
-    ``"prior"``: misses take part and keep their generator weight.
-    """
-    if efficiency == "learned":
-        return np.where(events.both, pull, 0.0), events.both
-    return np.where(events.both, pull, 1.0), events.pass_gen
-
-
-def _problem(x: Array, classes: _Classes, rows: NDArray[np.bool_], events: Prepared | None = None) -> Problem:
-    """The fit of a classifier to simulated events, and for step 1 (``events`` given) to data and backgrounds."""
-    if events is None or classes.data_ones is None:
-        return Problem(x[rows], classes.ones[rows], classes.zeros[rows], classes.offset)
-    n = len(events.data)
-    backgrounds = [classes.background_zeros[b.name] for b in events.backgrounds]
-    zeros = np.concatenate([classes.zeros[rows], *backgrounds])
-    return Problem(
-        np.concatenate([events.data, x[rows], *(b.features for b in events.backgrounds)]),
-        np.concatenate([classes.data_ones, np.zeros(len(zeros))]),
-        np.concatenate([np.zeros(n), zeros]),
-        classes.offset,
-    )
-
-
-def _ratio(log_ratio: Array, what: str) -> Array:
-    """``exp`` of a learned log ratio; a ratio that overflows is an error, not an infinite weight."""
-    if len(log_ratio) and not log_ratio.max() < MAX_LOG_RATIO:
-        msg = (
-            f"{what} learned a log ratio of {log_ratio.max():.3g}; the samples do not overlap there, or negative "
-            "generator weights outweigh the others. Cut to the common range, or merge events of opposite sign."
+    def networks(self) -> Networks:
+        """What a checkpoint and a file keep of the iteration."""
+        found = self.classifiers()
+        return Networks(
+            self.step1.theta,
+            self.step2.theta,
+            None if self.fakes is None else self.fakes.theta,
+            {name: classifier.loss for name, classifier in found.items()},
+            {name: classifier.decrement for name, classifier in found.items()},
         )
-        raise ConvergenceError(msg)
-    return np.exp(log_ratio)
 
 
-def _pull(events: Prepared, layout: Layout, theta: Array, push: Array) -> Array:
-    """``omega = nu exp f1``, at mean one (generator-weighted) over events that pass both levels."""
-    pull = np.full(len(push), np.nan)
-    rows = events.both
-    pull[rows] = push[rows] * _ratio(forward(layout, theta, events.reco[rows]), "step 1")
-    v = events.weight[rows]
-    return pull * (v.sum() / (v @ pull[rows]))
+@dataclass(frozen=True)
+class Start:
+    """Where a fit begins.
+
+    Attributes
+    ----------
+    theta : array, shape (P,), optional
+        Warm start; random weights if omitted.
+    centre : array, shape (P,), optional
+        Mean of the weights' prior; zero if omitted.
+    restarts : int
+        Random starts, where there is no warm one.
+    """
+
+    theta: Array | None = None
+    centre: Array | None = None
+    restarts: int = 1
+
+
+class Learn(Protocol):
+    """How a classifier of an iteration comes about: by training, or from stored networks."""
+
+    def __call__(self, name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:
+        """The classifier of the fit ``name`` ("step1", "step2", "fakes")."""
+
+
+LABELS = {"step1": "step 1", "step2": "step 2", "fakes": "the classifier of fakes"}
+
+
+def train(rng: np.random.Generator, report: Callable[[str, float], None] = lambda _name, _loss: None) -> Learn:
+    """Train every classifier from its start; ``report`` is told the name and objective of every fit."""
+
+    def learn(name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:
+        fit = fit_map(layout, classes.joined, rng, start=start.theta, centre=start.centre, restarts=start.restarts)
+        report(LABELS[name], fit.objective)
+        return Classifier(LABELS[name], layout, fit.theta, classes, fit.objective, fit.decrement)
+
+    return learn
+
+
+def fit_near(rng: np.random.Generator, networks: Networks) -> Learn:
+    """Train every classifier from the networks of a similar unfolding."""
+
+    def learn(name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:
+        theta = networks.theta(name)
+        fit = fit_map(layout, classes.joined, rng, start=theta, centre=start.centre, near=True)
+        return Classifier(LABELS[name], layout, fit.theta, classes, fit.objective, fit.decrement)
+
+    return learn
+
+
+def recall(networks: Networks, directions: dict[str, Array] | None = None) -> Learn:
+    """Take the networks of a checkpoint or a file, with its directions where it holds them.
+
+    Eigenvectors may differ between machines, so displacements go with the directions they were made in.
+    """
+    known = directions or {}
+
+    def learn(name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:  # noqa: ARG001
+        loss, decrement = (kept.get(name, np.nan) for kept in (networks.losses, networks.decrements))
+        return Classifier(LABELS[name], layout, networks.theta(name), classes, loss, decrement, known.get(name))
+
+    return learn
 
 
 def hidden_centre(layout: Layout, first: Array) -> Array:
     """Prior mean of the networks after the first iteration: its hidden layers, no output.
 
     In late iterations step 1 learns a ratio near one. With hidden weights pulled to zero its
-    tangent space would collapse, and members could no longer answer to their fluctuations.
+    tangent space would collapse, and members could no longer follow their fluctuations.
     """
     centre = first.copy()
     centre[layout.n_hidden_parameters :] = 0.0
     return centre
 
 
-def train_iteration(
-    events: Prepared,
-    layouts: tuple[Layout, Layout],
-    before: Weights,
-    previous: Iteration | None,
-    first: Iteration | None,
-    efficiency: Efficiency,
-    rng: np.random.Generator,
-    restarts: int,
-    report: Callable[[str, float], None] = lambda _step, _loss: None,
-    start_from: Iteration | None = None,
+def iterate(
+    events: StandardizedEvents,
+    settings: Settings,
+    before: Iteration | None,
+    first: Networks | None,
+    learn: Learn,
 ) -> Iteration:
-    """Fit the classifiers of one iteration.
+    """One iteration.
 
     Parameters
     ----------
-    layouts : pair of Layout
-        Detector-level and particle-level networks.
-    before : Weights
-        Weights after the previous iteration.
-    previous, first : Iteration or None
-        Warm start, and the iteration whose hidden layers centre the priors.
-    report : callable
-        Told the name and objective of every fit as it finishes.
-    start_from : Iteration, optional
-        Networks close to the answer, from which every fit starts.
+    events : StandardizedEvents
+    settings : Settings
+    before : Iteration, optional
+        The iteration before, from whose networks this one starts; None for the first one.
+    first : Networks, optional
+        Networks of the first iteration, whose hidden layers centre the priors.
+    learn : callable
+        :func:`train`, :func:`fit_near` or :func:`recall`.
     """
-    reco, gen = layouts
-    restarts = restarts if previous is None else 1
-    classes = _step1_classes(events, before.push)
-    problem = _problem(events.reco, classes, events.pass_reco, events)
+    reco, gen = settings.network.layout(events.reco.shape[1]), settings.network.layout(events.gen.shape[1])
+    restarts = settings.restarts if before is None else 1
+    push = np.ones(len(events)) if before is None else before.push
     centre = None if first is None else hidden_centre(reco, first.step1)
-    # the second iteration's ratio is near one, not near the first's: it starts at the centre of its prior
-    start = centre if previous is first else None if previous is None else previous.step1
-    near = start_from is not None
-    if start_from is not None:
-        start, previous = start_from.step1, start_from
-    one = fit_map(reco, problem, rng, start=start, centre=centre, restarts=restarts, near=near)
-    report("step 1", one.objective)
-    pull = _pull(events, reco, one.theta, before.push)
-    ratio, rows = _step2_ratio(events, pull, efficiency)
-    classes = _ratio_classes(events, ratio, rows)
-    two = fit_map(
-        gen,
-        _problem(events.gen, classes, rows),
-        rng,
-        start=None if previous is None else previous.step2,
-        restarts=restarts,
-        near=near,
-    )
-    report("step 2", two.objective)
-    fits: dict[str, MapFit] = {"step1": one, "step2": two}
-    if events.fakes.any():
-        push = _ratio(forward(gen, two.theta, events.gen), "step 2")
-        classes = _ratio_classes(events, push, events.both)
-        start = None if previous is None else previous.fakes
-        problem = _problem(events.reco, classes, events.both)
-        fits["fakes"] = fit_map(reco, problem, rng, start=start, restarts=restarts, near=near)
-    return Iteration(
-        one.theta,
-        two.theta,
-        fits["fakes"].theta if "fakes" in fits else None,
-        losses={name: fit.objective for name, fit in fits.items()},
-        decrements={name: fit.decrement for name, fit in fits.items()},
-    )
-
-
-def apply_weights(events: Prepared, layouts: tuple[Layout, Layout], before: Weights, it: Iteration) -> Weights:
-    """Weights of every simulated event after an iteration."""
-    reco, gen = layouts
-    pull = _pull(events, reco, it.step1, before.push)
-    push = np.zeros(len(pull))
-    push[events.pass_gen] = _ratio(forward(gen, it.step2, events.gen[events.pass_gen]), "step 2")
-    if it.fakes is not None:
-        both = events.both
-        mean = np.average(push[both], weights=events.weight[both])
-        ratio = _ratio(forward(reco, it.fakes, events.reco), "the classifier of fakes")
-        norm = np.average(ratio[both], weights=events.weight[both])
-        push[events.fakes] = mean / norm * ratio[events.fakes]
-    return Weights(push, pull)
-
-
-def build_stages(
-    events: Prepared,
-    layouts: tuple[Layout, Layout],
-    before: Weights,
-    after: Weights,
-    it: Iteration,
-    efficiency: Efficiency,
-) -> Stages:
-    """The iteration's classifiers as the propagation wants them."""
-    reco, gen = layouts
-    classes = _step1_classes(events, before.push)
-    step1 = _stage(reco, it.step1, "reco", events.reco, classes, events.pass_reco, events)
-    ratio, rows = _step2_ratio(events, after.pull, efficiency)
-    step2 = _stage(gen, it.step2, "gen", events.gen, _ratio_classes(events, ratio, rows), rows)
+    start = None
+    if before is not None:
+        # the second iteration's ratio is near one, not near the first's: it starts at the centre of its prior
+        start = centre if first is not None and before.step1.theta is first.step1 else before.step1.theta
+    one = learn("step1", reco, step1_classes(events, push), Start(start, centre, restarts))
+    pull = _pull(events, one, push)
+    start = None if before is None else before.step2.theta
+    two = learn("step2", gen, step2_classes(events, pull, settings.efficiency), Start(start, restarts=restarts))
+    passing = events.passes.gen
+    push = np.zeros(len(events))
+    push[passing] = bounded_ratio(two.log_ratio(events.gen[passing]), "step 2")
     fakes = None
-    if it.fakes is not None:
-        classes = _ratio_classes(events, np.where(events.pass_gen, after.push, 0.0), events.both)
-        fakes = _stage(reco, it.fakes, "reco", events.reco, classes, events.both)
-    level = None
-    if efficiency == "prior":
-        generated = np.where(events.both, events.weight, 0.0)
-        pulled = np.where(events.both, events.weight * after.pull, 0.0)
-        level = Level(pulled / pulled.sum(), generated / generated.sum())
-    return Stages(step1, step2, fakes, level)
+    if events.passes.fakes.any():
+        start = None if before is None or before.fakes is None else before.fakes.theta
+        fakes = learn("fakes", reco, fakes_classes(events, push), Start(start, restarts=restarts))
+        push[events.passes.fakes] = _push_of_fakes(events, fakes, push)
+    return Iteration(one, two, fakes, pull, push)
 
 
-def _stage(
-    layout: Layout,
-    theta: Array,
-    level: Literal["gen", "reco"],
-    x: Array,
-    classes: _Classes,
-    rows: NDArray[np.bool_],
-    events: Prepared | None = None,
-) -> Stage:
-    problem = _problem(x, classes, rows, events)
-    chosen = np.arange(len(problem.x))
-    if len(chosen) > BASIS_ROWS:
-        chosen = np.linspace(0, len(chosen) - 1, BASIS_ROWS).astype(int)
-    part = problem.subset(chosen)
-    share = 0.999 if layout.n_parameters <= WIDE else 0.99
-    basis = leading_directions(tangent(layout, theta, part.x), part.curvature_weights(layout, theta), share)
-    return Stage(
-        layout,
-        theta,
-        basis,
-        level,
-        classes.ones,
-        classes.zeros,
-        classes.offset,
-        classes.data_ones,
-        classes.background_zeros,
-    )
+def _pull(events: StandardizedEvents, step1: Classifier, push: Array) -> Array:
+    """``omega = nu exp f1``, at mean one (generator-weighted) over events that pass both levels."""
+    pull = np.full(len(push), np.nan)
+    rows = events.passes.both
+    pull[rows] = push[rows] * bounded_ratio(step1.log_ratio(events.reco[rows]), "step 1")
+    v = events.weight[rows]
+    return pull * (v.sum() / (v @ pull[rows]))
 
 
-def _push_outside(events: Prepared, push: Array, fakes: Stage | None, shifted: Shifted) -> Array:
-    """Push weights, with those of events that pass neither level and pass detector level in a variation.
-
-    They are fakes there, so the classifier of fakes gives their weight; without one it is the mean of the others.
-    """
-    rows = shifted.passes & ~events.pass_gen & ~events.pass_reco
-    if not rows.any():
-        return push
-    out = push.copy()
-    both = events.both
-    out[rows] = np.average(push[both], weights=events.weight[both])
-    known = np.flatnonzero(events.fakes)
-    if fakes is not None and len(known):
-        unit = push[known[0]] / np.exp(fakes.forward(events.reco[known[:1]])[0])
-        out[rows] = unit * _ratio(fakes.forward(shifted.features[rows]), "the classifier of fakes")
-    return out
-
-
-def _sides(shift: Shift, make: Callable[[Shifted], Moved]) -> Sides:
-    return make(shift.up), None if shift.down is None else make(shift.down)
-
-
-def moved_step1(events: Prepared, step1: Stage, push: Array, fakes: Stage | None, shift: Shift) -> Sides:
-    """Class weights of step 1 when a systematic shifts the detector level; the signal keeps its total.
-
-    Parameters
-    ----------
-    step1 : Stage
-    push : array, shape (n,)
-        Push weights before the iteration.
-    fakes : Stage, optional
-        The classifier that gave fakes their push weights.
-    shift : Shift
-    """
-
-    def make(shifted: Shifted) -> Moved:
-        if shifted.passes is events.pass_reco:
-            return Moved(step1.ones, step1.zeros)
-        zeros = np.where(shifted.passes, events.weight * _push_outside(events, push, fakes, shifted), 0.0)
-        total = zeros.sum()
-        if total <= 0:
-            msg = f"the reweighted simulation has total weight {total:g} in a variation; negative weights dominate it."
-            raise InputError(msg)
-        return Moved(step1.ones, zeros * (step1.zeros.sum() / total))
-
-    return _sides(shift, make)
-
-
-def moved_step2(
-    events: Prepared, stages: Stages, before: Weights, after: Weights, efficiency: Efficiency, shift: Shift
-) -> Sides:
-    """Class weights of step 2 when a systematic shifts the detector level.
-
-    Events carry the pull weight of their shifted features; those that stop passing are left out, and those that begin
-    to pass take part.
-    """
-    step1, step2, v = stages.step1, stages.step2, events.weight
-    i = np.flatnonzero(events.both)[:1]
-    unit = after.pull[i] / (before.push[i] * np.exp(step1.forward(events.reco[i])))
-    ratio, rows = _step2_ratio(events, after.pull, efficiency)
-    one = step2.ones.sum() / (v * ratio)[rows].sum()
-    zero = step2.zeros.sum() / v[rows].sum()
-
-    def make(shifted: Shifted) -> Moved:
-        both = events.pass_gen & shifted.passes
-        pull = np.full(len(v), np.nan)
-        pull[both] = unit * before.push[both] * _ratio(step1.forward(shifted.features[both]), "step 1, shifted,")
-        if efficiency == "prior":
-            pull *= v[both].sum() / (v[both] @ pull[both])
-            rows, ratio = events.pass_gen, np.where(both, pull, 1.0)
-        else:
-            rows, ratio = both, np.where(both, pull, 0.0)
-        zeros = np.where(rows, v, 0.0)
-        return Moved(one * zeros * ratio, zero * zeros)
-
-    return _sides(shift, make)
-
-
-def acceptance_of(events: Prepared, push: Array, fakes: Stage | None, shift: Shift) -> Acceptance:
-    """How a shift changes which events count at detector level, with the push weights of the last iteration."""
-
-    def change(shifted: Shifted) -> tuple[NDArray[np.int8] | None, float]:
-        if shifted.passes is events.pass_reco:
-            return None, 0.0
-        outside = shifted.passes & ~events.pass_gen & ~events.pass_reco
-        total = (events.weight * _push_outside(events, push, fakes, shifted))[outside].sum()
-        return shifted.passes.astype(np.int8) - events.pass_reco.astype(np.int8), float(total)
-
-    up, high = change(shift.up)
-    if shift.down is None:
-        return Acceptance(shift.alpha, up, None if up is None else -up, (high, -high))
-    down, low = change(shift.down)
-    return Acceptance(shift.alpha, up, down, (high, low))
+def _push_of_fakes(events: StandardizedEvents, fakes: Classifier, push: Array) -> Array:
+    """``E[nu | r]`` of the fakes, at the scale of the events that pass both levels."""
+    both, v = events.passes.both, events.weight
+    mean = np.average(push[both], weights=v[both])
+    ratio = bounded_ratio(fakes.log_ratio(events.reco), "the classifier of fakes")
+    return mean / np.average(ratio[both], weights=v[both]) * ratio[events.passes.fakes]

@@ -19,20 +19,20 @@ import numpy as np
 import xarray as xr
 
 from bayesunfold._support.files import atomic_write, check_writable, recover, swap, temporary_folder
-from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sampling import Draws
-from bayesunfold.classifier.stage import Stage
 from bayesunfold.classifier.standardize import STATE, Standardizer
 from bayesunfold.errors import ConvergenceError, FileFormatError, InputError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import pack_iterations, unpack_iterations
-from bayesunfold.omnifold.iteration import Iteration, apply_weights, build_stages
-from bayesunfold.omnifold.run import make_samples
-from bayesunfold.unfolding.members import Members, Weights
-from bayesunfold.unfolding.perturbations import Acceptance, Samples, Variation
-from bayesunfold.unfolding.propagation import Conditioning, Response
-from bayesunfold.unfolding.result import UnfoldingResult
-from bayesunfold.unfolding.standardized import prepare
+from bayesunfold.omnifold.iteration import Iteration, Networks, iterate, recall
+from bayesunfold.omnifold.loop import sample_fluctuations
+from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.conditioning import Conditioning
+from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Variation, list_sources
+from bayesunfold.unfolding.propagation import Displacement
+from bayesunfold.unfolding.result import Inputs, Measurement, Record, UnfoldingResult
+from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 
 __all__ = ["FORMAT_VERSION", "load", "save"]
 
@@ -197,26 +197,26 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
         "pass_reco": sim.pass_reco.astype(np.int8),
         "data": result.data.features,
         "data_weight": result.data.weight,
-        "push_basis": m.push_response.stage.basis,
-        "first_basis": result.first_stage.basis,
+        "push_basis": m.step2.classifier.basis,
+        "first_basis": result.measurement.step1.basis,
         "z": result.draws.z,
         "elbo": result.draws.elbo,
     }
-    for level, scale in (("gen", m.events.scale_gen), ("reco", m.events.scale_reco)):
+    for level, scale in (("gen", m.events.scales.gen), ("reco", m.events.scales.reco)):
         arrays |= {f"scale_{level}_{k}": v for k, v in scale.state().items()}
     arrays |= {f"iteration_{k}": v for k, v in pack_iterations(result.iterations).items() if k != "notes"}
-    arrays |= {f"push_{k}": d for k, d in enumerate(m.push_response.displacement.values())}
-    if m.fakes_response is not None:
-        arrays["fakes_basis"] = m.fakes_response.stage.basis
-        arrays |= {f"fakes_{k}": d for k, d in enumerate(m.fakes_response.displacement.values())}
-    if m.lam is not None:
-        arrays["lam"] = m.lam
-    arrays |= {f"signal_{k}": change for k, change in enumerate(m.samples.signal.values())}
+    arrays |= {f"push_{k}": d for k, d in enumerate(m.step2.by_source.values())}
+    if m.fakes is not None:
+        arrays["fakes_basis"] = m.fakes.classifier.basis
+        arrays |= {f"fakes_{k}": d for k, d in enumerate(m.fakes.by_source.values())}
+    if m.multiplier is not None:
+        arrays["lam"] = m.multiplier
+    arrays |= {f"signal_{k}": change for k, change in enumerate(m.perturbations.signal.values())}
     for k, b in enumerate(result.backgrounds):
         arrays |= {f"background_{k}_features": b.features, f"background_{k}_weight": b.weight}
-    for k, v in enumerate(m.samples.variations.values()):
+    for k, v in enumerate(m.perturbations.variations.values()):
         arrays |= {f"variation_{k}_alpha": v.alpha, f"variation_{k}_up": v.up, f"variation_{k}_down": v.down}
-    for k, a in enumerate(m.samples.acceptances.values()):
+    for k, a in enumerate(m.perturbations.acceptances.values()):
         arrays |= {f"acceptance_{k}_alpha": a.alpha, f"acceptance_{k}_outside": np.array(a.outside)}
         if a.up is not None and a.down is not None:
             arrays |= {f"acceptance_{k}_up": a.up, f"acceptance_{k}_down": a.down}
@@ -234,11 +234,11 @@ def _pack(result: UnfoldingResult) -> xr.Dataset:
         "reco_names": sim.reco_names,
         "named": [sim.gen_named, sim.reco_named],
         "undefined": [sim.undefined, result.data.undefined],
-        "sources": list(m.push_response.displacement),
-        "fakes_sources": [] if m.fakes_response is None else list(m.fakes_response.displacement),
-        "signal": list(m.samples.signal),
-        "variations": list(m.samples.variations),
-        "acceptances": list(m.samples.acceptances),
+        "sources": list(m.step2.by_source),
+        "fakes_sources": [] if m.fakes is None else list(m.fakes.by_source),
+        "signal": list(m.perturbations.signal),
+        "variations": list(m.perturbations.variations),
+        "acceptances": list(m.perturbations.acceptances),
         "backgrounds": [
             [b.name, b.relative_uncertainty, b.undefined, list(b.names), b.named] for b in result.backgrounds
         ],
@@ -282,68 +282,74 @@ def _rebuild(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> UnfoldingR
         undefined=notes["undefined"][1],
         names=_given_names(notes["reco_names"], "reco"),
     )
-    scales = {
-        f"scale_{level}": Standardizer.from_state(
-            {k: arrays[f"scale_{level}_{k}"] for k in STATE if f"scale_{level}_{k}" in arrays}
-        )
-        for level in ("gen", "reco")
-    }
+    scales = Scales(_scale(arrays, "gen"), _scale(arrays, "reco"))
     backgrounds = tuple(_background(arrays, k, *note) for k, note in enumerate(notes["backgrounds"]))
-    events = prepare(simulation, data, backgrounds, **scales)
+    events = standardize(simulation, data, backgrounds, scales)
     configuration = notes["configuration"]
     _check_arrays(arrays, notes)
-    network = Network(**configuration["network"])
-    layouts = (network.layout(events.reco.shape[1]), network.layout(events.gen.shape[1]))
+    settings = Settings.from_state(configuration)
     packed = {k.removeprefix("iteration_"): v for k, v in arrays.items() if k.startswith("iteration_")}
     packed["notes"] = np.array(json.dumps(notes["iteration_notes"]))
-    records = unpack_iterations(packed)
-    first, last, weights = _replay(events, layouts, records, configuration["efficiency"])
-    first_stage = _with_basis(first.step1, arrays["first_basis"])
-    fakes = None
-    if last.fakes is not None:
-        displacement = {name: arrays[f"fakes_{k}"] for k, name in enumerate(notes["fakes_sources"])}
-        fakes = Response(_with_basis(last.fakes, arrays["fakes_basis"]), displacement)
-    samples = make_samples(events, arrays["z"].shape[0], configuration["random_seed"])
-    if "lam" in arrays:
-        samples = Conditioning(first_stage, arrays["lam"]).apply(samples)
-    samples = Samples(
-        samples.data,
-        samples.simulation,
-        samples.backgrounds,
-        variations={
-            name: Variation(*(arrays[f"variation_{k}_{part}"] for part in ("alpha", "up", "down")))
-            for k, name in enumerate(notes["variations"])
-        },
-        acceptances=_acceptances(arrays, notes),
-        signal={name: arrays[f"signal_{k}"] for k, name in enumerate(notes["signal"])},
-    )
-    members = Members(
-        events,
-        weights,
-        samples,
-        Response(
-            _with_basis(last.step2, arrays["push_basis"]),
-            {name: arrays[f"push_{k}"] for k, name in enumerate(notes["sources"])},
-        ),
-        fakes,
-        arrays.get("lam"),
-        events.signal_yield,
-        notes["negative_data"],
-    )
+    networks = unpack_iterations(packed)
+    first, last = _replay(events, settings, networks, arrays)
+    members = _members(arrays, notes, events, first, last)
     stats = {k.removeprefix("stats_"): v for k, v in arrays.items() if k.startswith("stats_")}
     return UnfoldingResult(
-        simulation=simulation,
-        data=data,
+        inputs=Inputs(simulation, data, backgrounds),
         members=members,
-        iterations=tuple(records),
-        pull_weights=weights.pull,
-        draws=Draws(arrays["z"], notes["chains"], arrays["elbo"], stats),
-        first_stage=first_stage,
-        history=tuple(notes["history"]),
-        configuration=configuration,
-        seconds=notes["seconds"],
-        backgrounds=backgrounds,
+        measurement=Measurement(first.step1, Draws(arrays["z"], notes["chains"], arrays["elbo"], stats)),
+        iterations=tuple(networks),
+        pull_weights=last.pull,
+        record=Record(
+            settings,
+            int(configuration["random_seed"]),
+            configuration.get("versions", {}),
+            tuple(notes["history"]),
+            notes["seconds"],
+        ),
         closure_weights=arrays.get("closure_weights"),
+    )
+
+
+def _scale(arrays: dict[str, np.ndarray], level: str) -> Standardizer:
+    return Standardizer.from_state({k: arrays[f"scale_{level}_{k}"] for k in STATE if f"scale_{level}_{k}" in arrays})
+
+
+def _members(
+    arrays: dict[str, np.ndarray],
+    notes: dict[str, Any],
+    events: StandardizedEvents,
+    first: Iteration,
+    last: Iteration,
+) -> Members:
+    """The ensemble, from seeds and displacements."""
+    fakes = None
+    if last.fakes is not None:
+        by_source = {name: arrays[f"fakes_{k}"] for k, name in enumerate(notes["fakes_sources"])}
+        fakes = Displacement(last.fakes, by_source)
+    effects: dict[str, Effect] = {
+        name: Variation(*(arrays[f"variation_{k}_{part}"] for part in ("alpha", "up", "down")))
+        for k, name in enumerate(notes["variations"])
+    }
+    effects |= _acceptances(arrays, notes)
+    n_members = arrays["z"].shape[0]
+    perturbations = Perturbations(
+        list_sources([b.name for b in events.backgrounds], effects, generator="generator" in notes["sources"]),
+        sample_fluctuations(events, n_members, notes["configuration"]["random_seed"]),
+        np.zeros((len(first.step1.theta), n_members)),
+        effects,
+        signal={name: arrays[f"signal_{k}"] for k, name in enumerate(notes["signal"])},
+    )
+    if "lam" in arrays:
+        perturbations = Conditioning(first.step1, arrays["lam"]).apply(perturbations)
+    return Members(
+        events,
+        last.push,
+        replace(perturbations, prior=perturbations.prior[:0]),
+        Displacement(last.step2, {name: arrays[f"push_{k}"] for k, name in enumerate(notes["sources"])}),
+        fakes,
+        arrays.get("lam"),
+        notes["negative_data"],
     )
 
 
@@ -407,19 +413,22 @@ def _given_names(names: Sequence[str], level: str) -> Sequence[str] | None:
     return None if all(re.fullmatch(rf"{level}(_\d+)?", n) for n in names) else names
 
 
-def _replay(events: Any, layouts: Any, records: list[Iteration], efficiency: Any) -> tuple[Any, Any, Weights]:
-    """Weights and classifiers of the first and last iteration, from their networks."""
-    before = Weights.unit(len(events.weight))
-    first = last = None
-    for k, record in enumerate(records):
-        after = apply_weights(events, layouts, before, record)
-        if k in (0, len(records) - 1):
-            stages = build_stages(events, layouts, before, after, record, efficiency)
-            first, last = first or stages, stages
-        before = after
-    return first, last, before
-
-
-def _with_basis(stage: Stage, basis: np.ndarray) -> Stage:
-    """The stage with the stored directions: eigenvectors may differ between machines."""
-    return replace(stage, basis=basis)
+def _replay(
+    events: StandardizedEvents, settings: Settings, networks: list[Networks], arrays: dict[str, np.ndarray]
+) -> tuple[Iteration, Iteration]:
+    """The first and the last iteration, from their networks and the stored directions."""
+    stored = {"step2": arrays["push_basis"]}
+    if "fakes_basis" in arrays:
+        stored["fakes"] = arrays["fakes_basis"]
+    first: Iteration | None = None
+    before: Iteration | None = None
+    for k, record in enumerate(networks):
+        directions = dict(stored) if k == len(networks) - 1 else {}
+        if k == 0:
+            directions["step1"] = arrays["first_basis"]
+        before = iterate(events, settings, before, networks[0] if k else None, recall(record, directions))
+        first = first or before
+    if first is None or before is None:
+        msg = "the file holds no iteration; it is damaged."
+        raise FileFormatError(msg)
+    return first, before

@@ -35,7 +35,7 @@ def plot_history(result: UnfoldingResult) -> Figure:
     >>> len(plot_history(result).axes)
     2
     """
-    from bayesunfold.omnifold.run import AUTO_CHANGE
+    from bayesunfold.omnifold.convergence import AUTO_CHANGE
 
     history = result.history
     k = np.arange(1, len(history) + 1)

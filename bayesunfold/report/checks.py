@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._support.checks import effective_size
-from bayesunfold.omnifold.run import AUTO_CHANGE
+from bayesunfold.omnifold.convergence import AUTO_CHANGE
 from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
 from bayesunfold.unfolding.overlap import outside_range
+from bayesunfold.unfolding.standardized import to_yield
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -74,16 +75,16 @@ def detector_closure(result: UnfoldingResult, seed: int = 0) -> DetectorClosure:
     m = result.members
     events = m.events
     rng = np.random.default_rng(seed)
-    rows = _some(np.flatnonzero(events.pass_reco), rng)
-    data = _some(np.arange(len(events.data)), rng)
-    after = (events.weight * m.weights.push)[rows]
+    rows = _some(np.flatnonzero(events.passes.reco), rng)
+    data = _some(np.arange(len(events.data.x)), rng)
+    after = (events.weight * m.push)[rows]
     before = events.weight[rows]
-    extra = [b.features for b in events.backgrounds]
+    extra = [b.x for b in events.backgrounds]
     a = np.concatenate([events.reco[rows], *extra])
-    b, wb = events.data[data], events.data_weight[data]
+    b, wb = events.data.x[data], events.data.weight[data]
     out = []
     for weight in (after, before):
-        scaled = weight * m.signal_yield / weight.sum()
+        scaled = weight * to_yield(weight, slice(None), events.signal_yield)
         w = np.concatenate([scaled, *(x.weight for x in events.backgrounds)])
         model = HistGradientBoostingClassifier(max_iter=60, random_state=seed)
         score = cross_fitted_scores(model, a.astype(np.float64), b.astype(np.float64), w, wb)

@@ -14,13 +14,12 @@ from bayesunfold._support.threads import block_threads
 from bayesunfold.plots.style import COLORS, figure, style
 from bayesunfold.reweighting.calibration import reliability
 from bayesunfold.reweighting.closure import roc_curve, weighted_auc
-from bayesunfold.unfolding.step1 import step1_events
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-    from bayesunfold.classifier.stage import Stage
+    from bayesunfold.classifier.two_class import Classifier
     from bayesunfold.report.checks import DetectorClosure
     from bayesunfold.unfolding.result import UnfoldingResult
 
@@ -36,12 +35,9 @@ def __dir__() -> list[str]:
 
 def plot_classifiers(result: UnfoldingResult) -> Figure:
     """Calibration and ROC of the first step 1 and the last step 2, on the events they were trained on."""
-    events = result.members.events
-    first, last = result.first_stage, result.members.push_response.stage
-    x, label, weight = step1_events(events, first)
     samples = {
-        "step 1, first iteration": _two_classes(first, x, weight * (label == 1), weight * (label == 0)),
-        "step 2, last iteration": _two_classes(last, events.gen, last.ones, last.zeros),
+        "step 1, first iteration": _two_classes(result.measurement.step1),
+        "step 2, last iteration": _two_classes(result.members.step2.classifier),
     }
     with style():
         fig = figure(8.4, 4.0)
@@ -89,20 +85,22 @@ def _draw_roc(ax: Axes, curve: tuple[Array, Array], color: str, label: str) -> N
     ax.plot(curve[0][keep], curve[1][keep], color=color, lw=1.4, label=label)
 
 
-def _two_classes(stage: Stage, x: Array, ones: Array, zeros: Array) -> tuple[Array, Array, Array]:
+def _two_classes(classifier: Classifier) -> tuple[Array, Array, Array]:
     """Log ratios, labels and weights; an event of both classes appears twice."""
+    classes = classifier.classes.joined
+    ones, zeros = classes.ones, classes.zeros
     one, zero = np.flatnonzero(ones), np.flatnonzero(zeros)
     step = max(1, (len(one) + len(zero)) // ROWS)
     one, zero = one[::step], zero[::step]
     rows = np.concatenate([zero, one])
     label = np.repeat([0, 1], [len(zero), len(one)])
-    return stage.forward(x[rows]), label, np.concatenate([zeros[zero], ones[one]])
+    return classifier.log_ratio(classes.x[rows]), label, np.concatenate([zeros[zero], ones[one]])
 
 
 def plot_weights(result: UnfoldingResult) -> Figure:
     """Distribution of push weights, and Kish effective sizes of the members."""
-    gen = result.members.events.pass_gen
-    push = result.members.weights.push[gen]
+    gen = result.members.events.passes.gen
+    push = result.members.push[gen]
     top, bottom = np.zeros(result.members.n_members), np.zeros(result.members.n_members)
     with block_threads():
         for _, block in result.members.blocks():

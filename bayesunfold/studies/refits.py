@@ -18,7 +18,6 @@ from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.omnifold.bias import retrain
-from bayesunfold.unfolding.perturbations import Sample
 
 if TYPE_CHECKING:
     from bayesunfold.unfolding.result import UnfoldingResult
@@ -151,20 +150,16 @@ def _refitted(result: UnfoldingResult, observable: str, edges: Array, refits: in
     """Shapes after training on the events with each member's weights."""
     m, events = result.members, result.members.events
     index = bin_index([result.simulation.gen_column(observable)], [edges], result.simulation.pass_gen)
-    both = events.both
+    both, measured = events.passes.both, events.data
     for s in range(refits):
-        weight = events.weight * (1.0 + size * _fluctuation(m.samples.simulation, s))
-        data_weight = events.data_weight * (1.0 + size * _fluctuation(m.samples.data, s))
+        weight = events.weight * (1.0 + size * m.perturbations.simulation.of_member(s))
+        data_weight = measured.weight * (1.0 + size * m.perturbations.events["data"].of_member(s))
+        scaled = data_weight * (measured.weight.sum() / data_weight.sum())
         changed = replace(
             events,
             weight=weight * (both.sum() / weight[both].sum()),
             sizing=events.weight,
-            data_weight=data_weight * (events.data_weight.sum() / data_weight.sum()),
+            data=replace(measured, weight=scaled),
         )
-        total = weight * retrain(result, changed).push
-        yield project(index, total, len(edges) - 1) / total[events.pass_gen].sum()
-
-
-def _fluctuation(sample: Sample, s: int) -> Array:
-    """Relative weight fluctuation of every event in one member."""
-    return np.concatenate([sample.fluctuations.block(index)[:, s] for index, _ in sample.blocks()]).astype(np.float64)
+        total = weight * retrain(result, changed)
+        yield project(index, total, len(edges) - 1) / total[events.passes.gen].sum()

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bayesunfold._support.checks import effective_size, uncovered_share
-from bayesunfold.classifier.stage import Stage
 from bayesunfold.classifier.standardize import isolated
+from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.errors import BlindFeatureWarning, ConvergenceWarning, InputError, OverlapWarning, SmallSampleWarning
 from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.unfolding.standardized import Prepared
+from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = ["check_learned", "check_samples", "outside_range", "warn_without_overlap"]
 
@@ -52,7 +52,9 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def check_samples(simulation: Simulation, data: Data, backgrounds: Sequence[Background], events: Prepared) -> None:
+def check_samples(
+    simulation: Simulation, data: Data, backgrounds: Sequence[Background], events: StandardizedEvents
+) -> None:
     """All checks of the samples but :func:`warn_without_overlap`.
 
     Raises
@@ -79,7 +81,7 @@ def check_samples(simulation: Simulation, data: Data, backgrounds: Sequence[Back
     _warn_of_sizes(simulation, events)
     samples = {"data": data.features} | {f"background {b.name!r}": b.columns_for(simulation) for b in backgrounds}
     for what, values in samples.items():
-        _check_distance(events.scale_reco.each(values), simulation.reco_names, what)
+        _check_distance(events.scales.reco.each(values), simulation.reco_names, what)
     _warn_of_blind(simulation)
 
 
@@ -113,8 +115,8 @@ def _check_distance(z: Array, names: tuple[str, ...], what: str) -> None:
         raise InputError(msg)
 
 
-def _warn_of_sizes(simulation: Simulation, events: Prepared) -> None:
-    size = events.data_size
+def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents) -> None:
+    size = events.data.size
     if size < FEW_DATA:
         msg = (
             f"the data are worth {size:.0f} events; below {FEW_DATA} the bands are too narrow (with 50 events the 68 % "
@@ -133,7 +135,7 @@ def _warn_of_sizes(simulation: Simulation, events: Prepared) -> None:
         if size < NO_SIMULATION:
             raise InputError(msg)
         warnings.warn(msg, SmallSampleWarning, stacklevel=4)
-    total = float(events.data_weight.sum())
+    total = float(events.data.weight.sum())
     share = 1 - events.signal_yield / total
     if share > LARGE_BACKGROUND:
         msg = (
@@ -183,14 +185,14 @@ def _independence(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
 
 
 def check_learned(
-    events: Prepared, step1: Stage, push: Array, names: tuple[str, ...], covered: NDArray[np.bool_]
+    events: StandardizedEvents, step1: Classifier, push: Array, names: tuple[str, ...], covered: NDArray[np.bool_]
 ) -> None:
     """Whether the networks found what there is to find.
 
     Parameters
     ----------
-    events : Prepared
-    step1 : Stage
+    events : StandardizedEvents
+    step1 : Classifier
         Of the first iteration, which has the largest ratio to learn.
     push : array, shape (n,)
         Push weights of the last iteration.
@@ -207,22 +209,22 @@ def check_learned(
         If the simulation, reweighted by step 1, still differs from the data in a feature, in bins that hold simulated
         events.
     """
-    spread = float(np.ptp(np.log(push[events.pass_gen])))
-    if spread < NOTHING_LEARNED and events.data_size < FEW_TO_LEARN:
+    spread = float(np.ptp(np.log(push[events.passes.gen])))
+    if spread < NOTHING_LEARNED and events.data.size < FEW_TO_LEARN:
         msg = (
-            f"the unfolded weights are the generator's to {100 * spread:.1g} %: with {events.data_size:.0f} data "
+            f"the unfolded weights are the generator's to {100 * spread:.1g} %: with {events.data.size:.0f} data "
             "events the networks found no difference. The band lacks what the data leave open. Compare with bu.FBU."
         )
         warnings.warn(msg, BlindFeatureWarning, stacklevel=3)
-    if step1.data_ones is None or not covered.all():
+    if not covered.all():
         return
-    x = np.concatenate([events.reco, *(b.features for b in events.backgrounds)])
-    zeros = np.concatenate([step1.zeros, *(step1.background_zeros[b.name] for b in events.backgrounds)])
-    zeros = zeros * np.exp(step1.forward(x))
-    ones = step1.data_ones
+    expected = [sample for sample in step1.classes.samples if sample.name != "data"]
+    x = np.concatenate([sample.x for sample in expected])
+    zeros = np.concatenate([sample.zeros for sample in expected]) * np.exp(step1.log_ratio(x))
+    ones = step1.classes.sample("data").ones
     for j, name in enumerate(names):
-        edges = np.unique(np.quantile(events.data[:, j], np.linspace(0, 1, UNLEARNED_BINS + 1)[1:-1]))
-        there, here = np.searchsorted(edges, events.data[:, j]), np.searchsorted(edges, x[:, j])
+        edges = np.unique(np.quantile(events.data.x[:, j], np.linspace(0, 1, UNLEARNED_BINS + 1)[1:-1]))
+        there, here = np.searchsorted(edges, events.data.x[:, j]), np.searchsorted(edges, x[:, j])
         n = len(edges) + 1
         a, va = np.bincount(there, ones, n) / ones.sum(), np.bincount(there, ones**2, n) / ones.sum() ** 2
         b, vb = np.bincount(here, zeros, n) / zeros.sum(), np.bincount(here, zeros**2, n) / zeros.sum() ** 2

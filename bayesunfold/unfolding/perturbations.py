@@ -9,15 +9,30 @@ Only NumPy is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._support.streams import event_key
+from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks
 
-__all__ = ["Acceptance", "Fluctuations", "Sample", "Samples", "Shift", "Shifted", "Variation", "interpolate"]
+__all__ = [
+    "Acceptance",
+    "Block",
+    "Fluctuations",
+    "Perturbations",
+    "Shift",
+    "Shifted",
+    "Source",
+    "Variation",
+    "event_fluctuations",
+    "interpolate",
+    "list_sources",
+]
 
 Array = NDArray[np.floating]
 
@@ -32,6 +47,13 @@ def __dir__() -> list[str]:
     return __all__
 
 
+class Block(NamedTuple):
+    """A block of events: its number, which is part of the random stream, and its rows."""
+
+    number: int
+    rows: slice
+
+
 class Fluctuations:
     """Relative weight fluctuations of events: Exp(1) - 1, the Bayesian bootstrap (Rubin 1981).
 
@@ -39,29 +61,49 @@ class Fluctuations:
     ----------
     n : int
         Number of events.
-    members : int
+    n_members : int
         Number of ensemble members.
     seed : int
         Key of a counter-based generator; a block of events is made from ``(seed, block)``.
     move : callable, optional
-        Of a block's number: what is added to its fluctuations, shape (events, members).
+        Of a block's number: what is added to its fluctuations, shape (events, n_members).
 
     References
     ----------
     D. B. Rubin, "The Bayesian Bootstrap", Ann. Statist. 9 (1981) 130, doi:10.1214/aos/1176345338.
     """
 
-    def __init__(self, n: int, members: int, seed: int, move: Callable[[int], Array] | None = None) -> None:
-        self.n, self.members, self.seed, self.move = n, members, seed, move
-        self._cache: dict[int, Array] | None = {} if 4 * n * members <= CACHE_BYTES else None
+    def __init__(self, n: int, n_members: int, seed: int, move: Callable[[int], Array] | None = None) -> None:
+        self.n, self.n_members, self.seed, self.move = n, n_members, seed, move
+        self._cache: dict[int, Array] | None = {} if 4 * n * n_members <= CACHE_BYTES else None
+
+    def __len__(self) -> int:
+        return self.n
+
+    def blocks(self) -> Iterator[Block]:
+        """Number and rows of each block."""
+        return (Block(number, rows) for number, rows in enumerate(blocks(self.n, BLOCK)))
+
+    def of_member(self, s: int) -> Array:
+        """Fluctuation of every event in one member, shape (n,)."""
+        return np.concatenate([self.block(b.number)[:, s] for b in self.blocks()]).astype(np.float64)
+
+    def negative_share(self, rows: NDArray[np.bool_] | None = None) -> float:
+        """Share of the fluctuations below -1, which are negative weights, of all events or some."""
+        used = np.ones(self.n, dtype=bool) if rows is None else rows
+
+        def one(block: Block) -> int:
+            return int((self.block(block.number) < -1.0)[used[block.rows]].sum())
+
+        return sum(map_blocks(one, self.blocks())) / (int(used.sum()) * self.n_members)
 
     def block(self, index: int) -> Array:
-        """Fluctuations of block ``index``, shape (events in block, members), float32."""
+        """Fluctuations of block ``index``, shape (events in block, n_members), float32."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         rows = min(BLOCK, self.n - index * BLOCK)
         rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        g = rng.standard_exponential((rows, self.members), dtype=np.float32)
+        g = rng.standard_exponential((rows, self.n_members), dtype=np.float32)
         g -= np.float32(1.0)
         if self.move is not None:
             g += self.move(index)
@@ -71,7 +113,7 @@ class Fluctuations:
 
     def moved(self, move: Callable[[int], Array]) -> Fluctuations:
         """The same fluctuations with something added to them."""
-        return Fluctuations(self.n, self.members, self.seed, move)
+        return Fluctuations(self.n, self.n_members, self.seed, move)
 
 
 @dataclass(frozen=True)
@@ -80,7 +122,7 @@ class Variation:
 
     Attributes
     ----------
-    alpha : array, shape (members,)
+    alpha : array, shape (n_members,)
         The nuisance parameter of each member, N(0, 1).
     up, down : array, shape (n,)
         Relative change of each event's weight at ``alpha`` = 1 and -1.
@@ -91,7 +133,7 @@ class Variation:
     down: Array
 
     def change(self, rows: slice) -> Array:
-        """Relative change of the weights, linear on either side of zero, shape (events, members)."""
+        """Relative change of the weights, linear on either side of zero, shape (events, n_members)."""
         return interpolate(self.up[rows], self.down[rows], self.alpha)
 
 
@@ -117,7 +159,7 @@ class Shift:
 
     Attributes
     ----------
-    alpha : array, shape (members,)
+    alpha : array, shape (n_members,)
     up, down : Shifted
         At ``alpha`` = 1 and -1; ``down`` is None for a one-sided variation, taken as linear.
     """
@@ -133,7 +175,7 @@ class Acceptance:
 
     Attributes
     ----------
-    alpha : array, shape (members,)
+    alpha : array, shape (n_members,)
     up, down : int8 array, shape (n,), or None
         1 for events that pass only in the variation at ``alpha`` = 1 and -1, -1 for those that pass only without; None
         if all pass as they did.
@@ -152,68 +194,104 @@ def interpolate(up: Array, down: Array, alpha: Array) -> Array:
     return np.multiply.outer(up, np.maximum(alpha, 0.0)) + np.multiply.outer(down, np.maximum(-alpha, 0.0))
 
 
+Kind = Literal["data", "simulation", "prior", "background", "weights", "detector", "generator"]
+
+
 @dataclass(frozen=True)
-class Sample:
-    """Events as the propagation sees them: features at one or both levels, and their fluctuations.
+class Source:
+    """A source of uncertainty.
 
     Attributes
     ----------
     name : str
-        ``"data"``, ``"simulation"`` or a background's name; also the name of its source of uncertainty.
-    features : dict of level to array, shape (n, d)
-        ``"gen"`` and ``"reco"`` for simulation, ``"reco"`` for data and backgrounds. Finite in every row.
-    fluctuations : Fluctuations
+    kind : str
+        ``"data"`` and ``"simulation"``: events of finite number; ``"prior"``: of the networks; ``"background"``;
+        ``"weights"`` and ``"detector"``: systematics of event weights and of the detector level; ``"generator"``: prior
+        of the particle-level spectrum.
     """
 
     name: str
-    features: dict[str, Array]
-    fluctuations: Fluctuations
+    kind: Kind
 
-    def __len__(self) -> int:
-        return self.fluctuations.n
+    @property
+    def is_systematic(self) -> bool:
+        """Whether it is a systematic uncertainty with a nuisance parameter."""
+        return self.kind in ("weights", "detector")
 
-    def blocks(self) -> Iterator[tuple[int, slice]]:
-        """Index and rows of each block."""
-        return enumerate(blocks(len(self), BLOCK))
 
-    def silent(self) -> Sample:
-        """The sample with no members, for passes that need only the curvature."""
-        return replace(self, fluctuations=Fluctuations(len(self), 0, 0))
+Effect = Variation | Shift | Acceptance
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Everything that fluctuates.
+class Perturbations:
+    """Everything that fluctuates, member by member.
 
     Attributes
     ----------
-    data, simulation : Sample
-    backgrounds : tuple of Sample
-    variations : dict of str to Variation
-    shifts : dict of str to Shift
-    acceptances : dict of str to Acceptance
-        One for each shift.
-    signal : dict of str to array, shape (members,)
+    sources : tuple of Source
+        Each once, in the order of all tables.
+    events : dict of str to Fluctuations
+        Event fluctuations of ``"data"``, ``"simulation"`` and every background.
+    prior : array, shape (P, n_members)
+        Prior noise ``xi`` of the detector-level network.
+    effects : dict of str to Variation, Shift or Acceptance
+        What each systematic changes. A shift of the detector level leaves an acceptance when the loop has ended.
+    signal : dict of str to array, shape (n_members,)
         By source: relative change of the signal's total at detector level, which is what the data hold beyond the
         backgrounds.
-    scales : dict of str to array, shape (members,)
+    scales : dict of str to array, shape (n_members,)
         By background: relative change of its normalisation.
     """
 
-    data: Sample
-    simulation: Sample
-    backgrounds: tuple[Sample, ...] = ()
-    variations: Mapping[str, Variation] = field(default_factory=dict)
-    shifts: Mapping[str, Shift] = field(default_factory=dict)
-    acceptances: Mapping[str, Acceptance] = field(default_factory=dict)
+    sources: tuple[Source, ...]
+    events: Mapping[str, Fluctuations]
+    prior: Array
+    effects: Mapping[str, Effect] = field(default_factory=dict)
     signal: Mapping[str, Array] = field(default_factory=dict)
     scales: Mapping[str, Array] = field(default_factory=dict)
 
     @property
-    def members(self) -> int:
+    def n_members(self) -> int:
         """Number of ensemble members."""
-        return self.simulation.fluctuations.members
+        return self.simulation.n_members
 
-    def silent(self) -> Samples:
-        """The samples with no members."""
-        return Samples(self.data.silent(), self.simulation.silent(), tuple(b.silent() for b in self.backgrounds))
+    @property
+    def simulation(self) -> Fluctuations:
+        """Fluctuations of the simulated events."""
+        return self.events["simulation"]
+
+    @property
+    def variations(self) -> dict[str, Variation]:
+        """Systematics of event weights."""
+        return {name: effect for name, effect in self.effects.items() if isinstance(effect, Variation)}
+
+    @property
+    def shifts(self) -> dict[str, Shift]:
+        """Systematics of the detector level, as the loop sees them."""
+        return {name: effect for name, effect in self.effects.items() if isinstance(effect, Shift)}
+
+    @property
+    def acceptances(self) -> dict[str, Acceptance]:
+        """Systematics of the detector level, as the ensemble keeps them."""
+        return {name: effect for name, effect in self.effects.items() if isinstance(effect, Acceptance)}
+
+    def named(self, *kinds: Kind) -> tuple[str, ...]:
+        """Names of the sources of some kinds."""
+        return tuple(source.name for source in self.sources if source.kind in kinds)
+
+
+def event_fluctuations(sizes: Mapping[str, int], n_members: int, seed: int) -> dict[str, Fluctuations]:
+    """Fluctuations of every sample: data, simulation, and the backgrounds in their order."""
+    backgrounds = [name for name in sizes if name not in ("data", "simulation")]
+    keys = {"data": event_key(seed, "data"), "simulation": event_key(seed, "simulation")}
+    keys |= {name: event_key(seed, k) for k, name in enumerate(backgrounds)}
+    return {name: Fluctuations(size, n_members, keys[name]) for name, size in sizes.items()}
+
+
+def list_sources(backgrounds: Iterable[str], effects: Mapping[str, Effect], *, generator: bool) -> tuple[Source, ...]:
+    """All sources of uncertainty, in the order of all tables."""
+    sources = [Source("data", "data"), Source("simulation", "simulation"), Source("prior", "prior")]
+    sources += [Source(name, "background") for name in backgrounds]
+    sources += [Source(name, "weights") for name, effect in effects.items() if isinstance(effect, Variation)]
+    sources += [Source(name, "detector") for name, effect in effects.items() if not isinstance(effect, Variation)]
+    return (*sources, Source("generator", "generator")) if generator else tuple(sources)

@@ -1,8 +1,8 @@
-"""Members of the ensemble: one fluctuation each, the same in every iteration.
+"""Linear answer of a fitted classifier to every member's fluctuation: equations (1)-(6).
 
 A member is one hypothetical fluctuation of the data, the simulation and the prior. It stays the
 same over the whole unfolding loop, so that iterating amplifies a fluctuation that is *common* to all
-iterations, as it does in reality. Each classifier's answer to the fluctuation is one Gauss-Newton
+iterations, as it does in reality. Each classifier's displacement is one Gauss-Newton
 refit in the space of its tangent features; ``docs/statistics.md`` derives the equations, which
 carry the same numbers there and here.
 
@@ -16,7 +16,7 @@ Only NumPy and SciPy are used. Events are visited in blocks: memory is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -25,18 +25,11 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.stage import Stage, factor_of, whitened_axes
-from bayesunfold.unfolding.perturbations import BLOCK, Sample, Samples, interpolate
+from bayesunfold.classifier.linearized import factor_of
+from bayesunfold.classifier.two_class import Classifier, ClassWeights
+from bayesunfold.unfolding.perturbations import Block, Perturbations, interpolate
 
-__all__ = [
-    "Conditioning",
-    "Level",
-    "Link",
-    "Moved",
-    "Response",
-    "condition_on",
-    "refit",
-]
+__all__ = ["Carried", "Displacement", "PullNormalization", "Varied", "event_sums", "linear_refit"]
 
 Array = NDArray[np.floating]
 
@@ -46,69 +39,59 @@ def __dir__() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Response:
-    """How a classifier's log ratio answers to each member's fluctuation.
+class Displacement:
+    """How a classifier's network weights move with each member's fluctuation.
 
     Attributes
     ----------
-    stage : Stage
-    displacement : dict of source to array, shape (p, members)
-        Displacement of the weights along ``stage.basis``, one source of uncertainty at a time.
+    classifier : Classifier
+    by_source : dict of source to array, shape (p, n_members)
+        Displacement of the weights along ``classifier.basis``, one source of uncertainty at a time.
     """
 
-    stage: Stage
-    displacement: dict[str, Array]
+    classifier: Classifier
+    by_source: dict[str, Array]
 
     def total(self) -> Array:
-        """Displacement from all sources together, shape (p, members)."""
-        return np.sum(list(self.displacement.values()), axis=0)
+        """Displacement from all sources together, shape (p, n_members)."""
+        return np.sum(list(self.by_source.values()), axis=0)
 
     def log_ratio_change(self, x: Array, source: str | None = None) -> Array:
-        """Change of the log ratio at ``x`` in every member, shape (n, members)."""
-        d = self.total() if source is None else self.displacement.get(source)
+        """Change of the log ratio at ``x`` in every member, shape (n, n_members)."""
+        d = self.total() if source is None else self.by_source.get(source)
         if d is None:
             return np.zeros((len(x), self.total().shape[1]), dtype=x.dtype)
-        return self.stage.tangent(x) @ d.astype(x.dtype)
+        return self.classifier.tangent(x) @ d.astype(x.dtype)
 
 
 @dataclass(frozen=True)
-class Link:
-    """Weights of one class that follow another classifier's response.
+class Carried:
+    """Weights of one class that carry another classifier's ratio, and move with it.
 
     Attributes
     ----------
-    response : Response
+    displacement : Displacement
+        Of the other classifier.
+    x : array, shape (n, d)
+        Features of the simulated events that the other classifier reads.
     share : {"ones", "zeros"}
-        The class whose weights carry the other classifier's ratio.
+        The class whose weights carry the ratio.
     rows : boolean array, shape (n,)
         Events whose weights do.
     """
 
-    response: Response
+    displacement: Displacement
+    x: Array
     share: Literal["ones", "zeros"]
     rows: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Moved:
-    """Class weights of the simulated events when a systematic shifts the detector level.
-
-    Attributes
-    ----------
-    ones, zeros : array, shape (n,)
-        Where events stop passing the weights are zero; where they begin to pass they are what they then get.
-    """
-
-    ones: Array
-    zeros: Array
-
-
-Sides = tuple[Moved, Moved | None]
-"""Class weights at plus and minus one standard deviation; a missing side mirrors the other."""
+Varied = tuple[ClassWeights, ClassWeights | None]
+"""Simulated events at plus and minus one standard deviation of a systematic; a missing side mirrors the other."""
 
 
 @dataclass(frozen=True)
-class Level:
+class PullNormalization:
     """Normalisation that the pull weights have and a member must keep, for ``efficiency="prior"``.
 
     Pull weights have generator-weighted mean one over events that pass both levels. A member's relative change of the
@@ -126,20 +109,20 @@ class Level:
 
 @dataclass
 class _Sums:
-    """What one pass over the events accumulates for a refit, in the stage's basis."""
+    """What one pass over the events accumulates for a linear refit, in the classifier's basis."""
 
     curvature: Array
     score: Array
-    links: list[Array]
+    carried: list[Array]
     means: list[Array]
-    pull_of_ones: Array
+    residual_of_ones: Array
     right: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
-    def zero(cls, stage: Stage, links: Sequence[Link]) -> _Sums:
+    def zero(cls, classifier: Classifier, carried: Sequence[Carried]) -> _Sums:
         """Sums over no events."""
-        p = stage.basis.shape[1]
-        theirs = [link.response.stage.basis.shape[1] for link in links]
+        p = classifier.basis.shape[1]
+        theirs = [c.displacement.classifier.basis.shape[1] for c in carried]
         return cls(
             np.zeros((p, p)),
             np.zeros((p, p)),
@@ -156,250 +139,162 @@ class _Sums:
         """Add sums over other events."""
         self.curvature += other.curvature
         self.score += other.score
-        self.pull_of_ones += other.pull_of_ones
-        for mine, theirs in zip([*self.links, *self.means], [*other.links, *other.means], strict=True):
+        self.residual_of_ones += other.residual_of_ones
+        for mine, theirs in zip([*self.carried, *self.means], [*other.carried, *other.means], strict=True):
             mine += theirs
         for source, value in other.right.items():
             self.add(source, value)
 
 
-def _accumulate(
-    stage: Stage,
-    links: Sequence[Link],
-    samples: Samples,
-    level: Level | None = None,
-    moved: Mapping[str, Sides] | None = None,
-) -> _Sums:
-    """One pass over all events: curvature, projected fluctuations, link matrices."""
-    sums = _Sums.zero(stage, links)
-    sums.curvature += np.eye(len(sums.curvature))  # the prior
-    sums.score += np.eye(len(sums.score))
-    if stage.measures:
-        for sample in (samples.data, *samples.backgrounds):
-            for part in map_blocks(partial(_measured_sums, stage, links, samples, sample), sample.blocks()):
+@dataclass(frozen=True)
+class _Refit:
+    """What the sums of one linear refit are made from; its methods are the terms of equations (1), (2) and (5)."""
+
+    classifier: Classifier
+    carried: Sequence[Carried]
+    perturbations: Perturbations
+    normalization: PullNormalization | None = None
+    varied: Mapping[str, Varied] = field(default_factory=dict)
+
+    def sums(self) -> _Sums:
+        """One pass over all events."""
+        sums = _Sums.zero(self.classifier, self.carried)
+        sums.curvature += np.eye(len(sums.curvature))  # the prior
+        sums.score += np.eye(len(sums.score))
+        for sample in self.classifier.classes.simulated_last():
+            blocks = self.perturbations.events[sample.name].blocks()
+            for part in map_blocks(partial(self.block_sums, sample), blocks):
                 sums.include(part)
-    for part in map_blocks(
-        partial(_simulated_sums, stage, links, samples, level, moved or {}), samples.simulation.blocks()
-    ):
-        sums.include(part)
-    if level is not None:
-        _keep_level(sums, links, samples, level)
-    return sums
+        if self.normalization is not None:
+            self.normalization_terms(sums, self.normalization)
+        return sums
+
+    def block_sums(self, sample: ClassWeights, block: Block) -> _Sums:
+        """A block of events of one sample."""
+        sums, rows, p = _Sums.zero(self.classifier, self.carried), block.rows, self.perturbations
+        one, zero, curvature = self.classifier.residuals(sample, rows)
+        phi = self.classifier.tangent(sample.x[rows])
+        net = (one - zero).astype(phi.dtype)
+        self.event_terms(sums, sample.name, block, phi, net, curvature)
+        if sample.name in p.scales:
+            sums.add(sample.name, np.multiply.outer(-(phi.T @ zero), p.scales[sample.name]))
+        if sample.name != "simulation":
+            return sums
+        for name, v in p.variations.items():
+            sums.add(name, interpolate(phi.T @ (net * v.up[rows]), phi.T @ (net * v.down[rows]), v.alpha))
+        self.detector_terms(sums, rows, phi.T @ net)
+        if len(self.classifier.classes.samples) > 2:  # the signal is what backgrounds leave of the data
+            for name, change in p.signal.items():
+                sums.add(name, np.multiply.outer(-(phi.T @ zero), change))
+        self.carried_terms(sums, rows, phi, one, zero)
+        return sums
+
+    def event_terms(self, sums: _Sums, name: str, block: Block, phi: Array, net: Array, curvature: Array) -> None:
+        """Curvature (1), covariance of the score, and the events' own fluctuations."""
+        weighted = phi * net[:, None]
+        sums.curvature += phi.T @ (phi * curvature[:, None].astype(phi.dtype))
+        sums.score += weighted.T @ weighted
+        fluctuation = self.perturbations.events[name].block(block.number)
+        sums.add(name, (weighted.T @ fluctuation).astype(np.float64))
+
+    def detector_terms(self, sums: _Sums, rows: slice, here: Array) -> None:
+        """Change of the score when simulated events move at detector level, and in and out of it.
+
+        The score at the shifted events, with the class weights that they then have, minus the nominal one.
+        """
+        for name, (high, low) in self.varied.items():
+            up = self.score_of(high, rows) - here
+            down = -up if low is None else self.score_of(low, rows) - here
+            sums.add(name, interpolate(up, down, self.perturbations.shifts[name].alpha))
+
+    def score_of(self, sample: ClassWeights, rows: slice) -> Array:
+        """Gradient of the log-likelihood of a block of events."""
+        x = sample.x[rows]
+        one, zero, _ = self.classifier.residuals(sample, rows)
+        return self.classifier.tangent(x).T @ (one - zero).astype(x.dtype)
+
+    def carried_terms(self, sums: _Sums, rows: slice, phi: Array, one: Array, zero: Array) -> None:
+        """How this classifier's score moves with the ratios that its class weights carry: (2) and (5)."""
+        for k, c in enumerate(self.carried):
+            residual = one if c.share == "ones" else -zero
+            residual = np.where(c.rows[rows], residual, 0.0).astype(phi.dtype)
+            theirs = c.displacement.classifier.tangent(c.x[rows])
+            sums.carried[k] += (phi * residual[:, None]).T @ theirs
+            if self.normalization is not None and c.share == "ones":
+                sums.means[k] += self.normalization.pulled[rows] @ theirs
+        if self.normalization is not None:
+            kept = self.normalization.generated[rows] != 0
+            sums.residual_of_ones += phi.T @ (np.where(kept, one, 0.0)).astype(phi.dtype)
+
+    def normalization_terms(self, sums: _Sums, normalization: PullNormalization) -> None:
+        """Take the change of the mean pull weight out of a member's target; see :class:`PullNormalization`."""
+        for k, c in enumerate(self.carried):
+            if c.share == "ones":
+                sums.carried[k] -= np.outer(sums.residual_of_ones, sums.means[k])
+        difference = normalization.pulled - normalization.generated
+        p = self.perturbations
+        total = np.zeros(p.n_members)
+        for part in map_blocks(lambda b: difference[b.rows] @ p.simulation.block(b.number), p.simulation.blocks()):
+            total += part
+        sums.add("simulation", -np.outer(sums.residual_of_ones, total))
+        for name, v in p.variations.items():
+            scalar = interpolate(difference @ v.up, difference @ v.down, v.alpha)
+            sums.add(name, -np.outer(sums.residual_of_ones, scalar))
 
 
-def _measured_sums(
-    stage: Stage, links: Sequence[Link], samples: Samples, sample: Sample, block: tuple[int, slice]
-) -> _Sums:
-    """A block of data or background events."""
-    sums = _Sums.zero(stage, links)
-    phi, _, pull_zero = _add_events(sums, stage, sample, *block)
-    if sample.name in samples.scales:
-        sums.add(sample.name, np.multiply.outer(-(phi.T @ pull_zero), samples.scales[sample.name]))
-    return sums
-
-
-def _simulated_sums(
-    stage: Stage,
-    links: Sequence[Link],
-    samples: Samples,
-    level: Level | None,
-    moved: Mapping[str, Sides],
-    block: tuple[int, slice],
-) -> _Sums:
-    """A block of simulated events."""
-    sums, rows = _Sums.zero(stage, links), block[1]
-    phi, pull_one, pull_zero = _add_events(sums, stage, samples.simulation, *block)
-    net = (pull_one - pull_zero).astype(phi.dtype)
-    for name, v in samples.variations.items():
-        sums.add(name, interpolate(phi.T @ (net * v.up[rows]), phi.T @ (net * v.down[rows]), v.alpha))
-    _add_shifts(sums, stage, samples, moved, rows, phi.T @ net)
-    if stage.measures and samples.backgrounds:
-        for name, change in samples.signal.items():
-            sums.add(name, np.multiply.outer(-(phi.T @ pull_zero), change))
-    for k, link in enumerate(links):
-        pull = pull_one if link.share == "ones" else -pull_zero
-        pull = np.where(link.rows[rows], pull, 0.0).astype(phi.dtype)
-        other = link.response.stage
-        theirs = other.tangent(samples.simulation.features[other.level][rows])
-        sums.links[k] += (phi * pull[:, None]).T @ theirs
-        if level is not None and link.share == "ones":
-            sums.means[k] += level.pulled[rows] @ theirs
-    if level is not None:
-        sums.pull_of_ones += phi.T @ (np.where(level.generated[rows] != 0, pull_one, 0.0)).astype(phi.dtype)
-    return sums
-
-
-def _add_events(sums: _Sums, stage: Stage, sample: Sample, index: int, rows: slice) -> tuple[Array, Array, Array]:
-    """Curvature and fluctuations of a block of events; returns tangent features and pulls."""
-    x = sample.features[stage.level][rows]
-    pull_one, pull_zero, curvature = stage.slopes(x, rows, sample.name)
-    phi = stage.tangent(x)
-    net = (pull_one - pull_zero).astype(x.dtype)
-    weighted = phi * net[:, None]
-    sums.curvature += phi.T @ (phi * curvature[:, None].astype(x.dtype))
-    sums.score += weighted.T @ weighted
-    sums.add(sample.name, (weighted.T @ sample.fluctuations.block(index)).astype(np.float64))
-    return phi, pull_one, pull_zero
-
-
-def _add_shifts(
-    sums: _Sums, stage: Stage, samples: Samples, moved: Mapping[str, Sides], rows: slice, here: Array
-) -> None:
-    """Change of the score when simulated events move at detector level, and in and out of it.
-
-    The score at the shifted events, with the class weights that they then have, minus the nominal one.
-    """
-    for name, (high, low) in moved.items():
-        shift = samples.shifts[name]
-        up = _score_of(stage, _features_of(stage, samples, shift.up.features, rows), high, rows) - here
-        down = -up
-        if low is not None and shift.down is not None:
-            down = _score_of(stage, _features_of(stage, samples, shift.down.features, rows), low, rows) - here
-        sums.add(name, interpolate(up, down, shift.alpha))
-
-
-def _features_of(stage: Stage, samples: Samples, shifted: Array, rows: slice) -> Array:
-    return shifted[rows] if stage.level == "reco" else samples.simulation.features["gen"][rows]
-
-
-def _score_of(stage: Stage, x: Array, moved: Moved, rows: slice) -> Array:
-    """Gradient of the log-likelihood of a block with other class weights."""
-    q = stage.probability(x)
-    net = moved.ones[rows] * (1 - q) - moved.zeros[rows] * q
-    return stage.tangent(x).T @ net.astype(x.dtype)
-
-
-def _keep_level(sums: _Sums, links: Sequence[Link], samples: Samples, level: Level) -> None:
-    """Take the change of the mean pull weight out of a member's target; see :class:`Level`."""
-    for k, link in enumerate(links):
-        if link.share == "ones":
-            sums.links[k] -= np.outer(sums.pull_of_ones, sums.means[k])
-    difference = level.pulled - level.generated
-    total = np.zeros(samples.members)
-    fluctuations = samples.simulation.fluctuations
-    for part in map_blocks(lambda b: difference[b[1]] @ fluctuations.block(b[0]), samples.simulation.blocks()):
-        total += part
-    sums.add(samples.simulation.name, -np.outer(sums.pull_of_ones, total))
-    for name, v in samples.variations.items():
-        scalar = interpolate(difference @ v.up, difference @ v.down, v.alpha)
-        sums.add(name, -np.outer(sums.pull_of_ones, scalar))
-
-
-def refit(
-    stage: Stage,
-    links: Sequence[Link],
-    samples: Samples,
+def linear_refit(
+    classifier: Classifier,
+    carried: Sequence[Carried],
+    perturbations: Perturbations,
+    *,
     prior: Array | None = None,
-    level: Level | None = None,
-    centre: Response | None = None,
-    moved: Mapping[str, Sides] | None = None,
-) -> Response:
-    """Answer of one classifier to every member, equations (1)-(3) and (4)-(6).
+    normalization: PullNormalization | None = None,
+    centre: Displacement | None = None,
+    varied: Mapping[str, Varied] | None = None,
+) -> Displacement:
+    """Displacement of one classifier in every member, equations (1)-(3) and (4)-(6).
 
     Parameters
     ----------
-    stage : Stage
-        The classifier.
-    links : sequence of Link
+    classifier : Classifier
+    carried : sequence of Carried
         The classifiers whose ratios are part of this one's class weights.
-    samples : Samples
-        Events with their fluctuations.
-    prior : array, shape (P, members), optional
+    perturbations : Perturbations
+    prior : array, shape (P, n_members), optional
         Prior noise ``xi``; None for classifiers that are projections, not measurements.
-    level : Level, optional
+    normalization : PullNormalization, optional
         Normalisation of the pull weights that must be kept.
-    centre : Response, optional
+    centre : Displacement, optional
         The classifier whose hidden layers are the mean of this one's prior: where it moves, the prior moves.
-    moved : dict of str to pair of Moved, optional
-        By systematic that shifts the detector level: this classifier's class weights there.
+    varied : dict of str to pair of ClassWeights, optional
+        By systematic that shifts the detector level: the simulated events and their class weights there.
 
     Returns
     -------
-    Response
+    Displacement
 
     Raises
     ------
     ConvergenceError
         If negative weights make the curvature indefinite.
     """
-    sums = _accumulate(stage, links, samples, level, moved)
-    factor = factor_of(sums.curvature, f"the {stage.level}-level classifier")
+    sums = _Refit(classifier, carried, perturbations, normalization, varied or {}).sums()
+    factor = factor_of(sums.curvature, classifier.name)
     if prior is not None:
-        sums.add("prior", stage.basis.T @ prior)
+        sums.add("prior", classifier.basis.T @ prior)
     if centre is not None:
-        hidden = stage.layout.n_hidden_parameters  # (2a)
-        common = stage.basis[:hidden].T @ centre.stage.basis[:hidden]
-        for name, d in centre.displacement.items():
+        hidden = classifier.layout.n_hidden_parameters  # (2a)
+        common = classifier.basis[:hidden].T @ centre.classifier.basis[:hidden]
+        for name, d in centre.by_source.items():
             sums.add(name, common @ d)
-    for matrix, link in zip(sums.links, links, strict=True):
-        for name, d in link.response.displacement.items():
+    for matrix, c in zip(sums.carried, carried, strict=True):
+        for name, d in c.displacement.by_source.items():
             sums.add(name, matrix @ d)
-    return Response(stage, {name: cho_solve(factor, right) for name, right in sums.right.items()})  # (2) and (5)
+    return Displacement(classifier, {name: cho_solve(factor, right) for name, right in sums.right.items()})  # (2), (5)
 
 
-def posterior_axes(stage: Stage, samples: Samples) -> tuple[Array, Array]:
-    """Axes of step 1's linearised posterior, over data, simulation and backgrounds; see :func:`whitened_axes`."""
-    return whitened_axes(_accumulate(stage, [], samples.silent()).curvature, "step 1")
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """Fluctuations moved, by the least amount, so that they reproduce given posterior draws.
-
-    Attributes
-    ----------
-    stage : Stage
-        Step 1 of the first iteration.
-    lam : array, shape (p, members)
-        Equation (9).
-    """
-
-    stage: Stage
-    lam: Array
-
-    def apply(self, samples: Samples) -> Samples:
-        """Samples whose event fluctuations are moved by equation (10)."""
-        return replace(
-            samples,
-            data=self.moved(samples.data),
-            simulation=self.moved(samples.simulation),
-            backgrounds=tuple(self.moved(b) for b in samples.backgrounds),
-        )
-
-    def moved(self, sample: Sample) -> Sample:
-        """One sample, moved."""
-        x = sample.features["reco"]
-
-        def move(index: int) -> Array:
-            rows = slice(index * BLOCK, min((index + 1) * BLOCK, len(sample)))
-            pull_one, pull_zero, _ = self.stage.slopes(x[rows], rows, sample.name)
-            net = (pull_one - pull_zero).astype(x.dtype)
-            return net[:, None] * (self.stage.tangent(x[rows]) @ self.lam.astype(x.dtype))  # (10)
-
-        return replace(sample, fluctuations=sample.fluctuations.moved(move))
-
-    def moved_prior(self, prior: Array) -> Array:
-        """Prior noise ``xi``, moved by equation (10)."""
-        return prior + self.stage.basis @ self.lam
-
-
-def condition_on(stage: Stage, samples: Samples, prior: Array, axes: Array, draws: Array) -> Conditioning:
-    """Equations (7)-(9): the least change of the fluctuations that reproduces posterior draws.
-
-    Only what the posterior knows takes part: events and prior, not systematic variations or yields.
-
-    Parameters
-    ----------
-    stage : Stage
-        Step 1 of the first iteration.
-    prior : array, shape (P, members)
-        Prior noise.
-    axes : array, shape (p, p)
-        From :func:`posterior_axes`.
-    draws : array, shape (members, p)
-        Whitened posterior draws ``z``.
-    """
-    sums = _accumulate(stage, [], Samples(samples.data, samples.simulation, samples.backgrounds))
-    b = np.sum(list(sums.right.values()), axis=0) + stage.basis.T @ prior  # (7)
-    lam = cho_solve(factor_of(sums.score, "step 1"), axes @ draws.T - b)  # (8), (9)
-    return Conditioning(stage, lam)
+def event_sums(classifier: Classifier, perturbations: Perturbations) -> tuple[Array, Array]:
+    """Covariance of the score (p, p), and what the fluctuations of events and prior add to it (p, n_members)."""
+    events_only = Perturbations(perturbations.sources, perturbations.events, perturbations.prior)
+    sums = _Refit(classifier, [], events_only).sums()
+    return sums.score, np.sum(list(sums.right.values()), axis=0) + classifier.basis.T @ perturbations.prior

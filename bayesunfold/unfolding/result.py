@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -24,24 +24,24 @@ from bayesunfold._support.checks import (
 from bayesunfold._support.streams import stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes, bin_index, project
-from bayesunfold.classifier.arithmetic import forward
+from bayesunfold.classifier.linearized import linearize, posterior_axes
 from bayesunfold.classifier.sampling import Draws, LinearizedPosterior
-from bayesunfold.classifier.stage import Stage
+from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import FARTHEST
-from bayesunfold.unfolding.step1 import linearize_step1, step1_events
+from bayesunfold.unfolding.standardized import to_yield
 
 if TYPE_CHECKING:
     import pymc as pm
     from matplotlib.figure import Figure
 
-    from bayesunfold.omnifold.iteration import Iteration
+    from bayesunfold.omnifold.iteration import Networks
 
-__all__ = ["UnfoldingResult"]
+__all__ = ["Inputs", "Measurement", "MethodSettings", "Record", "UnfoldingResult"]
 
 Array = NDArray[np.floating]
 Observable = str | ArrayLike
@@ -49,6 +49,59 @@ Observable = str | ArrayLike
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class MethodSettings(Protocol):
+    """Settings of the method that made a result."""
+
+    @property
+    def inference(self) -> str:
+        """Where posterior draws come from."""
+
+    @property
+    def efficiency(self) -> str:
+        """What simulated events that fail detector level weigh."""
+
+    def state(self) -> dict[str, Any]:
+        """All settings as JSON-ready values."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was unfolded."""
+
+    simulation: Simulation
+    data: Data
+    backgrounds: tuple[Background, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Step 1 of the first iteration, and draws of its posterior."""
+
+    step1: Classifier
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a result was made.
+
+    Attributes
+    ----------
+    settings : Settings
+    seed : int
+    versions : dict of str to str
+        Of the libraries.
+    history : tuple of dict
+    seconds : dict of str to float
+    """
+
+    settings: MethodSettings
+    seed: int
+    versions: dict[str, str] = field(default_factory=dict)
+    history: tuple[Mapping[str, Any], ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,24 +112,19 @@ class UnfoldingResult:
 
     Attributes
     ----------
-    simulation : Simulation
-        The simulated events, in the order of all weights.
-    data : Data
+    inputs : Inputs
+        Simulated events, in the order of all weights, data and backgrounds.
     members : Members
         The ensemble, in compact form.
-    iterations : tuple of Iteration
+    measurement : Measurement
+        Step 1 of the first iteration, and draws of its posterior.
+    iterations : tuple of Networks
         Networks of every iteration.
     pull_weights : array, shape (n,)
         Point estimate of step 1 in the last iteration, relative to the generator weight; NaN for events that do
         not pass both levels.
-    history : tuple of dict
-        Per iteration: losses, remaining Newton steps, largest change of a reference bin in units of its
-        band, effective size.
-    configuration : dict
-        All settings and the seed.
-    seconds : dict
-        Time spent in training, posterior and members.
-    backgrounds : tuple of Background
+    record : Record
+        Settings, seed, versions, history and time.
     closure_weights : array, shape (n,), or None
         Point-estimate weights unfolded from pseudo-data, made by :meth:`estimate_bias`.
 
@@ -92,27 +140,57 @@ class UnfoldingResult:
     (2,)
     """
 
-    simulation: Simulation
-    data: Data
+    inputs: Inputs
     members: Members
-    iterations: tuple[Iteration, ...]
+    measurement: Measurement
+    iterations: tuple[Networks, ...]
     pull_weights: Array
-    draws: Draws
-    first_stage: Stage
-    history: tuple[dict[str, Any], ...]
-    configuration: dict[str, Any]
-    seconds: dict[str, float] = field(default_factory=dict)
-    backgrounds: tuple[Background, ...] = ()
+    record: Record
     closure_weights: Array | None = None
 
     def __len__(self) -> int:
         return len(self.simulation)
 
+    @property
+    def simulation(self) -> Simulation:
+        """The simulated events, in the order of all weights."""
+        return self.inputs.simulation
+
+    @property
+    def data(self) -> Data:
+        """The measured events."""
+        return self.inputs.data
+
+    @property
+    def backgrounds(self) -> tuple[Background, ...]:
+        """The background events."""
+        return self.inputs.backgrounds
+
+    @property
+    def draws(self) -> Draws:
+        """Posterior draws of step 1 of the first iteration, in whitened axes."""
+        return self.measurement.draws
+
+    @property
+    def history(self) -> tuple[Mapping[str, Any], ...]:
+        """Per iteration: losses, remaining Newton steps, largest change of a reference bin in units of its band."""
+        return self.record.history
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time spent in training, posterior and members."""
+        return self.record.seconds
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """All settings, the seed, the number of iterations and the versions of the libraries, JSON-ready."""
+        made = {"random_seed": self.record.seed, "iterations_done": len(self.iterations)}
+        return self.record.settings.state() | made | {"versions": self.record.versions}
+
     def __repr__(self) -> str:
-        c = self.configuration
         return (
             f"UnfoldingResult({len(self)} simulated and {len(self.data)} data events, "
-            f"{len(self.iterations)} iterations, {self.members.n_members} {c.get('inference')} members, "
+            f"{len(self.iterations)} iterations, {self.members.n_members} {self.record.settings.inference} members, "
             f"yield {self.nominal.sum():.6g}, "
             f"effective size {effective_size(self.nominal):.0f})"
         )
@@ -157,19 +235,18 @@ class UnfoldingResult:
             msg = f"gen_new has columns {names}; the unfolding used {self.simulation.gen_names}, in this order."
             raise InputError(msg)
         m = self.members
-        may_miss = m.events.scale_gen.undefined > 0
+        may_miss = m.events.scales.gen.undefined > 0
         checked = np.where(may_miss & np.isnan(x), 0.0, x)
         check_finite(checked, None, "gen_new", self.simulation.gen_names, "remove those rows.")
         self._warn_of_extrapolation(checked)
-        z = m.events.scale_gen(x)
-        stage = m.push_response.stage
+        z = m.events.scales.gen(x)
         with block_threads():
-            push = np.exp(forward(stage.layout, stage.theta, z))
-            change = m.push_response.log_ratio_change(z)
+            push = np.exp(m.step2.classifier.log_ratio(z))
+            change = m.step2.log_ratio_change(z)
             norm = m.norm()
-        both = m.events.both
+        both = m.events.passes.both
         unit = m.events.weight[both].sum() / self.simulation.weight[both].sum()
-        nominal_norm = m.signal_yield / (m.events.weight * m.weights.push)[m.events.pass_reco].sum()
+        nominal_norm = to_yield(m.events.weight * m.push, m.events.passes.reco, m.events.signal_yield)
         members = np.exp(change) * push[:, None] * unit * norm
         return xr.DataArray(
             members.T,
@@ -182,7 +259,7 @@ class UnfoldingResult:
         """Warn of events beyond the range of the simulated ones; beyond any sense they are an error."""
         gen = self.simulation.gen[self.simulation.pass_gen]
         low, high = np.nanmin(gen, axis=0), np.nanmax(gen, axis=0)
-        far = np.abs(self.members.events.scale_gen.each(gen_new)) > FARTHEST
+        far = np.abs(self.members.events.scales.gen.each(gen_new)) > FARTHEST
         if far.any():
             row = int(np.argmax(far.any(axis=1)))
             msg = f"{int(far.any(axis=1).sum())} events of gen_new lie far outside the simulation (first at row {row})."
@@ -328,15 +405,12 @@ class UnfoldingResult:
 
     def _luminosity_pulls(self) -> Array:
         """The luminosity's nuisance parameter of each member."""
-        seed = int(self.configuration["random_seed"])
-        return stream(seed, "luminosity").standard_normal(self.members.n_members)
+        return stream(self.record.seed, "luminosity").standard_normal(self.members.n_members)
 
     @property
     def nominal_reco(self) -> Array:
         """Weights of the point estimate at detector level, shape (n,): fakes included, zero for misses."""
-        m = self.members
-        v = np.where(m.events.pass_reco, m.events.weight * m.weights.push, 0.0)
-        return v * m.signal_yield / v.sum()
+        return self.members.nominal("reco")
 
     def spectra(self, bins: Mapping[str, ArrayLike], **options: Any) -> Spectra:
         """Several particle-level features at once, member by member.
@@ -466,9 +540,8 @@ class UnfoldingResult:
         """
         from bayesunfold.classifier.network import full_model
 
-        x, label, weight = step1_events(self.members.events, self.first_stage)
-        s = self.first_stage
-        return full_model(s.layout, x, label, weight, s.offset)
+        step1 = self.measurement.step1
+        return full_model(step1.layout, *step1.classes.labelled(), step1.classes.offset)
 
     @property
     def linearized_model(self) -> pm.Model:
@@ -477,7 +550,8 @@ class UnfoldingResult:
 
     def linearized_posterior(self) -> LinearizedPosterior:
         """Step 1 of the first iteration in its posterior axes."""
-        return linearize_step1(self.members.events, self.first_stage)[0]
+        step1 = self.measurement.step1
+        return linearize(step1, *posterior_axes(step1))
 
     def summary(self) -> str:
         """Settings, convergence and effective sizes, as text."""

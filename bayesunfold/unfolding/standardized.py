@@ -1,9 +1,10 @@
-"""Events as the loop uses them: standardised features, weights, and who passes what."""
+"""Events as an unfolding uses them: standardised features, weights, and who passes what."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 from bayesunfold._support.checks import effective_size
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError
-from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.events import Background, Data, Passes, Simulation
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["MeasuredEvents", "Scales", "StandardizedBackground", "StandardizedEvents", "standardize", "to_yield"]
 
 Array = NDArray[np.floating]
 
@@ -23,122 +24,136 @@ def __dir__() -> list[str]:
 
 
 @dataclass(frozen=True)
-class PreparedBackground:
-    """A background as the loop uses it.
+class MeasuredEvents:
+    """Data events.
+
+    Attributes
+    ----------
+    x : array, shape (N, d_reco), float32
+    weight : array, shape (N,)
+    size : float
+        Effective number of events, the information that they bring.
+    """
+
+    x: Array
+    weight: Array
+    size: float
+
+
+@dataclass(frozen=True)
+class StandardizedBackground:
+    """Events of a background.
 
     Attributes
     ----------
     name : str
-    features : array, shape (b, d_reco), float32
+    x : array, shape (b, d_reco), float32
     weight : array, shape (b,)
         In units of expected data events.
     relative_uncertainty : float
     """
 
     name: str
-    features: Array
+    x: Array
     weight: Array
     relative_uncertainty: float
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Arrays of the unfolding loop.
+class Scales:
+    """Standardisation of both levels, chosen from the simulation alone."""
+
+    gen: Standardizer
+    reco: Standardizer
+
+    @classmethod
+    def fit(cls, simulation: Simulation) -> Scales:
+        """From the events that pass each level."""
+        gen, reco = simulation.pass_gen, simulation.pass_reco
+        return cls(
+            Standardizer.fit(simulation.gen[gen], simulation.weight[gen]),
+            Standardizer.fit(simulation.reco[reco], simulation.weight[reco]),
+        )
+
+
+@dataclass(frozen=True)
+class StandardizedEvents:
+    """All events of an unfolding.
 
     Attributes
     ----------
     gen, reco : array, shape (n, d), float32
         Standardised features of the simulation; zero in rows that fail the level.
-    data : array, shape (N, d_reco), float32
     weight : array, shape (n,)
         Generator weights, scaled to mean one over the events that pass both levels.
-    data_weight : array, shape (N,)
-    pass_gen, pass_reco : boolean array, shape (n,)
-    scale_gen, scale_reco : Standardizer
-    backgrounds : tuple of PreparedBackground
-    data_size : float
-        Effective number of data events, the information that they bring.
+    passes : Passes
+        Who passes which level.
+    data : MeasuredEvents
+    backgrounds : tuple of StandardizedBackground
+    scales : Scales
     sizing : array, shape (n,), optional
-        Generator weights whose effective size is the information of the simulation, where those of the events are one
-        fluctuation of it; those of the events if omitted.
+        Weights that define the effective sample size. A refit passes the unfluctuated ones. Default: ``weight``.
     """
 
     gen: Array
     reco: Array
-    data: Array
     weight: Array
-    data_weight: Array
-    pass_gen: NDArray[np.bool_]
-    pass_reco: NDArray[np.bool_]
-    scale_gen: Standardizer
-    scale_reco: Standardizer
-    backgrounds: tuple[PreparedBackground, ...] = ()
-    data_size: float = 0.0
+    passes: Passes
+    data: MeasuredEvents
+    backgrounds: tuple[StandardizedBackground, ...]
+    scales: Scales
     sizing: Array | None = None
 
-    @property
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    @cached_property
     def signal_yield(self) -> float:
         """Data yield minus the backgrounds'."""
-        return float(self.data_weight.sum() - sum(b.weight.sum() for b in self.backgrounds))
+        return float(self.data.weight.sum() - sum(b.weight.sum() for b in self.backgrounds))
 
-    def with_data(self, data: Array, weight: Array) -> Prepared:
+    def with_data(self, x: Array, weight: Array) -> StandardizedEvents:
         """The same simulation against other (standardised) data of the same information, without backgrounds."""
-        return replace(self, data=data, data_weight=weight, backgrounds=())
-
-    @property
-    def both(self) -> NDArray[np.bool_]:
-        """Events that pass both levels."""
-        return self.pass_gen & self.pass_reco
-
-    @property
-    def fakes(self) -> NDArray[np.bool_]:
-        """Events that pass only detector level."""
-        return self.pass_reco & ~self.pass_gen
-
-    @property
-    def misses(self) -> NDArray[np.bool_]:
-        """Events that pass only particle level."""
-        return self.pass_gen & ~self.pass_reco
+        return replace(self, data=MeasuredEvents(x, weight, self.data.size), backgrounds=())
 
 
-def prepare(
-    simulation: Simulation,
-    data: Data,
-    backgrounds: Sequence[Background] = (),
-    scale_gen: Standardizer | None = None,
-    scale_reco: Standardizer | None = None,
-) -> Prepared:
-    """Standardise both levels with maps chosen from the simulation alone, or with those of a saved result."""
-    data = data.matched_to(simulation)
+def to_yield(weight: Array, rows: NDArray[np.bool_] | slice, total: float) -> float:
+    """Factor that brings the sum of the weights of ``rows`` to ``total``."""
+    return float(total / weight[rows].sum())
+
+
+def standardize(
+    simulation: Simulation, data: Data, backgrounds: Sequence[Background] = (), scales: Scales | None = None
+) -> StandardizedEvents:
+    """Standardise both levels with maps chosen from the simulation alone, or with those of a saved result.
+
+    Parameters
+    ----------
+    simulation : Simulation
+    data : Data
+        With the columns of the simulation, in their order (``Data.matched_to``).
+    backgrounds : sequence of Background
+    scales : Scales, optional
+    """
     both = simulation.both
-    weight = simulation.weight * both.sum() / simulation.weight[both].sum()
-    scale_gen = scale_gen or Standardizer.fit(
-        simulation.gen[simulation.pass_gen], simulation.weight[simulation.pass_gen]
-    )
-    scale_reco = scale_reco or Standardizer.fit(
-        simulation.reco[simulation.pass_reco], simulation.weight[simulation.pass_reco]
-    )
+    scales = scales or Scales.fit(simulation)
     prepared = tuple(
-        PreparedBackground(b.name, scale_reco(b.columns_for(simulation)), b.weight, b.relative_uncertainty)
+        StandardizedBackground(b.name, scales.reco(b.columns_for(simulation)), b.weight, b.relative_uncertainty)
         for b in backgrounds
     )
     _check_backgrounds(prepared, float(data.weight.sum()))
-    return Prepared(
-        gen=_rows(scale_gen, simulation.gen, simulation.pass_gen),
-        reco=_rows(scale_reco, simulation.reco, simulation.pass_reco),
-        data=scale_reco(data.features),
-        weight=weight,
-        data_weight=data.weight,
-        pass_gen=simulation.pass_gen,
-        pass_reco=simulation.pass_reco,
-        scale_gen=scale_gen,
-        scale_reco=scale_reco,
+    return StandardizedEvents(
+        gen=_rows(scales.gen, simulation.gen, simulation.pass_gen),
+        reco=_rows(scales.reco, simulation.reco, simulation.pass_reco),
+        weight=simulation.weight * both.sum() / simulation.weight[both].sum(),
+        passes=simulation.passes,
+        data=MeasuredEvents(scales.reco(data.features), data.weight, effective_size(data.weight)),
         backgrounds=prepared,
-        data_size=effective_size(data.weight),
+        scales=scales,
     )
 
 
-def _check_backgrounds(backgrounds: Sequence[PreparedBackground], data_yield: float) -> None:
+def _check_backgrounds(backgrounds: Sequence[StandardizedBackground], data_yield: float) -> None:
     names = [b.name for b in backgrounds]
     if len(set(names)) != len(names):
         msg = f"backgrounds are named {names}; give each its own name."

@@ -12,7 +12,7 @@ from bayesunfold._support.streams import stream
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.events import Simulation
-from bayesunfold.unfolding.perturbations import Shift, Shifted, Variation
+from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
 
 __all__ = ["Systematic", "check_alternative", "draw_alphas", "prepare_systematics"]
 
@@ -242,27 +242,26 @@ def _check_sides(name: str, up: set[str], down: set[str]) -> None:
 
 def prepare_systematics(
     systematics: list[Systematic], simulation: Simulation, scale_reco: Standardizer, alphas: Array, seed: int
-) -> tuple[dict[str, Variation], dict[str, Shift]]:
-    """Variations and shifts by name, checked; row ``k`` of ``alphas`` belongs to systematic ``k``."""
-    variations: dict[str, Variation] = {}
-    shifts: dict[str, Shift] = {}
+) -> dict[str, Effect]:
+    """What each systematic changes, checked; row ``k`` of ``alphas`` belongs to systematic ``k``."""
+    effects: dict[str, Effect] = {}
     for k, systematic in enumerate(systematics):
         alpha = alphas[k]
         if systematic.alternative is not None:
             up = two_point_change(systematic, simulation, seed)
-            variations[systematic.name] = Variation(alpha, up, -up)
+            effects[systematic.name] = Variation(alpha, up, -up)
         elif systematic.weight_up is not None:
             up = relative_change(systematic, systematic.weight_up, simulation, "up")
             down = -up
             if systematic.weight_down is not None:
                 down = relative_change(systematic, systematic.weight_down, simulation, "down")
-            variations[systematic.name] = Variation(alpha, up, down)
+            effects[systematic.name] = Variation(alpha, up, down)
         else:
             high = shifted_detector_level(systematic, simulation, scale_reco, "up")
             low = shifted_detector_level(systematic, simulation, scale_reco, "down")
             if high is not None:
-                shifts[systematic.name] = Shift(alpha, high, low)
-    return variations, shifts
+                effects[systematic.name] = Shift(alpha, high, low)
+    return effects
 
 
 def draw_alphas(n: int, members: int, seed: int) -> Array:

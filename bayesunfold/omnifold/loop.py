@@ -1,0 +1,274 @@
+"""The unfolding loop as a generator of values: the state after each iteration, for as long as someone asks for more.
+
+``fit``, checkpoints, the bias estimate, refits and studies drive the same generator.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._support.streams import stream, training_stream
+from bayesunfold.classifier.full_network import sample_full_network
+from bayesunfold.classifier.linearized import linearize, posterior_axes
+from bayesunfold.classifier.sampling import Draws, sample_posterior
+from bayesunfold.classifier.two_class import Classifier
+from bayesunfold.events import Simulation
+from bayesunfold.omnifold.answers import Answers, generator_displacement, propagate
+from bayesunfold.omnifold.iteration import Iteration, Learn, Networks, fit_near, iterate, train
+from bayesunfold.omnifold.problems import acceptance_of
+from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.conditioning import Conditioning, condition_on
+from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.perturbations import Fluctuations, Perturbations, event_fluctuations, list_sources
+from bayesunfold.unfolding.propagation import Displacement
+from bayesunfold.unfolding.standardized import StandardizedEvents
+from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_systematics
+
+__all__ = [
+    "FirstStep",
+    "State",
+    "iterations",
+    "point_estimates",
+    "start_perturbations",
+    "yield_changes",
+]
+
+Array = NDArray[np.floating]
+Learners = Callable[[int], Learn]
+"""Of the number of an iteration: how its classifiers come about."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """Step 1 of the first iteration as a measurement.
+
+    Attributes
+    ----------
+    classifier : Classifier
+    draws : Draws
+        Of its posterior; for ``inference="laplace"`` they are the members' own displacements.
+    conditioning : Conditioning or None
+        What moved the fluctuations onto the draws; None for ``inference="laplace"``.
+    displacement : Displacement
+    """
+
+    classifier: Classifier
+    draws: Draws
+    conditioning: Conditioning | None
+    displacement: Displacement
+
+
+@dataclass(frozen=True)
+class State:
+    """The unfolding after an iteration.
+
+    Attributes
+    ----------
+    iteration : Iteration
+    before : Iteration or None
+    answers : Answers
+    first : FirstStep
+    perturbations : Perturbations
+        Moved onto posterior draws.
+    networks : tuple of Networks
+        Of all iterations so far.
+    seconds : dict of str to float
+        Time that this iteration took in training, posterior and members.
+    """
+
+    iteration: Iteration
+    before: Iteration | None
+    answers: Answers
+    first: FirstStep
+    perturbations: Perturbations
+    networks: tuple[Networks, ...]
+    seconds: dict[str, float]
+
+    def members(self, events: StandardizedEvents) -> Members:
+        """The ensemble after this iteration."""
+        push, p = self.iteration.push, self.perturbations
+        accepted = {n: acceptance_of(events, push, self.iteration.fakes, shift) for n, shift in p.shifts.items()}
+        conditioning = self.first.conditioning
+        return Members(
+            events,
+            push,
+            replace(p, effects=dict(p.effects) | accepted, prior=p.prior[:0]),
+            self.answers.step2,
+            self.answers.fakes,
+            None if conditioning is None else conditioning.multiplier,
+        )
+
+
+def start_perturbations(
+    events: StandardizedEvents,
+    simulation: Simulation,
+    systematics: Sequence[Systematic],
+    settings: Settings,
+    seed: int,
+) -> Perturbations:
+    """Everything that fluctuates, drawn once, before the first iteration."""
+    n_members = settings.draws
+    alphas = draw_alphas(len(systematics), n_members, seed)
+    effects = prepare_systematics(list(systematics), simulation, events.scales.reco, alphas, seed)
+    layout = settings.network.layout(events.reco.shape[1])
+    return Perturbations(
+        list_sources([b.name for b in events.backgrounds], effects, generator=settings.generator_prior > 0),
+        sample_fluctuations(events, n_members, seed),
+        stream(seed, "prior").standard_normal((layout.n_parameters, n_members)),
+        effects,
+    )
+
+
+def sample_fluctuations(events: StandardizedEvents, n_members: int, seed: int) -> dict[str, Fluctuations]:
+    """Event fluctuations of data, simulation and backgrounds."""
+    sizes = {"data": len(events.data.x), "simulation": len(events)} | {b.name: len(b.x) for b in events.backgrounds}
+    return event_fluctuations(sizes, n_members, seed)
+
+
+def iterations(
+    events: StandardizedEvents, settings: Settings, perturbations: Perturbations, seed: int, learners: Learners
+) -> Iterator[State]:
+    """The state after each iteration, for as long as someone asks for more.
+
+    Parameters
+    ----------
+    events : StandardizedEvents
+    settings : Settings
+    perturbations : Perturbations
+        From :func:`start_perturbations`.
+    seed : int
+    learners : callable
+        Of the number of an iteration: :func:`bayesunfold.omnifold.iteration.train`, ``fit_near`` or ``recall``.
+    """
+    state: State | None = None
+    done: tuple[Networks, ...] = ()
+    while True:
+        clock = _Clock()
+        before = None if state is None else state.iteration
+        iteration = iterate(events, settings, before, done[0] if done else None, learners(len(done)))
+        done = (*done, iteration.networks())
+        clock.lap("training")
+        if state is None:
+            generator = generator_displacement(events, settings, iteration.step2, seed)
+            clock.lap("members")
+            axes, draws, conditioning = _posterior_draws(iteration.step1, settings, perturbations, seed)
+            perturbations = _with_yields(events, perturbations, conditioning, seed)
+            clock.lap("posterior")
+            new = propagate(events, settings, iteration, None, generator, None, None, perturbations)
+            first = FirstStep(
+                iteration.step1, draws or _own_draws(new.step1, axes, perturbations), conditioning, new.step1
+            )
+        else:
+            first, old = state.first, state.answers
+            new = propagate(
+                events, settings, iteration, before, old.step2, old.fakes, first.displacement, perturbations
+            )
+        clock.lap("members")
+        state = State(iteration, before, new, first, perturbations, done, clock.seconds)
+        yield state
+
+
+class _Clock:
+    """Seconds since the last lap, by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {"training": 0.0, "posterior": 0.0, "members": 0.0}
+        self.last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Add the time since the last lap to a phase."""
+        now = time.perf_counter()
+        self.seconds[phase] += now - self.last
+        self.last = now
+
+
+def _posterior_draws(
+    step1: Classifier, settings: Settings, perturbations: Perturbations, seed: int
+) -> tuple[Array, Draws | None, Conditioning | None]:
+    """Axes of the posterior of the first step 1, its draws, and the fluctuations that reproduce them.
+
+    The draws of the Gaussian posterior are the members' own displacements, which are not known yet.
+    """
+    axes, precision = posterior_axes(step1)
+    if settings.inference == "laplace":
+        return axes, None, None
+    rng = stream(seed, "posterior")
+    posterior = linearize(step1, axes, precision)
+    if settings.linearize:
+        draws = sample_posterior(settings.inference, posterior, settings.draws, rng)
+    else:
+        x = step1.classes.joined.x
+        draws = sample_full_network(settings.inference, step1.layout, step1.theta, x, posterior, settings.draws, rng)
+    return axes, draws, condition_on(step1, perturbations, axes, draws.z)
+
+
+def _own_draws(displacement: Displacement, axes: Array, perturbations: Perturbations) -> Draws:
+    """Whitened displacements from the sources that the posterior of step 1 knows: events and prior."""
+    known = perturbations.named("data", "simulation", "prior", "background")
+    own = [d for name, d in displacement.by_source.items() if name in known]
+    return Draws((axes.T @ np.sum(own, axis=0)).T)
+
+
+def _with_yields(
+    events: StandardizedEvents, perturbations: Perturbations, conditioning: Conditioning | None, seed: int
+) -> Perturbations:
+    """Perturbations moved onto posterior draws, with the yields that follow."""
+    if conditioning is not None:
+        perturbations = conditioning.apply(perturbations)
+    signal, scales = yield_changes(events, perturbations, seed)
+    return replace(perturbations, signal=signal, scales=scales)
+
+
+def yield_changes(
+    events: StandardizedEvents, perturbations: Perturbations, seed: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Relative change of the signal yield by source, and of each background's normalisation.
+
+    The data yield is Gamma(N + 1/2) distributed, a background's is Normal with its relative uncertainty plus the
+    fluctuation of its own simulated events; the signal is what remains.
+    """
+    rng = stream(seed, "yields")
+    count, total, signal = events.data.size, float(events.data.weight.sum()), events.signal_yield
+    n_members = perturbations.n_members
+    factor = rng.gamma(count + 0.5, size=n_members) / count
+    changes: dict[str, Array] = {"data": (factor - 1.0) * (total / signal)}
+    scales: dict[str, Array] = {}
+    for background in events.backgrounds:
+        size = float(background.weight.sum())
+        scales[background.name] = background.relative_uncertainty * rng.standard_normal(n_members)
+        own = np.zeros(n_members)
+        fluctuations = perturbations.events[background.name]
+        for index, rows in fluctuations.blocks():
+            own += background.weight[rows] @ fluctuations.block(index) / size
+        changes[background.name] = -(scales[background.name] + own) * (size / signal)
+    return changes, scales
+
+
+def point_estimates(
+    events: StandardizedEvents, settings: Settings, seed: int, near: Sequence[Networks] | None = None
+) -> Iterator[Iteration]:
+    """Iterations without members.
+
+    Parameters
+    ----------
+    near : sequence of Networks, optional
+        Networks of a similar unfolding, from which those of each iteration start.
+    """
+    before = first = None
+    k = 0
+    while True:
+        rng = training_stream(seed, k)
+        learn = train(rng) if near is None else fit_near(rng, near[k])
+        before = iterate(events, settings, before, first, learn)
+        first = first or before.networks()
+        k += 1
+        yield before

@@ -1,0 +1,52 @@
+"""Settings of an unfolding, in one frozen object that the result keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bayesunfold.classifier.network import Network
+from bayesunfold.classifier.sampling import Inference
+
+__all__ = ["Settings"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Arguments of :class:`bayesunfold.OmniFold`, checked there, without the seed.
+
+    Attributes
+    ----------
+    iterations : int or "auto"
+    network : Network
+    inference : {"advi", "nuts", "laplace"}
+    draws : int
+    efficiency : {"learned", "prior"}
+    generator_prior : float
+    linearize : bool
+    restarts : int
+    """
+
+    iterations: int | Literal["auto"] = "auto"
+    network: Network = field(default_factory=Network)
+    inference: Inference = "advi"
+    draws: int = 500
+    efficiency: Literal["learned", "prior"] = "learned"
+    generator_prior: float = 0.0
+    linearize: bool = True
+    restarts: int = 1
+
+    def state(self) -> dict[str, Any]:
+        """All settings as JSON-ready values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return plain | {"network": self.network.state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Settings:
+        """Inverse of :meth:`state`; other entries are left out."""
+        known = {name: state[name] for name in cls.__dataclass_fields__}
+        return cls(**(known | {"network": Network(**state["network"])}))
