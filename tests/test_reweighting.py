@@ -309,6 +309,8 @@ def test_likelihood_ratio_in_several_dimensions(dimension):
     assert ratio.log_lambda(data, one, two) == pytest.approx(exact(data).sum(), abs=5 * drawn.std() + 1.0)
 
 
+# a study of 52 s; the calibration of single ratios is tested above
+@pytest.mark.slow
 def test_expected_coverage_of_a_confidence_set():
     """Known to be the level for a Gaussian mean; 150 toys know it to 0.038: 0.2 is 5 sigma. And for counts alone."""
     rng = np.random.default_rng(21)

@@ -37,7 +37,8 @@ from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import check_learned, check_samples, warn_without_overlap
 from bayesunfold.unfolding.perturbations import Perturbations
-from bayesunfold.unfolding.result import Inputs, Measurement, Record, UnfoldingResult
+from bayesunfold.unfolding.record import Inputs, Measurement, Record
+from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
 

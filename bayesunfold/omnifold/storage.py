@@ -31,7 +31,8 @@ from bayesunfold.unfolding.conditioning import Conditioning
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Variation, list_sources
 from bayesunfold.unfolding.propagation import Displacement
-from bayesunfold.unfolding.result import Inputs, Measurement, Record, UnfoldingResult
+from bayesunfold.unfolding.record import Inputs, Measurement, Record
+from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 
 __all__ = ["FORMAT_VERSION", "load", "save"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -26,13 +26,13 @@ from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.classifier.linearized import linearize, posterior_axes
 from bayesunfold.classifier.sampling import Draws, LinearizedPosterior
-from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import FARTHEST
+from bayesunfold.unfolding.record import Inputs, Measurement, Record
 from bayesunfold.unfolding.standardized import to_yield
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from bayesunfold.omnifold.iteration import Networks
 
-__all__ = ["Inputs", "Measurement", "MethodSettings", "Record", "UnfoldingResult"]
+__all__ = ["UnfoldingResult"]
 
 Array = NDArray[np.floating]
 Observable = str | ArrayLike
@@ -49,59 +49,6 @@ Observable = str | ArrayLike
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class MethodSettings(Protocol):
-    """Settings of the method that made a result."""
-
-    @property
-    def inference(self) -> str:
-        """Where posterior draws come from."""
-
-    @property
-    def efficiency(self) -> str:
-        """What simulated events that fail detector level weigh."""
-
-    def state(self) -> dict[str, Any]:
-        """All settings as JSON-ready values."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What was unfolded."""
-
-    simulation: Simulation
-    data: Data
-    backgrounds: tuple[Background, ...] = ()
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Step 1 of the first iteration, and draws of its posterior."""
-
-    step1: Classifier
-    draws: Draws
-
-
-@dataclass(frozen=True)
-class Record:
-    """How a result was made.
-
-    Attributes
-    ----------
-    settings : Settings
-    seed : int
-    versions : dict of str to str
-        Of the libraries.
-    history : tuple of dict
-    seconds : dict of str to float
-    """
-
-    settings: MethodSettings
-    seed: int
-    versions: dict[str, str] = field(default_factory=dict)
-    history: tuple[Mapping[str, Any], ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

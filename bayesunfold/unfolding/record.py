@@ -1,0 +1,70 @@
+"""What a result keeps beside its ensemble: the inputs, the measurement, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bayesunfold.classifier.sampling import Draws
+from bayesunfold.classifier.two_class import Classifier
+from bayesunfold.events import Background, Data, Simulation
+
+__all__ = ["Inputs", "Measurement", "MethodSettings", "Record"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class MethodSettings(Protocol):
+    """Settings of the method that made a result."""
+
+    @property
+    def inference(self) -> str:
+        """Where posterior draws come from."""
+
+    @property
+    def efficiency(self) -> str:
+        """What simulated events that fail detector level weigh."""
+
+    def state(self) -> dict[str, Any]:
+        """All settings as JSON-ready values."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was unfolded."""
+
+    simulation: Simulation
+    data: Data
+    backgrounds: tuple[Background, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Step 1 of the first iteration, and draws of its posterior."""
+
+    step1: Classifier
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a result was made.
+
+    Attributes
+    ----------
+    settings : Settings
+    seed : int
+    versions : dict of str to str
+        Of the libraries.
+    history : tuple of dict
+    seconds : dict of str to float
+    """
+
+    settings: MethodSettings
+    seed: int
+    versions: dict[str, str] = field(default_factory=dict)
+    history: tuple[Mapping[str, Any], ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
