@@ -72,7 +72,7 @@ def test_sources_are_listed_once_with_their_kind(result):
     )
 
 
-def test_classes_are_joined_once_and_labelled():
+def test_classes_are_joined_and_labelled():
     x = np.arange(6.0)[:, None]
     data = ClassWeights.of("data", x[:2], ones=np.array([2.0, 0.0]))
     used = np.array([True, False, True, True])
@@ -82,7 +82,10 @@ def test_classes_are_joined_once_and_labelled():
     np.testing.assert_array_equal(features[:, 0], [0, 1, 2, 4, 5])
     np.testing.assert_array_equal(label, [1, 1, 0, 0, 0])  # data of weight zero are data
     np.testing.assert_array_equal(weight, [2, 0, 1, 3, 1])
-    assert classes.joined is classes.joined
+    joined = classes.joined()
+    np.testing.assert_array_equal(joined.x, features)
+    np.testing.assert_array_equal(joined.ones, [2, 0, 0, 0, 0])
+    np.testing.assert_array_equal(joined.zeros, [0, 0, 1, 3, 1])
     both = TwoClass((ClassWeights("simulation", x, np.ones(6), np.ones(6)),), 0.0)
     with pytest.raises(ValueError, match="events of simulation are in both classes"):
         both.labelled()
@@ -105,3 +108,21 @@ def test_files_of_format_1_are_read(name):
     assert loaded.configuration["efficiency"] == kept["configuration"]
     if kept["bias"] is not None:
         assert spectrum.bias == pytest.approx(kept["bias"], rel=1e-3, abs=1e-4)
+
+
+def test_training_is_kept_when_the_propagation_is_interrupted(tmp_path, monkeypatch):
+    import bayesunfold.omnifold.loop as module
+
+    toy = bu.datasets.gaussian_toy(300, 400, random_seed=1)
+    unfolder = bu.OmniFold(2, random_seed=7, progressbar=False, **QUICK)
+    path = tmp_path / "run.npz"
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "propagate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            unfolder.fit(toy.simulation, toy.measurement, checkpoint=path)
+    with np.load(path) as kept:
+        assert len(kept["step1"]) == 1

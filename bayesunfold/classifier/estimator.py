@@ -169,7 +169,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         scaled = weight * (sizes / totals)[code]
         ones, zeros = np.where(code == 1, scaled, 0.0), np.where(code == 0, scaled, 0.0)
         classes = TwoClass((ClassWeights("events", x, ones, zeros),), float(np.log(sizes[1] / sizes[0])))
-        problem = classes.joined
+        problem = classes.joined()
         if self.network is not None and self.network.learns_scales:
             layout, start = learn_scales(layout, problem, rng)
             # the mode of the linearised network makes up for what is left of the way

@@ -114,9 +114,8 @@ class TwoClass:
     samples: tuple[ClassWeights, ...]
     offset: float
 
-    @cached_property
     def joined(self) -> Joined:
-        """All events that take part, sample after sample."""
+        """All events that take part, sample after sample; made anew, since results keep their classes."""
         parts = [sample.taking_part() for sample in self.samples]
         if len(parts) == 1:
             return Joined(*parts[0], self.offset)
@@ -139,7 +138,8 @@ class TwoClass:
                 raise ValueError(msg)
             all_ones = bool(np.any(ones)) and not np.any(zeros)  # events of weight zero included
             labels.append(np.ones(len(ones), dtype=np.int64) if all_ones else (ones != 0).astype(np.int64))
-        return self.joined.x, np.concatenate(labels), self.joined.ones + self.joined.zeros
+        joined = self.joined()
+        return joined.x, np.concatenate(labels), joined.ones + joined.zeros
 
     def sample(self, name: str) -> ClassWeights:
         """The sample of a name."""
@@ -182,7 +182,7 @@ class Classifier:
         """Directions of weight space in which the linear refit is done, orthonormal, shape (P, p)."""
         if self.directions is not None:
             return self.directions
-        part = self.classes.joined
+        part = self.classes.joined()
         if len(part.x) > BASIS_ROWS:
             part = part.subset(np.linspace(0, len(part.x) - 1, BASIS_ROWS).astype(int))
         share = SHARE if self.layout.n_parameters <= WIDE else SHARE_WIDE

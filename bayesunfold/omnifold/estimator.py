@@ -31,7 +31,7 @@ from bayesunfold.omnifold.checkpoint import (
     write_checkpoint,
 )
 from bayesunfold.omnifold.convergence import Look, look, most_iterations, settled, warn_if_moving
-from bayesunfold.omnifold.iteration import Learn, recall, train
+from bayesunfold.omnifold.iteration import Learn, Networks, recall, train
 from bayesunfold.omnifold.loop import State, iterations, start_perturbations
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.members import Members
@@ -235,13 +235,15 @@ class OmniFold:
                 return recall(done[k])
             return train(training_stream(seed, k), partial(_report, progress, k))
 
+        def trained(networks: tuple[Networks, ...]) -> None:
+            if path is not None and len(networks) > len(done):
+                write_checkpoint(path, key, networks, seed)
+
         history: list[Look] = []
         seconds = {"training": 0.0, "posterior": 0.0, "members": 0.0}
         try:
-            for state in iterations(events, self.settings, perturbations, seed, learners):
+            for state in iterations(events, self.settings, perturbations, seed, learners, trained):
                 n = len(state.networks)
-                if path is not None and n > len(done):
-                    write_checkpoint(path, key, state.networks, seed)
                 start = time.perf_counter()
                 history.append(look(events, state))
                 seconds = {name: seconds[name] + spent for name, spent in state.seconds.items()}

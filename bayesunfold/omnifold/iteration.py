@@ -126,7 +126,7 @@ def train(rng: np.random.Generator, report: Callable[[str, float], None] = lambd
     """Train every classifier from its start; ``report`` is told the name and objective of every fit."""
 
     def learn(name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:
-        fit = fit_map(layout, classes.joined, rng, start=start.theta, centre=start.centre, restarts=start.restarts)
+        fit = fit_map(layout, classes.joined(), rng, start=start.theta, centre=start.centre, restarts=start.restarts)
         report(LABELS[name], fit.objective)
         return Classifier(LABELS[name], layout, fit.theta, classes, fit.objective, fit.decrement)
 
@@ -138,7 +138,7 @@ def fit_near(rng: np.random.Generator, networks: Networks) -> Learn:
 
     def learn(name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:
         theta = networks.theta(name)
-        fit = fit_map(layout, classes.joined, rng, start=theta, centre=start.centre, near=True)
+        fit = fit_map(layout, classes.joined(), rng, start=theta, centre=start.centre, near=True)
         return Classifier(LABELS[name], layout, fit.theta, classes, fit.objective, fit.decrement)
 
     return learn

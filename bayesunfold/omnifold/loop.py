@@ -135,7 +135,12 @@ def sample_fluctuations(events: StandardizedEvents, n_members: int, seed: int) -
 
 
 def iterations(
-    events: StandardizedEvents, settings: Settings, perturbations: Perturbations, seed: int, learners: Learners
+    events: StandardizedEvents,
+    settings: Settings,
+    perturbations: Perturbations,
+    seed: int,
+    learners: Learners,
+    trained: Callable[[tuple[Networks, ...]], None] = lambda _networks: None,
 ) -> Iterator[State]:
     """The state after each iteration, for as long as someone asks for more.
 
@@ -148,6 +153,9 @@ def iterations(
     seed : int
     learners : callable
         Of the number of an iteration: :func:`bayesunfold.omnifold.iteration.train`, ``fit_near`` or ``recall``.
+    trained : callable, optional
+        Told the networks of all iterations as soon as an iteration is trained, before its members are propagated, so
+        that a checkpoint loses no training.
     """
     state: State | None = None
     done: tuple[Networks, ...] = ()
@@ -156,6 +164,7 @@ def iterations(
         before = None if state is None else state.iteration
         iteration = iterate(events, settings, before, done[0] if done else None, learners(len(done)))
         done = (*done, iteration.networks())
+        trained(done)
         clock.lap("training")
         if state is None:
             generator = generator_displacement(events, settings, iteration.step2, seed)
@@ -206,7 +215,7 @@ def _posterior_draws(
     if settings.linearize:
         draws = sample_posterior(settings.inference, posterior, settings.draws, rng)
     else:
-        x = step1.classes.joined.x
+        x = step1.classes.joined().x
         draws = sample_full_network(settings.inference, step1.layout, step1.theta, x, posterior, settings.draws, rng)
     return axes, draws, condition_on(step1, perturbations, axes, draws.z)
 

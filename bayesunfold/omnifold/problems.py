@@ -20,7 +20,7 @@ from bayesunfold.classifier.two_class import Classifier, ClassWeights, TwoClass
 from bayesunfold.errors import ConvergenceError, InputError
 from bayesunfold.unfolding.perturbations import Acceptance, Shift, Shifted
 from bayesunfold.unfolding.propagation import Varied
-from bayesunfold.unfolding.standardized import StandardizedEvents
+from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
 __all__ = [
     "Efficiency",
@@ -67,13 +67,13 @@ def step1_classes(events: StandardizedEvents, push: Array) -> TwoClass:
     if total <= 0:
         msg = f"the reweighted simulation has total weight {total:g}; negative weights have taken over."
         raise InputError(msg)
-    w0 = w0 * (events.signal_yield / total)
+    w0 = w0 * to_yield(w0, slice(None), events.signal_yield)
     backgrounds = [b.weight for b in events.backgrounds]
     everything = np.concatenate([w0, *backgrounds])
     sized = everything
     if events.sizing is not None:
         sized = np.where(passing, events.sizing * push, 0.0)
-        sized = np.concatenate([sized * (events.signal_yield / sized.sum()), *backgrounds])
+        sized = np.concatenate([sized * to_yield(sized, slice(None), events.signal_yield), *backgrounds])
     scale = effective_size(sized) / everything.sum()
     u = events.data.weight
     u = u * events.data.size / u.sum()

@@ -87,7 +87,7 @@ def _draw_roc(ax: Axes, curve: tuple[Array, Array], color: str, label: str) -> N
 
 def _two_classes(classifier: Classifier) -> tuple[Array, Array, Array]:
     """Log ratios, labels and weights; an event of both classes appears twice."""
-    classes = classifier.classes.joined
+    classes = classifier.classes.joined()
     ones, zeros = classes.ones, classes.zeros
     one, zero = np.flatnonzero(ones), np.flatnonzero(zeros)
     step = max(1, (len(one) + len(zero)) // ROWS)

@@ -1,0 +1,432 @@
+"""A result as named xarray groups, which any reader of netCDF or Zarr opens, and back. Format version 2.
+
+Groups
+------
+``/``
+    Attributes ``settings``, ``versions``, ``history``, ``seconds`` (JSON), ``random_seed``, ``negative_data``.
+``simulation``
+    ``gen`` (event, gen_feature), ``reco`` (event, reco_feature), ``weight``, ``pass_gen``, ``pass_reco`` (event); where
+    the bias was estimated, ``closure_weight``.
+``data``, ``backgrounds/NAME``
+    ``features`` (event, reco_feature), ``weight`` (event).
+``scales/gen``, ``scales/reco``
+    The standardisation of each level.
+``networks``
+    ``step1``, ``step2``, ``fakes`` (iteration, parameter), ``loss`` and ``remaining_step`` (iteration, fit).
+``measurement``
+    ``directions`` (parameter, direction) of the first step 1, its draws ``z`` (draw, axis), ``elbo``, and
+    ``multiplier`` (direction, draw), which moved the fluctuations onto the draws; ``sample_stats`` of the sampler.
+``step2``, ``fakes``
+    ``directions`` (parameter, direction) of the last networks, ``displacement`` (source, direction, draw).
+``yields``
+    ``change`` (source, draw): relative change of the signal's total at detector level.
+``systematics/weights``, ``systematics/detector``
+    ``alpha`` (systematic, draw), ``up`` and ``down`` (systematic, event); of detector level also ``moves``
+    (systematic), whether events move in and out of it, and ``outside`` (systematic, side), the weight that comes in
+    from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version as installed_version
+from typing import cast
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from bayesunfold.classifier.sampling import Draws
+from bayesunfold.classifier.standardize import STATE, Standardizer
+from bayesunfold.errors import FileFormatError
+from bayesunfold.events import Background, Data, Simulation, Undefined
+from bayesunfold.omnifold.iteration import Iteration, Networks, iterate, recall
+from bayesunfold.omnifold.loop import sample_fluctuations
+from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.conditioning import Conditioning
+from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Variation, list_sources
+from bayesunfold.unfolding.propagation import Displacement
+from bayesunfold.unfolding.record import Inputs, Measurement, Record
+from bayesunfold.unfolding.result import UnfoldingResult
+from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
+
+__all__ = ["from_groups", "to_groups"]
+
+Array = NDArray[np.floating]
+Groups = dict[str, xr.Dataset]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+# from a result to groups
+
+
+def to_groups(result: UnfoldingResult) -> xr.DataTree:
+    """What makes a result again, by the groups of this module."""
+    m, record = result.members, result.record
+    groups: Groups = {"/": xr.Dataset(attrs=_attributes(record, m.negative_data))}
+    groups |= _inputs(result)
+    for level, scale in (("gen", m.events.scales.gen), ("reco", m.events.scales.reco)):
+        state = {name: (_dims(values, "feature", "output"), values) for name, values in scale.state().items()}
+        groups[f"scales/{level}"] = xr.Dataset(state)
+    groups["networks"] = _networks(result.iterations)
+    groups |= _measurement(result)
+    groups["step2"] = _displacement(m.step2)
+    if m.fakes is not None:
+        groups["fakes"] = _displacement(m.fakes)
+    signal = m.perturbations.signal
+    change = np.stack(list(signal.values()))
+    groups["yields"] = xr.Dataset({"change": (("source", "draw"), change)}, coords={"source": list(signal)})
+    return xr.DataTree.from_dict(groups | _systematics(m.perturbations))
+
+
+def _attributes(record: Record, negative_data: float) -> dict[str, str | int | float]:
+    return {
+        "bayesunfold": installed_version("bayesunfold"),
+        "settings": json.dumps(record.settings.state()),
+        "random_seed": record.seed,
+        "versions": json.dumps(record.versions),
+        "history": json.dumps(record.history),
+        "seconds": json.dumps(record.seconds),
+        "negative_data": float(negative_data),
+    }
+
+
+def _inputs(result: UnfoldingResult) -> Groups:
+    sim = result.simulation
+    simulation = xr.Dataset(
+        {
+            "gen": (("event", "gen_feature"), sim.gen),
+            "reco": (("event", "reco_feature"), sim.reco),
+            "weight": ("event", sim.weight),
+            "pass_gen": ("event", sim.pass_gen),
+            "pass_reco": ("event", sim.pass_reco),
+        },
+        coords={"gen_feature": list(sim.gen_names), "reco_feature": list(sim.reco_names)},
+        attrs={"undefined": sim.undefined},
+    )
+    if result.closure_weights is not None:
+        simulation["closure_weight"] = ("event", result.closure_weights)
+    groups = {"simulation": simulation, "data": _sample(result.data, sim.reco_names)}
+    for b in result.backgrounds:
+        dataset = _sample(b, b.names)
+        dataset.attrs |= {"relative_uncertainty": b.relative_uncertainty, "named": int(b.named)}
+        groups[f"backgrounds/{b.name}"] = dataset
+    return groups
+
+
+def _sample(sample: Data | Background, names: Sequence[str]) -> xr.Dataset:
+    return xr.Dataset(
+        {"features": (("event", "reco_feature"), sample.features), "weight": ("event", sample.weight)},
+        coords={"reco_feature": list(names)},
+        attrs={"undefined": sample.undefined},
+    )
+
+
+def _networks(iterations: Sequence[Networks]) -> xr.Dataset:
+    fits = list(iterations[0].losses)
+    dataset = xr.Dataset(
+        {
+            "step1": (("iteration", "step1_parameter"), np.stack([n.step1 for n in iterations])),
+            "step2": (("iteration", "step2_parameter"), np.stack([n.step2 for n in iterations])),
+            "loss": (("iteration", "fit"), [[n.losses[fit] for fit in fits] for n in iterations]),
+            "remaining_step": (("iteration", "fit"), [[n.decrements[fit] for fit in fits] for n in iterations]),
+        },
+        coords={"fit": fits},
+    )
+    fakes = [n.fakes for n in iterations if n.fakes is not None]
+    if fakes:
+        dataset["fakes"] = (("iteration", "fakes_parameter"), np.stack(fakes))
+    return dataset
+
+
+def _measurement(result: UnfoldingResult) -> Groups:
+    draws = result.draws
+    dataset = xr.Dataset(
+        {
+            "directions": (("parameter", "direction"), result.measurement.step1.basis),
+            "z": (("draw", "axis"), draws.z),
+            "elbo": ("advi_step", draws.elbo),
+        },
+        attrs={"chains": draws.chains},
+    )
+    if result.members.multiplier is not None:
+        dataset["multiplier"] = (("direction", "draw"), result.members.multiplier)
+    kept = {name: v for name, v in draws.sample_stats.items() if v.dtype.kind in "fiub"}
+    stats = {name: (tuple(f"{name}_{axis}" for axis in range(v.ndim)), v) for name, v in kept.items()}
+    return {"measurement": dataset, "measurement/sample_stats": xr.Dataset(stats)}
+
+
+def _displacement(displacement: Displacement) -> xr.Dataset:
+    by_source = displacement.by_source
+    return xr.Dataset(
+        {
+            "directions": (("parameter", "direction"), displacement.classifier.basis),
+            "displacement": (("source", "direction", "draw"), np.stack(list(by_source.values()))),
+        },
+        coords={"source": list(by_source)},
+    )
+
+
+def _systematics(perturbations: Perturbations) -> Groups:
+    variations, acceptances = perturbations.variations, perturbations.acceptances
+    groups: Groups = {}
+    if variations:
+        groups["systematics/weights"] = xr.Dataset(
+            {
+                "alpha": (("systematic", "draw"), np.stack([v.alpha for v in variations.values()])),
+                "up": (("systematic", "event"), np.stack([v.up for v in variations.values()])),
+                "down": (("systematic", "event"), np.stack([v.down for v in variations.values()])),
+            },
+            coords={"systematic": list(variations)},
+        )
+    if acceptances:
+        stays = np.zeros(perturbations.simulation.n, dtype=np.int8)
+        every = list(acceptances.values())
+        groups["systematics/detector"] = xr.Dataset(
+            {
+                "alpha": (("systematic", "draw"), np.stack([a.alpha for a in every])),
+                "moves": ("systematic", [a.up is not None for a in every]),
+                "up": (("systematic", "event"), np.stack([stays if a.up is None else a.up for a in every])),
+                "down": (("systematic", "event"), np.stack([stays if a.down is None else a.down for a in every])),
+                "outside": (("systematic", "side"), np.array([a.outside for a in every], dtype=np.float64)),
+            },
+            coords={"systematic": list(acceptances), "side": ["up", "down"]},
+        )
+    return groups
+
+
+def _dims(values: Array, *names: str) -> tuple[str, ...]:
+    return names[: np.ndim(values)]
+
+
+# from groups to a result
+
+
+def from_groups(tree: xr.DataTree) -> UnfoldingResult:
+    """Inverse of :func:`to_groups`.
+
+    Raises
+    ------
+    KeyError
+        If a group, an array or an attribute is missing.
+    FileFormatError
+        If arrays do not fit together.
+    """
+    simulation = _simulation(tree)
+    sampled = _group(tree, "data")
+    data = Data(
+        sampled["features"].values,
+        weight=sampled["weight"].values,
+        undefined=_undefined(sampled),
+        names=_given_names(_labels(sampled, "reco_feature"), "reco"),
+    )
+    backgrounds = tuple(_background(tree, name) for name in _children(tree, "backgrounds"))
+    scales = Scales(_scale(tree, "gen"), _scale(tree, "reco"))
+    events = standardize(simulation, data, backgrounds, scales)
+    settings = Settings.from_state(json.loads(tree.attrs["settings"]))
+    _check(tree, settings)
+    networks = _read_networks(tree)
+    first, last = _replay(events, settings, networks, tree)
+    kept = _group(tree, "simulation")
+    return UnfoldingResult(
+        inputs=Inputs(simulation, data, backgrounds),
+        members=_members(tree, events, settings, first, last),
+        measurement=Measurement(first.step1, _draws(tree)),
+        iterations=networks,
+        pull_weights=last.pull,
+        record=Record(
+            settings,
+            int(tree.attrs["random_seed"]),
+            json.loads(tree.attrs["versions"]),
+            tuple(json.loads(tree.attrs["history"])),
+            json.loads(tree.attrs["seconds"]),
+        ),
+        closure_weights=kept["closure_weight"].values if "closure_weight" in kept else None,
+    )
+
+
+def _group(tree: xr.DataTree, path: str) -> xr.Dataset:
+    """One group; a KeyError names the one that is missing."""
+    for name in path.split("/"):
+        if name not in tree.children:
+            raise KeyError(path)
+        tree = tree.children[name]
+    return tree.to_dataset(inherit=False)
+
+
+def _has(tree: xr.DataTree, path: str) -> bool:
+    return path in {node.path.removeprefix(tree.path).lstrip("/") for node in tree.subtree}
+
+
+def _children(tree: xr.DataTree, name: str) -> list[str]:
+    return list(tree.children[name].children) if name in tree.children else []
+
+
+def _labels(dataset: xr.Dataset, coordinate: str) -> tuple[str, ...]:
+    return tuple(str(label) for label in dataset[coordinate].values)
+
+
+def _undefined(dataset: xr.Dataset) -> Undefined:
+    return cast("Undefined", str(dataset.attrs["undefined"]))
+
+
+def _simulation(tree: xr.DataTree) -> Simulation:
+    dataset = _group(tree, "simulation")
+    return Simulation(
+        dataset["gen"].values,
+        dataset["reco"].values,
+        weight=dataset["weight"].values,
+        pass_gen=dataset["pass_gen"].values.astype(bool),
+        pass_reco=dataset["pass_reco"].values.astype(bool),
+        undefined=_undefined(dataset),
+        names=_given_names(_labels(dataset, "gen_feature"), "gen"),
+        reco_names=_given_names(_labels(dataset, "reco_feature"), "reco"),
+    )
+
+
+def _background(tree: xr.DataTree, name: str) -> Background:
+    dataset = _group(tree, f"backgrounds/{name}")
+    return Background(
+        dataset["features"].values,
+        dataset["weight"].values,
+        name,
+        float(dataset.attrs["relative_uncertainty"]),
+        _undefined(dataset),
+        names=_labels(dataset, "reco_feature") if dataset.attrs["named"] else None,
+    )
+
+
+def _given_names(names: Sequence[str], level: str) -> Sequence[str] | None:
+    """Names that the user gave; None for those by number, which are made again."""
+    return None if all(re.fullmatch(rf"{level}(_\d+)?", n) for n in names) else names
+
+
+def _scale(tree: xr.DataTree, level: str) -> Standardizer:
+    dataset = _group(tree, f"scales/{level}")
+    return Standardizer.from_state({name: dataset[name].values for name in STATE if name in dataset})
+
+
+def _read_networks(tree: xr.DataTree) -> tuple[Networks, ...]:
+    dataset = _group(tree, "networks")
+    fits = _labels(dataset, "fit")
+    fakes = dataset["fakes"].values if "fakes" in dataset else None
+    return tuple(
+        Networks(
+            dataset["step1"].values[k],
+            dataset["step2"].values[k],
+            None if fakes is None else fakes[k],
+            dict(zip(fits, map(float, dataset["loss"].values[k]), strict=True)),
+            dict(zip(fits, map(float, dataset["remaining_step"].values[k]), strict=True)),
+        )
+        for k in range(dataset.sizes["iteration"])
+    )
+
+
+def _draws(tree: xr.DataTree) -> Draws:
+    dataset, stats = _group(tree, "measurement"), _group(tree, "measurement/sample_stats")
+    reported = {str(name): values.values for name, values in stats.data_vars.items()}
+    return Draws(dataset["z"].values, int(dataset.attrs["chains"]), dataset["elbo"].values, reported)
+
+
+def _replay(
+    events: StandardizedEvents, settings: Settings, networks: Sequence[Networks], tree: xr.DataTree
+) -> tuple[Iteration, Iteration]:
+    """The first and the last iteration, from their networks and the stored directions."""
+    stored = {"step2": _group(tree, "step2")["directions"].values}
+    if "fakes" in tree.children:
+        stored["fakes"] = _group(tree, "fakes")["directions"].values
+    first: Iteration | None = None
+    before: Iteration | None = None
+    for k, record in enumerate(networks):
+        directions = dict(stored) if k == len(networks) - 1 else {}
+        if k == 0:
+            directions["step1"] = _group(tree, "measurement")["directions"].values
+        before = iterate(events, settings, before, networks[0] if k else None, recall(record, directions))
+        first = first or before
+    if first is None or before is None:
+        msg = "the file holds no iteration; it is damaged."
+        raise FileFormatError(msg)
+    return first, before
+
+
+def _members(
+    tree: xr.DataTree, events: StandardizedEvents, settings: Settings, first: Iteration, last: Iteration
+) -> Members:
+    """The ensemble, from seeds and displacements."""
+    effects = _effects(tree)
+    measured, yields = _group(tree, "measurement"), _group(tree, "yields")
+    n_members = measured.sizes["draw"]
+    perturbations = Perturbations(
+        list_sources([b.name for b in events.backgrounds], effects, generator=settings.generator_prior > 0),
+        sample_fluctuations(events, n_members, int(tree.attrs["random_seed"])),
+        np.zeros((len(first.step1.theta), n_members)),
+        effects,
+        signal=dict(zip(_labels(yields, "source"), yields["change"].values, strict=True)),
+    )
+    multiplier = measured["multiplier"].values if "multiplier" in measured else None
+    if multiplier is not None:
+        perturbations = Conditioning(first.step1, multiplier).apply(perturbations)
+    return Members(
+        events,
+        last.push,
+        replace(perturbations, prior=perturbations.prior[:0]),
+        Displacement(last.step2, _by_source(tree, "step2")),
+        None if last.fakes is None else Displacement(last.fakes, _by_source(tree, "fakes")),
+        multiplier,
+        float(tree.attrs["negative_data"]),
+    )
+
+
+def _by_source(tree: xr.DataTree, name: str) -> dict[str, Array]:
+    dataset = _group(tree, name)
+    return dict(zip(_labels(dataset, "source"), dataset["displacement"].values, strict=True))
+
+
+def _effects(tree: xr.DataTree) -> dict[str, Effect]:
+    effects: dict[str, Effect] = {}
+    if _has(tree, "systematics/weights"):
+        dataset = _group(tree, "systematics/weights")
+        for k, name in enumerate(_labels(dataset, "systematic")):
+            effects[name] = Variation(*(dataset[part].values[k] for part in ("alpha", "up", "down")))
+    if _has(tree, "systematics/detector"):
+        dataset = _group(tree, "systematics/detector")
+        for k, name in enumerate(_labels(dataset, "systematic")):
+            alpha, outside = dataset["alpha"].values[k], dataset["outside"].values[k]
+            moves = bool(dataset["moves"].values[k])
+            up, down = (dataset[side].values[k] if moves else None for side in ("up", "down"))
+            effects[name] = Acceptance(alpha, up, down, (float(outside[0]), float(outside[1])))
+    return effects
+
+
+def _check(tree: xr.DataTree, settings: Settings) -> None:
+    """Shapes and numbers that would only be met at the first spectrum.
+
+    Raises
+    ------
+    FileFormatError
+    """
+    measured = _group(tree, "measurement")
+    members, chains = measured.sizes["draw"], int(measured.attrs["chains"])
+    problems = []
+    if settings.efficiency not in ("learned", "prior"):
+        problems.append(f"efficiency is {settings.efficiency!r}")
+    if chains < 1 or members % chains:
+        problems.append(f"{members} draws in {chains!r} chains")
+    made = [name for name in ("step2", "fakes", "measurement", "networks", "yields") if name in tree.children]
+    made += ["systematics/weights"] if _has(tree, "systematics/weights") else []
+    for name in made:
+        dataset = _group(tree, name)
+        if dataset.sizes.get("draw", members) != members:
+            problems.append(f"{name} has {dataset.sizes['draw']} draws instead of {members}")
+        nan = [v for v, a in dataset.data_vars.items() if a.dtype.kind == "f" and not np.isfinite(a.values).all()]
+        problems += [f"{v} of {name} is not finite" for v in nan if v not in ("loss", "remaining_step")]
+    if problems:
+        msg = f"what the file holds does not fit together ({'; '.join(problems[:3])}); it is damaged."
+        raise FileFormatError(msg)
