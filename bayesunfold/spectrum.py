@@ -19,10 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
+from bayesunfold._support.tables import as_text
 from bayesunfold.errors import InputError, OverlapWarning
 
 if TYPE_CHECKING:
     import hist
+    import pandas as pd
     from matplotlib.figure import Figure
 
 __all__ = ["Chi2", "Spectra", "Spectrum"]
@@ -336,30 +338,69 @@ class Spectrum:
                 full["value"][place], full["variance"][place] = draws.mean(), draws.var(ddof=1)
         return out
 
+    def to_dataframe(self, truth: ArrayLike | None = None) -> pd.DataFrame:
+        """A row per bin: edges, point estimate, width, bands, and the estimated bias if it is known.
+
+        Parameters
+        ----------
+        truth : array, shape (bins,), optional
+            In the same normalisation; adds the truth and the pull of the point estimate.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``low`` and ``high`` are the edges of the only axis; of several axes each has its own,
+            ``low_NAME`` and ``high_NAME``.
+
+        Examples
+        --------
+        >>> import bayesunfold as bu
+        >>> spectrum = bu.IBU(4).fit(bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]]), [100, 150])
+        >>> list(spectrum.to_dataframe(truth=[85, 165]))
+        ['low', 'high', 'unfolded', 'std', '68 % low', '68 % high', '95 % low', '95 % high', 'truth', 'pull']
+        """
+        import pandas as pd
+
+        columns: dict[str, Array] = {}
+        lows = np.meshgrid(*(e[:-1] for e in self.edges), indexing="ij")
+        highs = np.meshgrid(*(e[1:] for e in self.edges), indexing="ij")
+        for k, (name, low, high) in enumerate(zip(self.names, lows, highs, strict=True)):
+            unique = name if self.names.count(name) == 1 else f"{name}_{k}"
+            suffix = "" if len(self.edges) == 1 else f"_{unique}"
+            columns |= {f"low{suffix}": low.ravel(), f"high{suffix}": high.ravel()}
+        std = self.std()
+        columns |= {"unfolded": self.nominal, "std": std}
+        for level in (0.68, 0.95):
+            lower, upper = self.interval(level)
+            columns |= {f"{100 * level:.0f} % low": lower, f"{100 * level:.0f} % high": upper}
+        if truth is not None:
+            true = as_numbers(truth, "the truth").ravel()
+            if true.shape != (self.n_bins,):
+                msg = f"the truth has {true.size} bins and the spectrum {self.n_bins}; they must agree."
+                raise InputError(msg)
+            columns["truth"] = true
+            columns["pull"] = np.divide(self.nominal - true, std, out=np.full(len(true), np.nan), where=std > 0)
+        if self.bias is not None:
+            columns["bias"] = self.bias
+        return pd.DataFrame(columns)
+
     def table(self, truth: ArrayLike | None = None) -> str:
         """Bins, point estimate and 68 % band as text, beside the truth and the estimated bias if these are known."""
-        lower, upper = self.interval(0.68)
-        heads = ["bin", "unfolded", "68 % low", "68 % high"] + ([] if truth is None else ["truth", "pull"])
-        heads += [] if self.bias is None else ["bias"]
-        rows = [heads]
-        centres = [f"[{a:.4g}, {b:.4g})" for a, b in zip(self.edges[0][:-1], self.edges[0][1:], strict=True)]
-        if len(self.edges) > 1:
-            centres = [str(tuple(int(i) for i in np.unravel_index(b, self.shape))) for b in range(self.n_bins)]
-        std = self.std()
-        true = None if truth is None else as_numbers(truth, "the truth").ravel()
-        if true is not None and true.shape != (self.n_bins,):
-            msg = f"the truth has {true.size} bins and the spectrum {self.n_bins}; they must agree."
-            raise InputError(msg)
-        for b in range(self.n_bins):
-            row = [centres[b], *(f"{v:.5g}" for v in (self.nominal[b], lower[b], upper[b]))]
-            if true is not None:
-                pull = (self.nominal[b] - true[b]) / std[b] if std[b] > 0 else np.nan
-                row += [f"{true[b]:.5g}", f"{pull:+.2f}"]
-            if self.bias is not None:
-                row.append(f"{self.bias[b]:+.4g}")
-            rows.append(row)
-        widths = [max(len(r[c]) for r in rows) for c in range(len(heads))]
-        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in rows)
+        frame = self.to_dataframe(truth)
+        if len(self.edges) == 1:
+            bins = [f"[{low:.4g}, {high:.4g})" for low, high in zip(frame["low"], frame["high"], strict=True)]
+        else:
+            bins = [str(tuple(int(i) for i in np.unravel_index(b, self.shape))) for b in range(self.n_bins)]
+        formats = {
+            "unfolded": ".5g",
+            "68 % low": ".5g",
+            "68 % high": ".5g",
+            "truth": ".5g",
+            "pull": "+.2f",
+            "bias": "+.4g",
+        }
+        shown = [name for name in formats if name in frame]
+        return as_text({"bin": bins} | {name: [format(v, formats[name]) for v in frame[name]] for name in shown})
 
     def plot(
         self,

@@ -209,6 +209,7 @@ def test_closure_passes_for_good_weights_and_fails_without(fitted):
     assert 0.5 < good.auc_posterior < 0.52
     assert good.plot().axes or good.plot().subfigs
     assert "second classifier" in good.table()
+    assert list(zip(*good.to_dataframe().values.T, strict=True)) == [(n, *c) for n, c in good.chi2.items()]
 
 
 def test_packaged_simulation_reweighted_to_its_own_nature():

@@ -131,3 +131,29 @@ def test_points_beyond_a_panel_are_marked():
     marks = {line.get_marker(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in ax.lines[2:]}
     assert marks == {"^": ([2.0], [2.0]), "v": ([3.0], [-2.0])}
     assert ax.get_ylim() == (-2, 2)
+
+
+def test_a_frame_holds_what_the_methods_say():
+    s, mean, _ = _gaussian(500)
+    truth = mean + np.array([1.0, 0.0, -2.0])
+    frame = s.to_dataframe(truth)
+    np.testing.assert_array_equal(frame["low"], [0, 1, 2])
+    np.testing.assert_array_equal(frame["high"], [1, 2, 4])
+    np.testing.assert_array_equal(frame["unfolded"], mean)
+    np.testing.assert_array_equal(frame["95 % low"], s.interval(0.95)[0])
+    np.testing.assert_allclose(frame["pull"] * s.std(), [-1, 0, 2], atol=1e-12)
+    lines = s.table(truth).splitlines()
+    assert lines[0].split() == ["bin", "unfolded", "68", "%", "low", "68", "%", "high", "truth", "pull"]
+    assert lines[3].split()[:3] == ["[2,", "4)", "30"]
+    with pytest.raises(InputError, match="2 bins and the spectrum 3"):
+        s.to_dataframe([1, 2])
+
+
+def test_a_frame_of_two_axes_has_the_edges_of_both():
+    axes = np.array([0.0, 1.0, 3.0]), np.array([0.0, 5.0, 6.0, 9.0])
+    s = Spectrum(axes, np.random.default_rng(1).normal(5, 1, (50, 6)), np.arange(6.0), names=("a", "b"))
+    frame = s.to_dataframe()
+    np.testing.assert_array_equal(frame["low_a"], [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(frame["high_b"], [5, 6, 9, 5, 6, 9])
+    same = Spectrum(axes, s.draw_matrix, s.nominal, names=("a", "a"))
+    assert list(same.to_dataframe())[:4] == ["low_a_0", "high_a_0", "low_a_1", "high_a_1"]

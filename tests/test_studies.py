@@ -108,6 +108,9 @@ def test_saved_study_reads_back(tmp_path):
     again = load_coverage(study.save(tmp_path / "study.npz"))
     assert again.summary() == pytest.approx(study.summary())
     assert again.table() == study.table()
+    frame = again.to_dataframe()
+    np.testing.assert_array_equal(frame["0.68 covers"], study.coverage(0.68))
+    np.testing.assert_array_equal(frame["high"], np.concatenate([e[1:] for e in study.edges.values()]))
     study.plot().savefig(tmp_path / "figure.png")
     np.savez(tmp_path / "other.npz", x=1)
     with pytest.raises(FileFormatError, match="misses"):
@@ -167,6 +170,7 @@ def test_members_move_as_the_refitted_loop_does():
     assert found.width_ratio == pytest.approx(1, abs=0.15)
     assert np.all(found.correlation > 0.8)
     assert "members/refits" in found.table()
+    np.testing.assert_array_equal(found.to_dataframe()["members/refits"], found.width_ratio)
     with pytest.raises(InputError, match="refits is 31"):
         bu.studies.compare_with_refits(result, "gen", [0, 1], 31)
 

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_numbers, check_covariance, check_instance
+from bayesunfold._support.tables import as_text
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.spectrum import Chi2, Spectrum
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 __all__ = ["Comparison", "compare", "triangular_discriminator"]
@@ -97,13 +99,16 @@ class Comparison:
             out.append(row)
         return out
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """The rows as a frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
     def table(self) -> str:
         """The rows as text."""
-        rows = self.rows()
-        heads = list(rows[0])
-        cells = [heads] + [[v if isinstance(v, str) else f"{v:.4g}" for v in row.values()] for row in rows]
-        widths = [max(len(r[c]) for r in cells) for c in range(len(heads))]
-        return "\n".join("  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)) for r in cells)
+        frame = self.to_dataframe()
+        return as_text({name: [v if isinstance(v, str) else f"{v:.4g}" for v in frame[name]] for name in map(str, frame)})
 
     def plot(self, label: str | None = None) -> Figure:
         """Spectra on one figure with ratios and pulls to the truth (to the first method without one)."""

@@ -17,6 +17,7 @@ from bayesunfold.errors import InputTypeError, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_pair
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from bayesunfold.reweighting.reweighter import Reweighter
@@ -100,6 +101,13 @@ class Closure:
     auc_reach: float = float("nan")
     auc_posterior: float = float("nan")
     samples: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The chi-square of each feature with its p-value; the numbers of all features are attributes."""
+        import pandas as pd
+
+        rows = [(name, value, n, p) for name, (value, n, p) in self.chi2.items()]
+        return pd.DataFrame(rows, columns=["feature", "chi2", "dof", "p-value"])
 
     def table(self) -> str:
         """All numbers as text."""

@@ -7,8 +7,6 @@ toys instead of their bands, would be no coverage test.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +18,11 @@ from scipy import stats
 
 from bayesunfold._support.files import atomic_write, read_npz
 from bayesunfold._support.statistics import clopper_pearson
+from bayesunfold._support.tables import as_text
 from bayesunfold.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 __all__ = ["CoverageStudy", "load_coverage"]
@@ -160,29 +160,44 @@ class CoverageStudy:
             out["toys per minute"] = 60.0 * self.n_toys / self.wall_seconds
         return out
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row per bin: edges, expected truth, coverage with its 68 % Clopper-Pearson interval, bias and width.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``core`` says whether the bin has at least 20 expected events, as the summary and the table ask for.
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "observable": [name for name, edges in self.edges.items() for _ in edges[1:]],
+            "low": np.concatenate([edges[:-1] for edges in self.edges.values()]),
+            "high": np.concatenate([edges[1:] for edges in self.edges.values()]),
+            "expected": self.expected,
+            "core": self.core,
+        }
+        for level in self.levels:
+            covers = self.hits(level).sum(axis=0)
+            low, high = clopper_pearson(covers, self.n_toys)
+            columns |= {f"{level:g} covers": covers / self.n_toys, f"{level:g} low": low, f"{level:g} high": high}
+        return pd.DataFrame(columns | {"bias/spread": self.bias(), "width/spread": self.width_ratio()})
+
     def table(self) -> str:
         """Bin by bin: coverage with 68 % Clopper-Pearson errors, bias, width over spread."""
-        head = f"{'bin':>22} {'expected':>9}"
+        frame = self.to_dataframe()
+        frame = frame[frame["core"]]
+        bins = zip(frame["observable"], frame["low"], frame["high"], strict=True)
+        columns = {
+            "bin": [f"{name} [{low:.3g}, {high:.3g})" for name, low, high in bins],
+            "expected": [f"{v:.1f}" for v in frame["expected"]],
+        }
         for level in self.levels:
-            head += f" {f'{level:g} covers':>12} {'interval':>14}"
-        lines = [head + f" {'bias/spread':>12} {'width/spread':>12}"]
-        covers = {level: self.hits(level).sum(axis=0) for level in self.levels}
-        bias, width = self.bias(), self.width_ratio()
-        for b, label in enumerate(self._labels()):
-            if not self.core[b]:
-                continue
-            line = f"{label:>22} {self.expected[b]:9.1f}"
-            for level in self.levels:
-                low, high = clopper_pearson(covers[level][b], self.n_toys)
-                line += f" {covers[level][b] / self.n_toys:12.3f} {f'[{low:.3f}, {high:.3f}]':>14}"
-            lines.append(line + f" {bias[b]:12.2f} {width[b]:12.2f}")
-        lines += [f"{name}: {value:.4g}" for name, value in self.summary().items()]
-        return "\n".join(lines)
-
-    def _labels(self) -> Iterator[str]:
-        for name, edges in self.edges.items():
-            for low, high in itertools.pairwise(edges):
-                yield f"{name} [{low:.3g}, {high:.3g})"
+            columns[f"{level:g} covers"] = [f"{v:.3f}" for v in frame[f"{level:g} covers"]]
+            intervals = zip(frame[f"{level:g} low"], frame[f"{level:g} high"], strict=True)
+            columns[f"interval at {level:g}"] = [f"[{low:.3f}, {high:.3f}]" for low, high in intervals]
+        columns |= {name: [f"{v:.2f}" for v in frame[name]] for name in ("bias/spread", "width/spread")}
+        return "\n".join([as_text(columns), *(f"{name}: {value:.4g}" for name, value in self.summary().items())])
 
     def to_datatree(self) -> xr.DataTree:
         """Ranks of the truth in group ``prior_sbc``, for ``az.plot_ecdf_pit``."""

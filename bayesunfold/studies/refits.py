@@ -14,12 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_bins, check_count, check_positive
 from bayesunfold._support.progress import Progress
+from bayesunfold._support.tables import as_text
 from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.omnifold.bias import retrain
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["RefitComparison", "compare_with_refits"]
@@ -73,13 +76,26 @@ class RefitComparison:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.refits.mean(axis=0) / self.refits.std(axis=0)
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row per bin: edges, width of the members over that of the refits, correlation, and shift."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "low": self.edges[:-1],
+                "high": self.edges[1:],
+                "members/refits": self.width_ratio,
+                "correlation": self.correlation,
+                "shift/width": self.shift,
+            }
+        )
+
     def table(self) -> str:
         """All of it, bin by bin."""
-        lines = [f"{'bin':>22} {'members/refits':>15} {'correlation':>12} {'shift/width':>12}"]
-        rows = zip(self.width_ratio, self.correlation, self.shift, strict=True)
-        for low, high, (ratio, correlation, shift) in zip(self.edges[:-1], self.edges[1:], rows, strict=True):
-            lines.append(f"{f'[{low:.3g}, {high:.3g})':>22} {ratio:15.3f} {correlation:12.3f} {shift:12.2f}")
-        return "\n".join(lines)
+        frame = self.to_dataframe()
+        bins = [f"[{low:.3g}, {high:.3g})" for low, high in zip(frame["low"], frame["high"], strict=True)]
+        formats = {"members/refits": ".3f", "correlation": ".3f", "shift/width": ".2f"}
+        return as_text({"bin": bins} | {name: [format(v, f) for v in frame[name]] for name, f in formats.items()})
 
 
 def compare_with_refits(
