@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.bibliography import ENTRIES
+from bayesunfold.bibliography import _read_entries
 from bayesunfold.errors import InputTypeError
 
 
@@ -44,8 +44,8 @@ def test_classifiers_and_reweighters():
         bu.citations({})
 
 
-@pytest.mark.parametrize("key", ENTRIES)
-def test_entries_are_well_formed(key):
-    entry = ENTRIES[key]
+@pytest.mark.parametrize(("key", "entry"), _read_entries().items())
+def test_entries_are_well_formed(key, entry):
     assert entry.count("{") == entry.count("}")
+    assert entry.endswith("}")
     assert key == "bayesunfold" or "doi" in entry or "eprint" in entry

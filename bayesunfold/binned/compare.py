@@ -108,7 +108,9 @@ class Comparison:
     def table(self) -> str:
         """The rows as text."""
         frame = self.to_dataframe()
-        return as_text({name: [v if isinstance(v, str) else f"{v:.4g}" for v in frame[name]] for name in map(str, frame)})
+        return as_text(
+            {name: [v if isinstance(v, str) else f"{v:.4g}" for v in frame[name]] for name in map(str, frame)}
+        )
 
     def plot(self, label: str | None = None) -> Figure:
         """Spectra on one figure with ratios and pulls to the truth (to the first method without one)."""
