@@ -116,7 +116,8 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _unfold_config(args: argparse.Namespace) -> None:
-    from bayesunfold.cli.configuration import load_job, schema_text
+    from bayesunfold.cli.configuration import load_job
+    from bayesunfold.cli.schema import schema_text
     from bayesunfold.cli.unfold import check_job, run_job
     from bayesunfold.errors import InputError
 
@@ -241,6 +242,8 @@ def _gaussian_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    import msgspec
+
     from bayesunfold.cli.configuration import load_job
     from bayesunfold.errors import InputError
     from bayesunfold.studies.resampled import unfold_toy
@@ -251,7 +254,7 @@ def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         msg = f"{', '.join(given)} belong to the Gaussian toy; the configuration says what is unfolded and how."
         raise InputError(msg)
     job = load_job(args.config)
-    bins = {section["observable"]: section["bins"] for section in job.settings["spectrum"]}
+    bins = {section.observable: section.bins for section in job.sections.spectrum}
     if not bins:
         msg = f"{args.config} has no section [[spectrum]]; coverage is counted in bins."
         raise InputError(msg)
@@ -262,9 +265,9 @@ def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "unfold": partial(unfold_toy, settings=settings),
         "bins": bins,
         "expected": toys.expected(bins),
-        "settings": {k: v for k, v in job.settings.items() if k not in ("output", "spectrum")},
+        "settings": {k: v for k, v in msgspec.to_builtins(job.sections).items() if k not in ("output", "spectrum")},
     }
-    return problem, int(job.settings["coverage"].get("toys", 100))
+    return problem, job.sections.coverage.toys
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from bayesunfold._support.files import atomic_write, check_writable
 from bayesunfold.binning import bin_index
-from bayesunfold.cli.configuration import Job, luminosity_of
+from bayesunfold.cli.configuration import Job
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.io import write_hepdata, write_publication, write_root
@@ -18,7 +19,7 @@ from bayesunfold.io.hepdata import check_hepdata
 from bayesunfold.io.publication import check_publication
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.omnifold.storage import check_target
-from bayesunfold.spectrum import Spectrum
+from bayesunfold.spectrum import Normalization, Spectrum
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.systematics import Systematic
 
@@ -83,7 +84,7 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
     result = inputs.unfolder.fit(
         inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics, checkpoint=checkpoint
     )
-    if job.settings["unfolding"].get("bias", True):
+    if job.sections.unfolding.bias:
         result = result.estimate_bias()
     written = _write(job, result)
     checkpoint.unlink(missing_ok=True)
@@ -106,24 +107,24 @@ def _read(job: Job, *, progressbar: bool) -> Inputs:
 
 
 def _check_output(job: Job) -> None:
-    folder, output = job.folder, job.settings["output"]
-    names = [section["observable"] for section in job.settings["spectrum"]]
+    folder, output = job.folder, job.sections.output
+    names = [section.observable for section in job.sections.spectrum]
     check_writable(folder, folder=True)
     check_target(folder / "unfolded.nc")
     for name in ("checkpoint.npz", "report.html", "spectra.root", *(f"{n}.png" for n in names)):
         check_writable(folder / name)
-    if output.get("root", False):
+    if output.root:
         import uproot  # noqa: F401  an error now if it is missing
-    if output.get("hepdata", False):
-        check_hepdata(folder / "hepdata", names, output.get("abstract", ""))
+    if output.hepdata:
+        check_hepdata(folder / "hepdata", names, output.abstract)
 
 
 def _check_spectra(job: Job, simulation: Simulation) -> None:
     """Observables that exist, and bins that hold simulated events."""
-    if job.settings["output"].get("publication", False):
+    if job.sections.output.publication:
         check_publication(job.folder / "publication", simulation.gen_names)
-    for section in job.settings["spectrum"]:
-        name, edges = section["observable"], np.asarray(section["bins"], dtype=np.float64)
+    for section in job.sections.spectrum:
+        name, edges = section.observable, np.asarray(section.bins)
         rows = simulation.pass_gen & (simulation.weight != 0)
         index = bin_index([simulation.gen_column(name)], [edges], rows)
         empty = np.flatnonzero(np.bincount(index[index >= 0], minlength=len(edges) - 1) == 0)
@@ -139,43 +140,42 @@ def _check_spectra(job: Job, simulation: Simulation) -> None:
 
 def _write(job: Job, result: UnfoldingResult) -> list[Path]:
     """Everything that the section [output] asks for."""
-    folder, output = job.folder, job.settings["output"]
+    folder, output = job.folder, job.sections.output
     written = [result.save(folder / "unfolded.nc")]
     spectra = _spectra(job, result)
     for name, spectrum in spectra.items():
         path = folder / f"{name}.png"
         atomic_write(path, spectrum.plot().savefig)
         written.append(path)
-    bins = {s["observable"]: s["bins"] for s in job.settings["spectrum"]}
-    units = {s["observable"]: s["unit"] for s in job.settings["spectrum"] if "unit" in s}
-    if output.get("report", True):
+    bins = {s.observable: s.bins for s in job.sections.spectrum}
+    units = {s.observable: s.unit for s in job.sections.spectrum if s.unit}
+    if output.report:
         written.append(result.report(folder / "report.html", spectra=spectra))
-    if output.get("publication", False):
-        words = {k: output[k] for k in ("generator", "event_selection", "reference") if k in output}
+    if output.publication:
         path = write_publication(
             result,
             folder / "publication",
-            by_source=output.get("publication_by_source", False),
+            by_source=output.publication_by_source,
             units=units,
             recommended_bins=bins,
-            description=words,
+            description=output.description(),
         )
         written.append(path)
-    if output.get("root", False):
+    if output.root:
         written.append(write_root(folder / "spectra.root", spectra))
-    if output.get("hepdata", False):
-        written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.get("abstract", "")))
+    if output.hepdata:
+        written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.abstract))
     return written
 
 
 def _spectra(job: Job, result: UnfoldingResult) -> dict[str, Spectrum]:
     return {
-        section["observable"]: result.spectrum(
-            section["observable"],
-            section["bins"],
-            normalization=section.get("normalization", "yield"),
-            luminosity=luminosity_of(section),
-            unit=section.get("unit", ""),
+        section.observable: result.spectrum(
+            section.observable,
+            section.bins,
+            normalization=cast("Normalization", section.normalization),
+            luminosity=section.luminosity_argument(),
+            unit=section.unit,
         )
-        for section in job.settings["spectrum"]
+        for section in job.sections.spectrum
     }

@@ -1,0 +1,334 @@
+"""What may stand in the configuration of ``bayesunfold unfold``: one structure that checks it and documents it."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, cast, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from bayesunfold._support.checks import check_bins
+from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.normalization import read_luminosity
+from bayesunfold.spectrum import Normalization
+
+__all__ = ["Configuration", "Source", "read_configuration", "schema_text"]
+
+Texts = Annotated[list[str], Meta(min_length=1)]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class Source(Struct, kw_only=True, frozen=True):
+    """Where events are read from."""
+
+    file: Annotated[str, Meta(description="ROOT, parquet, HDF5 or npz file; relative to the configuration (required)")]
+    tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group")] = None
+    selection: Annotated[str | None, Meta(description="expression; only events where it is true are used")] = None
+
+
+class SimulationSection(Source, kw_only=True, frozen=True):
+    """The section [simulation]."""
+
+    gen: Annotated[Texts, Meta(description="particle-level features, expressions of columns (required)")]
+    reco: Annotated[Texts, Meta(description="detector-level features (required)")]
+    names: Annotated[
+        Texts | None, Meta(description="names of the particle-level features; their expressions if omitted")
+    ] = None
+    reco_names: Annotated[Texts | None, Meta(description="names of the detector-level features")] = None
+    weight: Annotated[str | None, Meta(description="generator weight")] = None
+    pass_gen: Annotated[str | None, Meta(description="expression: passes the particle-level selection")] = None
+    pass_reco: Annotated[str | None, Meta(description="expression: passes the detector-level selection")] = None
+    undefined: Annotated[str, Meta(description='"error" or "indicator": what NaN means')] = "error"
+
+
+class DataSection(Source, kw_only=True, frozen=True):
+    """The section [data]."""
+
+    features: Annotated[Texts, Meta(description="detector-level features, in the order of simulation.reco (required)")]
+    weight: Annotated[str | None, Meta(description="data weight")] = None
+    undefined: Annotated[str, Meta(description='"error" or "indicator"')] = "error"
+
+
+class BackgroundSection(Source, kw_only=True, frozen=True):
+    """A section [[background]]."""
+
+    name: Annotated[str, Meta(description="row among the sources of uncertainty (required)")]
+    features: Annotated[Texts, Meta(description="detector-level features (required)")]
+    weight: Annotated[str | None, Meta(description="weight in units of expected data events")] = None
+    relative_uncertainty: Annotated[float, Meta(description="of the normalisation")] = 0.0
+
+
+class SystematicSection(Struct, kw_only=True, frozen=True):
+    """A section [[systematic]]."""
+
+    name: Annotated[str, Meta(description="row among the sources of uncertainty (required)")]
+    weight_up: Annotated[str | None, Meta(description="expression: full generator weight at +1 standard deviation")] = (
+        None
+    )
+    weight_down: Annotated[str | None, Meta(description="the same at -1")] = None
+    reco_up: Annotated[Texts | None, Meta(description="detector-level features at +1 standard deviation")] = None
+    reco_down: Annotated[Texts | None, Meta(description="the same at -1")] = None
+    pass_reco_up: Annotated[
+        str | None,
+        Meta(description="expression: passes the detector-level selection at +1; needed where a cut moves too"),
+    ] = None
+    pass_reco_down: Annotated[str | None, Meta(description="the same at -1")] = None
+
+    def variations(self) -> dict[str, str | list[str]]:
+        """Expressions by the argument of :class:`bayesunfold.Systematic` that they give."""
+        given = cast("dict[str, str | list[str]]", _given(self))
+        return {name: value for name, value in given.items() if name != "name"}
+
+
+class UnfoldingSection(Struct, kw_only=True, frozen=True):
+    """The section [unfolding]."""
+
+    iterations: Annotated[int | Literal["auto"] | None, Meta(description="iterations")] = None
+    inference: Annotated[str | None, Meta(description='"advi", "nuts" or "laplace"')] = None
+    draws: Annotated[int | None, Meta(description="members of the ensemble")] = None
+    efficiency: Annotated[str | None, Meta(description='"learned" or "prior"')] = None
+    generator_prior: Annotated[float | None, Meta(description="relative uncertainty of the generator")] = None
+    random_seed: Annotated[int | None, Meta(description="the same seed gives the same result")] = None
+    bias: Annotated[
+        bool,
+        Meta(description="estimate the bias at the answer as well, half as long as training again (on if omitted)"),
+    ] = True
+
+    def settings(self) -> dict[str, object]:
+        """Arguments of :class:`bayesunfold.OmniFold`."""
+        return {name: value for name, value in _given(self).items() if name != "bias"}
+
+
+class NetworkSection(Struct, kw_only=True, frozen=True):
+    """The section [network]."""
+
+    hidden: Annotated[list[int] | None, Meta(description="units of each hidden layer")] = None
+    activation: Annotated[str | None, Meta(description='"tanh", "relu" or "softplus"')] = None
+    prior_scale: Annotated[list[float] | None, Meta(description="prior scale of each layer")] = None
+
+    def settings(self) -> dict[str, object]:
+        """Arguments of :class:`bayesunfold.Network`."""
+        return _given(self)
+
+
+class SpectrumSection(Struct, kw_only=True, frozen=True):
+    """A section [[spectrum]]."""
+
+    observable: Annotated[str, Meta(description="a particle-level feature (required)")]
+    bins: Annotated[list[float], Meta(description="bin edges (required)")]
+    normalization: Annotated[str, Meta(description='"yield", "shape" or "density"')] = "yield"
+    luminosity: Annotated[float | None, Meta(description="divides the spectrum")] = None
+    luminosity_uncertainty: Annotated[float | None, Meta(description="relative")] = None
+    unit: Annotated[str, Meta(description="of the observable, for what is published")] = ""
+
+    def luminosity_argument(self) -> float | tuple[float, float] | None:
+        """Luminosity as :meth:`bayesunfold.UnfoldingResult.spectrum` takes it."""
+        return None if self.luminosity is None else (self.luminosity, self.luminosity_uncertainty or 0.0)
+
+    def check(self) -> None:
+        """Bins and normalisation, before hours of training and not after."""
+        check_bins(self.bins, f"bins of {self.observable}")
+        if self.luminosity_uncertainty is not None and self.luminosity is None:
+            msg = (
+                f"the spectrum of {self.observable} has a luminosity_uncertainty and no luminosity; give both, or "
+                "neither."
+            )
+            raise InputError(msg)
+        if self.normalization not in get_args(Normalization):
+            msg = f"spectrum.normalization is {self.normalization!r}; it must be 'yield', 'shape' or 'density'."
+            raise InputError(msg)
+        if self.normalization == "shape" and self.luminosity is not None:
+            msg = (
+                f"the spectrum of {self.observable} is a shape and has a luminosity; use 'yield' or 'density', or drop "
+                "it."
+            )
+            raise InputError(msg)
+        read_luminosity(self.luminosity_argument(), cast("Normalization", self.normalization))
+
+
+class CoverageSection(Struct, kw_only=True, frozen=True):
+    """The section [coverage]."""
+
+    toys: Annotated[int, Meta(description="pseudo-experiments")] = 100
+    truth_weight: Annotated[
+        str | None,
+        Meta(description="expression of the simulation: factor on the generator weight that makes the toys' truth"),
+    ] = None
+    answer: Annotated[
+        str | None,
+        Meta(description="saved result whose weights make the truth of the toys; relative to the output folder"),
+    ] = None
+    expected_data: Annotated[
+        float | None, Meta(description="expected number of data events; that of the data file if omitted")
+    ] = None
+
+
+class OutputSection(Struct, kw_only=True, frozen=True):
+    """The section [output]."""
+
+    folder: Annotated[str | None, Meta(description="where everything is written; relative to the configuration")] = None
+    report: Annotated[bool, Meta(description="write the dashboard (on if omitted)")] = True
+    publication: Annotated[bool, Meta(description="write events.parquet and metadata.yaml")] = False
+    publication_by_source: Annotated[
+        bool, Meta(description="publish weights in which one source alone fluctuates, too")
+    ] = False
+    root: Annotated[bool, Meta(description="write spectra as ROOT histograms")] = False
+    hepdata: Annotated[bool, Meta(description="write a HEPData submission")] = False
+    abstract: Annotated[str, Meta(description="of the HEPData submission")] = ""
+    generator: Annotated[str | None, Meta(description="generator and tune, for the metadata of the publication")] = None
+    event_selection: Annotated[str | None, Meta(description="the particle-level selection in words, likewise")] = None
+    reference: Annotated[str | None, Meta(description="arXiv number or DOI, likewise")] = None
+
+    def description(self) -> dict[str, str]:
+        """Words for the metadata of the publication."""
+        words = {"generator": self.generator, "event_selection": self.event_selection, "reference": self.reference}
+        return {name: text for name, text in words.items() if text is not None}
+
+
+class Configuration(Struct, kw_only=True, frozen=True):
+    """A whole configuration; sections that may repeat are lists."""
+
+    simulation: SimulationSection
+    data: DataSection
+    background: list[BackgroundSection] = []
+    systematic: list[SystematicSection] = []
+    unfolding: UnfoldingSection = UnfoldingSection()
+    network: NetworkSection = NetworkSection()
+    spectrum: list[SpectrumSection] = []
+    coverage: CoverageSection = CoverageSection()
+    output: OutputSection = OutputSection()
+
+
+SECTIONS: dict[str, type[Struct]] = {
+    "simulation": SimulationSection,
+    "data": DataSection,
+    "background": BackgroundSection,
+    "systematic": SystematicSection,
+    "unfolding": UnfoldingSection,
+    "network": NetworkSection,
+    "spectrum": SpectrumSection,
+    "coverage": CoverageSection,
+    "output": OutputSection,
+}
+MANY = ("background", "systematic", "spectrum")
+KINDS = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    list[str]: "list of texts",
+    list[int]: "list of whole numbers",
+    list[float]: "list of numbers",
+}
+
+
+def _given(section: Struct) -> dict[str, object]:
+    """Keys of a section that are not left at None."""
+    return {name: value for name, value in msgspec.structs.asdict(section).items() if value is not None}
+
+
+def _meaning(field: msgspec.structs.FieldInfo) -> tuple[str, str]:
+    """Kind and meaning of a key, in words."""
+    inner, *metas = get_args(field.type)
+    if inner not in KINDS:  # one of several: the first that is not None
+        inner = next(part for part in get_args(inner) if part is not type(None))
+    inner = get_args(inner)[0] if inner not in KINDS else inner  # a list that may not be empty
+    kind = KINDS[inner] + (" or 'auto'" if field.name == "iterations" else "")
+    return kind, metas[-1].description
+
+
+def schema_text() -> str:
+    """All sections and keys with their meaning, as a commented configuration."""
+    lines = []
+    for name, section in SECTIONS.items():
+        lines.append(f"[[{name}]]  # any number" if name in MANY else f"[{name}]")
+        for field in msgspec.structs.fields(section):
+            kind, meaning = _meaning(field)
+            lines.append(f"# {field.name}: {kind}; {meaning}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Read and check a configuration.
+
+    Raises
+    ------
+    FileFormatError
+        If it is not TOML.
+    InputError
+        For an unknown section or key, with the nearest legal one, a missing key, or a value of the wrong kind.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, RecursionError) as err:
+        msg = f"{path} is not TOML: {err}."
+        raise FileFormatError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"{path} is not a text file."
+        raise FileFormatError(msg) from None
+    for section in raw:
+        _check_known(section, SECTIONS, "section")
+    for section in ("simulation", "data"):
+        if section not in raw:
+            msg = f"{path} has no section [{section}]; it must say which file to read."
+            raise InputError(msg)
+    found: dict[str, object] = {}
+    for section, value in raw.items():
+        if isinstance(value, list) != (section in MANY):
+            brackets = f"[[{section}]]" if section in MANY else f"[{section}]"
+            msg = f"section {section} must be written {brackets}."
+            raise InputError(msg)
+        found[section] = [_read(section, t) for t in value] if section in MANY else _read(section, value)
+    configuration = Configuration(**found)  # type: ignore[arg-type]  # each was read as its own structure
+    _check_spectra(configuration.spectrum)
+    return configuration
+
+
+def _read(section: str, table: object) -> Struct:
+    """One table of a section as its structure."""
+    if not isinstance(table, dict):
+        msg = f"section {section} is {table!r}; write its keys under [{section}]."
+        raise InputError(msg)
+    fields = {field.name: field for field in msgspec.structs.fields(SECTIONS[section])}
+    values = {}
+    for key, value in table.items():
+        _check_known(key, fields, f"key of [{section}]")
+        try:
+            values[key] = msgspec.convert(value, fields[key].type)
+        except msgspec.ValidationError:
+            kind, meaning = _meaning(fields[key])
+            msg = f"{section}.{key} is {value!r}; it must be a {kind}: {meaning}."
+            raise InputError(msg) from None
+    missing = [name for name, field in fields.items() if field.required and name not in table]
+    if missing:
+        msg = f"section [{section}] misses {', '.join(missing)}."
+        raise InputError(msg)
+    return SECTIONS[section](**values)
+
+
+def _check_spectra(sections: list[SpectrumSection]) -> None:
+    seen = set()
+    for section in sections:
+        section.check()
+        if section.observable in seen:
+            msg = (
+                f"two sections [[spectrum]] name {section.observable}; one file is written for each, so give an "
+                "observable once."
+            )
+            raise InputError(msg)
+        seen.add(section.observable)
+
+
+def _check_known(name: str, legal: Collection[str] | Mapping[str, object], what: str) -> None:
+    if name not in legal:
+        near = difflib.get_close_matches(name, legal, n=1, cutoff=0.0)[0]
+        msg = f"{name!r} is not a {what}; the nearest is {near!r}. Legal are {', '.join(legal)}."
+        raise InputError(msg)
