@@ -52,7 +52,7 @@ class BayesUnfoldWarning(UserWarning):
 
 
 class BiasWarning(BayesUnfoldWarning):
-    """The estimated bias of the answer is large against its band."""
+    """The estimated bias of the result is large against its band."""
 
 
 class ConvergenceWarning(BayesUnfoldWarning):

@@ -1,8 +1,8 @@
 """Seven observables of the packaged Z+jets events at once: ``make bench-zjets``.
 
-Triangular discriminators against nature's truth beside our IBU and the reference's, chi-square with our covariance, and
+Triangular discriminators against the truth beside our IBU and the reference's, chi-square with our covariance, and
 the share of bins whose bands hold the truth. With all events data and truth are the same events, so chi-squares are
-descriptive; ``--halves`` takes data and truth from disjoint halves of nature, where p-values mean something.
+descriptive; ``--halves`` takes data and truth from disjoint halves of the second sample, where p-values mean something.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--iterations", default=5, type=lambda s: s if s == "auto" else int(s))
     parser.add_argument("--inference", default="advi")
-    parser.add_argument("--halves", action="store_true", help="data and truth from disjoint halves of nature")
+    parser.add_argument(
+        "--halves", action="store_true", help="data and truth from disjoint halves of the second sample"
+    )
     args = parser.parse_args()
     z = bu.datasets.zjets()
-    # rows of nature alternate between the halves, so that both have the same composition
+    # rows of the second sample alternate between the halves, so that both have the same composition
     even = np.arange(len(z.nature["pass_reco"])) % 2 == 0
     data_rows = even[z.nature["pass_reco"]] if args.halves else np.ones(len(z.data), dtype=bool)
     truth_rows = ~even[z.nature["pass_gen"]] if args.halves else np.ones(z.nature["pass_gen"].sum(), dtype=bool)
@@ -60,8 +62,8 @@ def main() -> None:
         for level, sigma in ((0.68, 0.9945), (0.95, 1.96)):
             low, high = spectrum.interval(level)
             if args.halves:  # the truth half fluctuates too
-                reach = sigma * np.sqrt(spectrum.std() ** 2 + truth)
-                low, high = spectrum.nominal - reach, spectrum.nominal + reach
+                half = sigma * np.sqrt(spectrum.std() ** 2 + truth)
+                low, high = spectrum.nominal - half, spectrum.nominal + half
             inside.append(np.mean((low <= truth) & (truth <= high)))
         chi2 = spectrum.chi2(truth, covariance)
         ibu = own_ibu(z, name, edges, data.features[:, z.features.index(name)])

@@ -69,7 +69,7 @@ def test_simulation_statistics_agree_with_refilled_responses(simulated, refilled
 
 @pytest.mark.parametrize("bias", [1.0, 0.7])
 def test_a_penalty_around_the_scaled_simulation_follows_the_data(bias):
-    """With an all-powerful penalty on size the answer is the scaled simulation, and so is its error the data's total.
+    """With an all-powerful penalty on size the result is the scaled simulation, and so is its error the data's total.
 
     ``x = f n sum(d) / sum(R n)``: relative error ``1 / sqrt(sum d)`` in every bin.
     """

@@ -55,7 +55,7 @@ def test_coverage_command(tmp_path, capsys):
 
 
 def test_coverage_of_the_users_own_events(tmp_path, capsys):
-    """Toys drawn from the files of a configuration, nature being a reweighting of the simulation."""
+    """Toys drawn from the files of a configuration, the truth being a reweighting of the simulation."""
     toy = bu.datasets.gaussian_toy(300, 1500, random_seed=1)
     gen, reco = toy.gen[:, 0], toy.simulation.reco[:, 0]
     np.savez(tmp_path / "sim.npz", x=gen, y=reco)
@@ -89,7 +89,7 @@ toys = 3
     assert bu.studies.load_coverage(saved).expected == pytest.approx(expected)
     assert main(["coverage", str(path), "--n-data", "5"]) == 2
     assert "--n-data belong to the Gaussian toy" in capsys.readouterr().err
-    # nature as a saved answer says
+    # the truth from a saved result
     assert main(["unfold", str(path)]) == 0
     path.write_text(text + 'answer = "unfolded.nc"\n')
     assert main(["coverage", str(path), "--workers", "0", "--toys", "2", "--save", str(saved)]) == 0

@@ -30,8 +30,8 @@ def posterior():
 def _log_likelihood(p, z):
     logit = p.log_ratio + p.tangent @ z + p.offset
     value = p.weight @ (p.label * logit - np.logaddexp(0, logit))
-    if p.slope is not None:
-        value += p.slope @ z - 0.5 * z @ p.curvature @ z
+    if p.correction is not None:
+        value += p.correction.gradient @ z - 0.5 * z @ p.correction.curvature @ z
     return value
 
 

@@ -182,3 +182,9 @@ def test_streams_do_not_meet():
     keys = [event_key(7, s) for s in ("data", "simulation", 0, 1, 2)]
     first += [np.random.Generator(np.random.Philox(key=[k, 0])).integers(2**62) for k in keys]
     assert len(set(first)) == len(first)
+
+
+def test_the_tables_of_the_coverage_page_are_those_of_the_kept_results():
+    command = [sys.executable, "scripts/studies", "tables", "--check"]
+    found = subprocess.run(command, cwd=Path(bu.__file__).parents[1], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr

@@ -227,8 +227,8 @@ def test_weight_systematics_equal_the_refitted_loop(events, sign):
     rng = np.random.default_rng(8)
     up, down = rng.normal(size=300), rng.normal(size=300)
     variation = Variation(np.array([sign]), up, down)
-    silent = np.zeros((200, 1)), np.zeros((300, 1)), np.zeros((4, 1))
-    _, two = _propagate(events, *silent, 3, effects={"scale": variation})
+    none = np.zeros((200, 1)), np.zeros((300, 1)), np.zeros((4, 1))
+    _, two = _propagate(events, *none, 3, effects={"scale": variation})
     change = two.log_ratio_change(events[0], "scale")[:, 0]
     step, v = 1e-4, up if sign > 0 else down
     expected = (_nudged(events, v, 3, step) - _nudged(events, v, 3, -step)) / (2 * step)
@@ -241,7 +241,7 @@ def test_shifted_features_equal_the_refitted_loop(events):
     gen, reco, data, v, u = events
     rng = np.random.default_rng(9)
     direction = 0.3 * rng.normal(size=reco.shape) + 0.5
-    silent = np.zeros((200, 2)), np.zeros((300, 2)), np.zeros((4, 2))
+    none = np.zeros((200, 2)), np.zeros((300, 2)), np.zeros((4, 2))
     step = 1e-4
 
     def moved(size):
@@ -258,7 +258,7 @@ def test_shifted_features_equal_the_refitted_loop(events):
         return log_nu
 
     shift = Shift(np.array([1.0, -2.0]), Shifted(reco + step * direction, np.ones(300, bool)), None)
-    _, two = _propagate(events, *silent, 2, effects={"jes": shift})
+    _, two = _propagate(events, *none, 2, effects={"jes": shift})
     change = two.log_ratio_change(gen, "jes") / step
     expected = (moved(step) - moved(-step)) / (2 * step)
     np.testing.assert_allclose(change[:, 0], expected, rtol=2e-3, atol=2e-4)

@@ -188,7 +188,7 @@ def test_resampled_toys_have_the_population_as_their_mean():
         found += np.histogram(toy.measurement.features, edges)[0]
         assert len(toy.simulation) == 3000
         assert toy.backgrounds[0].weight.sum() == pytest.approx(20)
-    reco = np.histogram(population.reco[:, 0], edges, weights=make.nature)[0]
+    reco = np.histogram(population.reco[:, 0], edges, weights=make.truth)[0]
     mean = reco + np.histogram(background.features[:, 0], edges, weights=background.weight)[0]
     assert np.all(np.abs(found / 200 - mean) < 5 * np.sqrt(mean / 200))
     again = make(199)
@@ -212,9 +212,9 @@ def test_resampled_toys_with_misses_and_fakes():
     fakes, both = simulation.fakes, simulation.both
     mean = np.exp(0.2 * gen[simulation.pass_gen]).mean()
     share = mean * fakes.sum() / (mean * fakes.sum() + np.exp(0.2 * gen[both]).sum())
-    assert make.nature[fakes].sum() / 500 == pytest.approx(share)
+    assert make.truth[fakes].sum() / 500 == pytest.approx(share)
     expected = make.expected({"gen": np.arange(6.0)})["gen"]
-    assert expected[4] == pytest.approx(make.nature[gen == 4].sum())  # and not 5, the last edge
+    assert expected[4] == pytest.approx(make.truth[gen == 4].sum())  # and not 5, the last edge
     assert np.isnan(make(1).simulation.gen).any()
 
 

@@ -1,6 +1,6 @@
 """Inputs that once gave a wrong answer without a word: now right, or warned of by feature and value.
 
-Trained networks differ between processors by a few per cent of a band, so margins are in bands of the answer itself.
+Trained networks differ between processors by a few per cent of a band, so margins are in bands of the result itself.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def test_units_do_not_matter(events, plain, unit):
 
 
 def test_eight_decades(events, plain):
-    """A log-normal feature: the answer in the bins' images is that of its logarithm."""
+    """A log-normal feature: the result in the bins' images is that of its logarithm."""
     result = unfold(*(np.exp(4 * x) for x in events))
     # permuted events give 0.50 +- 0.03 of a band with this seed
     assert same(result.spectrum("gen", np.exp(4 * BINS)), plain, limit=1.0)

@@ -22,7 +22,7 @@ class Progress:
     label : str
         What is being done.
     show : bool
-        False keeps silent.
+        False shows nothing.
     """
 
     def __init__(self, total: int, label: str, *, show: bool) -> None:

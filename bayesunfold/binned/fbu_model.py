@@ -208,8 +208,8 @@ def build(inputs: Inputs) -> pm.Model:
         truth = pm.Deterministic("truth", ratio * scaled, dims="bin")
         if len(inputs.effects):
             effects = pm.Data("effects", inputs.effects)
-            pull = pm.Normal("systematic", 0.0, 1.0, shape=len(inputs.effects))  # named in the result
-            response = response * pt.exp(pt.tensordot(pull, pt.log1p(effects), axes=1))
+            nuisance = pm.Normal("systematic", 0.0, 1.0, shape=len(inputs.effects))  # named in the result
+            response = response * pt.exp(pt.tensordot(nuisance, pt.log1p(effects), axes=1))
         expected = pt.dot(response, truth) / (1 - _fakes(inputs, table))
         if len(inputs.background):
             shapes = pm.Data("background", inputs.background)

@@ -74,7 +74,7 @@ class _Problem:
     area: bool
 
     def solve(self, tau: float) -> tuple[Array, Array, Array]:
-        """Spectrum (B9), its derivative to the signal counts, and to a pull on each bin's normal equation.
+        """Spectrum (B9), its derivative to the signal counts, and to a shift of each bin's normal equation.
 
         By QR of the stacked ``(V^-1/2 A, tau L)``, whose condition is the square root of the normal equations'.
         """
@@ -362,11 +362,11 @@ class Tikhonov(_Linear):
         if self.bias is None or np.ndim(self.bias) > 0:
             return None
         simulated = response.prior
-        pull = tau**2 * inverse @ (problem.penalty.T @ problem.penalty)
+        smoothing = tau**2 * inverse @ (problem.penalty.T @ problem.penalty)
         folded, factor = response.fold(simulated).sum(), float(self.bias)  # type: ignore[arg-type]
-        direction = factor * pull @ simulated / folded
+        direction = factor * smoothing @ simulated / folded
         scale = problem.signal.sum() / folded
-        prior = scale * (factor * pull - np.outer(direction, response.probabilities.sum(axis=0)))
+        prior = scale * (factor * smoothing - np.outer(direction, response.probabilities.sum(axis=0)))
         moved = np.broadcast_to(-scale * simulated, response.probabilities.shape)
         return _Comparison(prior, direction, moved, 1.0)
 

@@ -90,9 +90,9 @@ class ResponseMatrix:
     Attributes
     ----------
     seen : boolean array, shape (gen,)
-        Particle-level bins of which simulated events reach detector level.
+        Particle-level bins of which simulated events pass detector level.
     reached : boolean array, shape (reco,)
-        Detector-level bins that simulated events of these reach.
+        Detector-level bins in which simulated events of these are found.
 
     Raises
     ------
@@ -230,7 +230,8 @@ class ResponseMatrix:
             msg = "the response is empty: no event of any bin is seen. Check the bins' edges and the pass flags."
             raise InputError(msg)
         if np.any(self.fakes >= 1):
-            msg = f"fakes reach 1 in detector-level bins {np.flatnonzero(self.fakes >= 1).tolist()}; drop those bins."
+            bins = np.flatnonzero(self.fakes >= 1).tolist()
+            msg = f"fakes reach 1 in detector-level bins {bins}; drop those bins."
             raise InputError(msg)
 
     @classmethod

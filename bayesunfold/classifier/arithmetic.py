@@ -179,7 +179,7 @@ def loss_and_gradient(
     loss : float
     gradient : array, shape (P,)
     """
-    _, slope = ACTIVATIONS[layout.activation]
+    _, derivative = ACTIVATIONS[layout.activation]
     layers = layout.layers(theta, x.dtype)
     pieces = list(layout.pieces())
 
@@ -196,14 +196,14 @@ def loss_and_gradient(
             gradient[w] = w_scale * (values[layer].T @ delta).ravel()
             gradient[b] = b_scale * delta.sum(axis=0)
             if layer:
-                delta = (delta @ layers[layer][0].T) * slope(values[layer])
+                delta = (delta @ layers[layer][0].T) * derivative(values[layer])
         return loss, gradient
 
-    total, slopes = 0.0, np.zeros(layout.n_parameters)
+    total, gradients = 0.0, np.zeros(layout.n_parameters)
     for loss, gradient in map_blocks(one, blocks(len(x))):
         total += loss
-        slopes += gradient
-    return total, slopes
+        gradients += gradient
+    return total, gradients
 
 
 def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) -> Array:
@@ -219,7 +219,7 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
     -------
     array, shape (n, p) or (n, P), of the type of ``x``
     """
-    _, slope = ACTIVATIONS[layout.activation]
+    _, derivative = ACTIVATIONS[layout.activation]
     layers = layout.layers(theta, x.dtype)
     pieces = list(layout.pieces())
     width = layout.n_parameters if basis is None else basis.shape[1]
@@ -236,7 +236,7 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
             np.multiply(values[layer][:, :, None], (w_scale * delta)[:, None, :], out=outer)
             np.multiply(delta, x.dtype.type(b_scale), out=full[:, b])
             if layer:
-                delta = (delta @ layers[layer][0].T) * slope(values[layer])
+                delta = (delta @ layers[layer][0].T) * derivative(values[layer])
         if directions is not None:
             np.matmul(full, directions, out=out[block])
 

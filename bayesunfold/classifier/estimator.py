@@ -197,13 +197,13 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         # the Bernoulli posterior leaves the overall level free; the classes' sizes are known, so each draw
         # is normalised to mean weight one on class 0
         rows = code == 0
-        self._level = 0.0
-        self._levels: Array = np.zeros(self.draws)
+        self._log_norm = 0.0
+        self._log_norms: Array = np.zeros(self.draws)
         if self.inference == "laplace":
             self.posterior_draws_ = replace(self.posterior_draws_, z=self.posterior_draws_.z + self.mode_)
         best, drawn = self._evaluate(x[rows])
-        self._level = _log_mean_exp(best[:, None], weight[rows])[0]
-        self._levels = _log_mean_exp(drawn, weight[rows])
+        self._log_norm = _log_mean_exp(best[:, None], weight[rows])[0]
+        self._log_norms = _log_mean_exp(drawn, weight[rows])
 
     def _evaluate(self, x: Array, *, draws: bool = True) -> tuple[Array, Array]:
         """Point estimate (n,) and draws (n, draws) of the log ratio at standardised events, not normalised."""
@@ -223,11 +223,11 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
 
         Class sizes do not enter; the mean of its exponential over class 0 is one.
         """
-        return self._evaluate(self._features(X), draws=False)[0] - self._level
+        return self._evaluate(self._features(X), draws=False)[0] - self._log_norm
 
     def log_ratio_draws(self, X: ArrayLike) -> Array:
         """Posterior draws of the log density ratio, shape (draws, n), each at mean weight one on class 0."""
-        return (self._evaluate(self._features(X))[1] - self._levels).T
+        return (self._evaluate(self._features(X))[1] - self._log_norms).T
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Logit of the second class, class sizes of the training included, shape (n,)."""

@@ -236,7 +236,7 @@ def linearized_model(
     offset: float,
     mean: Array,
     width: Array,
-    slope: Array | None = None,
+    gradient: Array | None = None,
     curvature: Array | None = None,
 ) -> pm.Model:
     """The network linearised about its most probable weights, as a PyMC model.
@@ -257,8 +257,8 @@ def linearized_model(
         Fixed part of the logit.
     mean, width : array, shape (p,)
         Prior of ``z``.
-    slope, curvature : array, shape (p,) and (p, p), optional
-        Correction ``slope z - z' curvature z / 2`` of the log-likelihood of a part of the events.
+    gradient, curvature : array, shape (p,) and (p, p), optional
+        Correction ``gradient z - z' curvature z / 2`` of the log-likelihood of a part of the events.
 
     Returns
     -------
@@ -277,8 +277,8 @@ def linearized_model(
         prior_width = pm.Data("prior_width", np.asarray(width, dtype=np.float64), dims="direction")
         z = pm.Normal("z", prior_mean, prior_width, dims="direction")
         _weighted_bernoulli("label", best + phi @ z + shift, weights, labels, "event")
-        if slope is not None and curvature is not None:
-            linear = pm.Data("slope", np.asarray(slope, dtype=np.float64), dims="direction")
+        if gradient is not None and curvature is not None:
+            linear = pm.Data("gradient", np.asarray(gradient, dtype=np.float64), dims="direction")
             square = pm.Data("curvature", np.asarray(curvature, dtype=np.float64))
             pm.Potential("second_order_correction", (linear * z).sum() - 0.5 * (z * (square @ z)).sum())
     return model

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,19 @@ def __dir__() -> list[str]:
     return __all__
 
 
+class Correction(NamedTuple):
+    """What the log-likelihood of a part of the events lacks to second order at the point estimate.
+
+    Attributes
+    ----------
+    gradient : array, shape (p,)
+    curvature : array, shape (p, p)
+    """
+
+    gradient: Array
+    curvature: Array
+
+
 @dataclass(frozen=True)
 class LinearizedPosterior:
     """Everything that defines the posterior of step 1 in whitened coordinates.
@@ -60,8 +73,8 @@ class LinearizedPosterior:
     offset : float
     mean, width : array, shape (p,)
         The weights' Normal prior in these coordinates.
-    slope, curvature : array, shape (p,) and (p, p), optional
-        What the log-likelihood of thinned events lacks to second order.
+    correction : Correction, optional
+        Of thinned events.
     """
 
     tangent: Array
@@ -71,8 +84,7 @@ class LinearizedPosterior:
     offset: float
     mean: Array
     width: Array
-    slope: Array | None = None
-    curvature: Array | None = None
+    correction: Correction | None = None
 
     def thinned(self, rows: int, rng: np.random.Generator) -> LinearizedPosterior:
         """The posterior estimated from about ``rows`` of the events, exact to second order.
@@ -101,15 +113,15 @@ class LinearizedPosterior:
             label=self.label[chosen],
             weight=self.weight[chosen] / keep[chosen],
         )
-        (slope, curvature), (part_slope, part_curvature) = self._derivatives(), part._derivatives()
-        return replace(part, slope=slope - part_slope, curvature=curvature - part_curvature)
+        (gradient, curvature), (part_gradient, part_curvature) = self._derivatives(), part._derivatives()
+        return replace(part, correction=Correction(gradient - part_gradient, curvature - part_curvature))
 
     def _derivatives(self) -> tuple[Array, Array]:
         """Gradient and negative Hessian of the log-likelihood at the point estimate."""
         q = expit(self.log_ratio + self.offset)
-        pull = self.weight * (self.label - q)
-        slope = np.sum([pull[rows] @ self.tangent[rows] for rows in blocks(len(pull))], axis=0)
-        return slope, weighted_gram(self.tangent, self.weight * q * (1 - q))
+        residual = self.weight * (self.label - q)
+        gradient = np.sum([residual[rows] @ self.tangent[rows] for rows in blocks(len(residual))], axis=0)
+        return gradient, weighted_gram(self.tangent, self.weight * q * (1 - q))
 
     def mode(self, steps: int = 20) -> Array:
         """Most probable ``z``, by Newton steps on all events, shape (p,); zero at a stationary point estimate."""
@@ -136,28 +148,28 @@ class LinearizedPosterior:
         phi = self.tangent
         logit = self.log_ratio + self.offset + (phi @ z.astype(phi.dtype)).astype(np.float64)
         q = expit(logit)
-        pull = (z - self.mean) / self.width
-        value = float(self.weight @ (self.label * logit - np.logaddexp(0.0, logit)) - 0.5 * pull @ pull)
-        gradient = phi.T @ (self.weight * (self.label - q)).astype(phi.dtype) - pull / self.width
+        deviation = (z - self.mean) / self.width
+        value = float(self.weight @ (self.label * logit - np.logaddexp(0.0, logit)) - 0.5 * deviation @ deviation)
+        gradient = phi.T @ (self.weight * (self.label - q)).astype(phi.dtype) - deviation / self.width
         hessian = weighted_gram(phi, self.weight * q * (1 - q)) + np.diag(1 / self.width**2)
         return value, gradient.astype(np.float64), hessian
 
     def padded(self) -> LinearizedPosterior:
-        """The same posterior with silent directions added, up to a multiple of 16.
+        """The same posterior with directions added that the data do not see, up to a multiple of 16.
 
-        Compiled functions have a fixed number of directions; a silent one is N(0, 1) whatever the data.
+        Compiled functions have a fixed number of directions; one that was added is N(0, 1) whatever the data.
         """
         p = self.tangent.shape[1]
         extra = -p % 16
         if not extra:
             return self
+        given = self.correction
         return replace(
             self,
             tangent=np.pad(self.tangent, ((0, 0), (0, extra))),
             mean=np.pad(self.mean, (0, extra)),
             width=np.pad(self.width, (0, extra), constant_values=1.0),
-            slope=None if self.slope is None else np.pad(self.slope, (0, extra)),
-            curvature=None if self.curvature is None else np.pad(self.curvature, ((0, extra), (0, extra))),
+            correction=None if given is None else Correction(*(np.pad(a, (0, extra)) for a in given)),
         )
 
     def swapped(self) -> dict[str, Array]:
@@ -171,8 +183,8 @@ class LinearizedPosterior:
             "prior_mean": np.asarray(self.mean, dtype=np.float64),
             "prior_width": np.asarray(self.width, dtype=np.float64),
         }
-        if self.slope is not None:
-            values |= {"slope": self.slope, "curvature": cast("Array", self.curvature)}
+        if self.correction is not None:
+            values |= self.correction._asdict()
         return values
 
     def model(self) -> Any:
@@ -187,8 +199,7 @@ class LinearizedPosterior:
             self.offset,
             self.mean,
             self.width,
-            self.slope,
-            self.curvature,
+            *(self.correction or (None, None)),
         )
 
 
@@ -302,8 +313,7 @@ def _dummy(p: int, corrected: bool) -> LinearizedPosterior:
         0.0,
         np.zeros(p),
         np.ones(p),
-        np.zeros(p) if corrected else None,
-        np.zeros((p, p)) if corrected else None,
+        Correction(np.zeros(p), np.zeros((p, p))) if corrected else None,
     )
 
 
@@ -315,7 +325,7 @@ def sample_advi(posterior: LinearizedPosterior, draws: int, rng: np.random.Gener
     """
     p = posterior.tangent.shape[1]
     padded = posterior.thinned(MAX_ROWS, rng).padded()
-    mean, width, elbo = _compiled_advi(padded.tangent.shape[1], padded.slope is not None).fit(padded, rng)
+    mean, width, elbo = _compiled_advi(padded.tangent.shape[1], padded.correction is not None).fit(padded, rng)
     z = mean[:p] + width[:p] * rng.standard_normal((draws, p))
     return Draws(z, elbo=elbo)
 
@@ -326,7 +336,7 @@ def sample_nuts(posterior: LinearizedPosterior, draws: int, rng: np.random.Gener
 
     p = posterior.tangent.shape[1]
     padded = posterior.thinned(MAX_ROWS, rng).padded()
-    compiled = _compiled_nuts(padded.tangent.shape[1], padded.slope is not None).with_data(**padded.swapped())
+    compiled = _compiled_nuts(padded.tangent.shape[1], padded.correction is not None).with_data(**padded.swapped())
     per_chain = -(-draws // CHAINS)
     with quiet_pymc():
         tree = nutpie.sample(

@@ -270,7 +270,7 @@ def fit_map(
     restarts : int
         Random starts tried on a part of the events; the lowest objective is kept.
     near : bool
-        Whether ``start`` is close to the answer, so that minibatch steps would only lead away.
+        Whether ``start`` is close to the result, so that minibatch steps would only lead away.
     max_steps : int, optional
         Most Gauss-Newton steps on all events; 60 if omitted, for wide networks what ``_wide_steps`` allows.
     tolerance : float

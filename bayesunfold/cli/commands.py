@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 __all__ = ["main"]
+
+AddParser = Callable[..., argparse.ArgumentParser]
 
 
 def __dir__() -> list[str]:
@@ -31,6 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks of errors")
     commands = parser.add_subparsers(dest="command", required=True)
     add = partial(commands.add_parser, parents=[common], formatter_class=argparse.RawDescriptionHelpFormatter)
+    for commands_of in (_demo_parser, _unfold_parser, _result_parsers, _coverage_parser):
+        commands_of(add)
+    return parser
+
+
+def _demo_parser(add: AddParser) -> None:
+    """Arguments of demo."""
     demo = add(
         "demo",
         help="unfold the Gaussian toy, write table, figures and result",
@@ -42,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--inference", choices=("advi", "nuts", "laplace"), default="advi")
     demo.add_argument("--draws", type=int, default=500)
     demo.add_argument("--seed", type=int, default=1)
+
+
+def _unfold_parser(add: AddParser) -> None:
+    """Arguments of unfold."""
     unfold = add(
         "unfold",
         help="unfold the events that a configuration names",
@@ -52,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     unfold.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
     unfold.add_argument("--check", action="store_true", help="make every check that needs no training, and stop")
     unfold.add_argument("--schema", action="store_true", help="print all sections and keys, and stop")
+
+
+def _result_parsers(add: AddParser) -> None:
+    """Arguments of report, explore, info."""
     report = add(
         "report",
         help="write the dashboard of a saved result, one HTML file",
@@ -69,11 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("--no-browser", action="store_true", help="only print the address")
     info = add("info", help="describe a saved result", epilog="example:\n  bayesunfold info demo/unfolded.nc")
     info.add_argument("result", type=Path)
+
+
+def _coverage_parser(add: AddParser) -> None:
+    """Arguments of coverage."""
     study = add(
         "coverage",
         help="pseudo-experiments on the problem of a configuration, or on the Gaussian toy",
         description="Pseudo-experiments: how often bands contain the truth. With a configuration, toys are drawn from "
-        "its simulation (section [coverage] says what plays nature); without one, from the Gaussian toy.",
+        "its simulation (section [coverage] says what the truth is); without one, from the Gaussian toy.",
         epilog="examples:\n  bayesunfold coverage zjets.toml --toys 50 --checkpoint toys.jsonl\n"
         "  bayesunfold coverage --toys 20 --n-data 1000 --save coverage.npz\n"
         "  bayesunfold coverage zjets.toml --scheduler tcp://10.0.0.1:8786",
@@ -91,7 +112,6 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--checkpoint", type=Path, help="append finished toys here and resume from it")
     study.add_argument("--save", type=Path, help="write the study to this .npz file")
     study.add_argument("--plot", type=Path, help="write the figure to this file")
-    return parser
 
 
 def _demo(args: argparse.Namespace) -> None:

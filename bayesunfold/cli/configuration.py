@@ -140,7 +140,7 @@ class Job:
         if section.truth_weight is not None:
             factor = self._read(self.sections.simulation, [section.truth_weight])[section.truth_weight]
         elif section.answer is not None:
-            factor = _answer(self.folder / section.answer, simulation)
+            factor = _truth_of_result(self.folder / section.answer, simulation)
         count = section.expected_data if section.expected_data is not None else self._expected_data()
         return ResampledToys(simulation, count, factor, self.backgrounds())
 
@@ -161,14 +161,14 @@ class Job:
         return self.sections.unfolding.settings() | {"network": Network(**network) if network else None}
 
 
-def _answer(path: Path, simulation: Simulation) -> np.ndarray:
-    """Weights of a saved answer in units of the generator's, fakes included."""
+def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:
+    """Weights of a saved result in units of the generator's, fakes included."""
     result = load(path)
     if not np.array_equal(result.simulation.gen, simulation.gen, equal_nan=True):
         msg = f"{path} was unfolded with another simulation ({len(result)} events, here {len(simulation)})."
         raise InputError(msg)
-    nature = np.where(simulation.pass_gen, result.nominal, result.nominal_reco)
-    return np.divide(nature, simulation.weight, out=np.zeros(len(nature)), where=simulation.weight != 0)
+    truth = np.where(simulation.pass_gen, result.nominal, result.nominal_reco)
+    return np.divide(truth, simulation.weight, out=np.zeros(len(truth)), where=simulation.weight != 0)
 
 
 def _table(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:

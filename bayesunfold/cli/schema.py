@@ -98,7 +98,7 @@ class UnfoldingSection(Struct, kw_only=True, frozen=True):
     random_seed: Annotated[int | None, Meta(description="the same seed gives the same result")] = None
     bias: Annotated[
         bool,
-        Meta(description="estimate the bias at the answer as well, half as long as training again (on if omitted)"),
+        Meta(description="estimate the bias at the result as well, half as long as training again (on if omitted)"),
     ] = True
 
     def settings(self) -> dict[str, object]:

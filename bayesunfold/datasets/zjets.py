@@ -1,7 +1,7 @@
-"""Packaged Z+jets events: a simulation and a sample that plays nature.
+"""Packaged Z+jets events: a simulation, and a second sample in place of the data and their truth.
 
 pp -> Z(nu nu) + jet at 14 TeV, generated with Pythia 8.317 and passed through a fast detector that acts on
-every particle. Simulation and nature have different tunes. In the spirit of arXiv:1911.09107, with
+every particle. The two samples have different tunes. In the spirit of arXiv:1911.09107, with
 the acceptance effects that its events lack.
 """
 
@@ -38,7 +38,7 @@ class ZJets:
     ----------
     sim : dict of str to array, shape (80917,)
     nature : dict of str to array, shape (61081,)
-        ``gen_*`` of nature is the truth, for scoring only.
+        The second sample; its ``gen_*`` are the truth, for scoring only.
     features : tuple of str
         The features in use.
 
@@ -71,13 +71,13 @@ class ZJets:
 
     @cached_property
     def data(self) -> Data:
-        """Nature's events that pass detector level."""
+        """Events of the second sample that pass detector level."""
         data = Data(self._table(self.nature, "reco")[self.nature["pass_reco"]])
         data.names = self.features
         return data
 
     def truth(self, feature: str) -> Array:
-        """A feature of nature's events that pass particle level, for scoring."""
+        """A feature of the second sample's events that pass particle level, for scoring."""
         if f"gen_{feature}" not in self.nature:
             known = ", ".join(c[4:] for c in self.nature if c.startswith("gen_"))
             msg = f"{feature!r} is not a particle-level feature; there are {known}."

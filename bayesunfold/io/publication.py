@@ -235,19 +235,13 @@ def write_publication(
     for name in [*units, *binned]:
         sim.gen_column(name)
     check_publication(Path(folder), sim.gen_names)
-    rows = sim.pass_gen
-    table = {name: sim.gen[rows, j] for j, name in enumerate(sim.gen_names)}
-    table["weight_nominal"] = result.nominal[rows]
-    _add(table, _columns("posterior", result.weights.values[:n_draws][:, rows]))
-    _add(table, _pair_columns(result, rows))
     single = [s for s in result.members.sources if s not in result.members.systematics] if by_source else []
-    for source in single:
-        _add(table, _columns(source, _weights(result.members, rows, source)[:n_draws]))
+    table = _events_table(result, n_draws, single)
     metadata = {
         "format": "bayesunfold-publication",
         "format_version": FORMAT_VERSION,
         "events": "events.parquet",
-        "number_of_events": int(rows.sum()),
+        "number_of_events": int(sim.pass_gen.sum()),
         "normalisation": "weights sum to the unfolded number of events of the full particle-level selection",
         "total": float(result.nominal.sum()),
         "features": [
@@ -255,29 +249,7 @@ def write_publication(
             | ({"recommended_bins": binned[name].tolist()} if name in binned else {})
             for name in sim.gen_names
         ],
-        "weights": {
-            "nominal": {"column": "weight_nominal", "meaning": "point estimate"},
-            "posterior": {
-                "columns": "weight_posterior_{:04d}",
-                "number": n_draws,
-                "kind": "draws of the joint posterior",
-                "sources": list(result.members.sources),
-                "propagation": RECIPE,
-            },
-            "systematic": {
-                name: {"up": f"weight_{name}_up", "down": f"weight_{name}_down", "propagation": PAIR_RECIPE}
-                for name in result.members.systematics
-            },
-            "source": {
-                name: {
-                    "columns": f"weight_{name}_{{:04d}}",
-                    "number": n_draws,
-                    "kind": "ensemble" if name in ("prior", "generator") else "bootstrap",
-                    "propagation": SOURCE_RECIPE,
-                }
-                for name in single
-            },
-        },
+        "weights": _weight_columns(result, n_draws, single),
         "unfolding": dict(result.configuration),
         "history": [
             {
@@ -297,6 +269,45 @@ def write_publication(
 
     replace_folder(Path(folder), write, "a publication", pointer="metadata.yaml")
     return Path(folder)
+
+
+def _events_table(result: UnfoldingResult, n_draws: int, single: Sequence[str]) -> dict[str, Array]:
+    """Columns of the events that pass gen: features, point estimate, draws, systematic pairs, draws by source."""
+    sim, rows = result.simulation, result.simulation.pass_gen
+    table = {name: sim.gen[rows, j] for j, name in enumerate(sim.gen_names)}
+    table["weight_nominal"] = result.nominal[rows]
+    _add(table, _columns("posterior", result.weights.values[:n_draws][:, rows]))
+    _add(table, _pair_columns(result, rows))
+    for source in single:
+        _add(table, _columns(source, _weights(result.members, rows, source)[:n_draws]))
+    return table
+
+
+def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]) -> dict[str, Any]:
+    """What each family of weight columns is, and how uncertainties are made from it."""
+    return {
+        "nominal": {"column": "weight_nominal", "meaning": "point estimate"},
+        "posterior": {
+            "columns": "weight_posterior_{:04d}",
+            "number": n_draws,
+            "kind": "draws of the joint posterior",
+            "sources": list(result.members.sources),
+            "propagation": RECIPE,
+        },
+        "systematic": {
+            name: {"up": f"weight_{name}_up", "down": f"weight_{name}_down", "propagation": PAIR_RECIPE}
+            for name in result.members.systematics
+        },
+        "source": {
+            name: {
+                "columns": f"weight_{name}_{{:04d}}",
+                "number": n_draws,
+                "kind": "ensemble" if name in ("prior", "generator") else "bootstrap",
+                "propagation": SOURCE_RECIPE,
+            }
+            for name in single
+        },
+    }
 
 
 def check_publication(folder: Path, gen_names: Sequence[str]) -> None:

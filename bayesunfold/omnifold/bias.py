@@ -82,7 +82,7 @@ def _normalised(push: Array, events: StandardizedEvents) -> Array:
 
 
 def _reference(result: UnfoldingResult, other: Array) -> tuple[list[Array], list[Array], list[Array]]:
-    """Bands, and contents of the answer and of other weights, in ten bins of each feature."""
+    """Bands, and contents of the result and of other weights, in ten bins of each feature."""
     events = result.members.events
     groupings = [quantile_groups(events.gen[:, j], events.passes.gen) for j in range(len(result.simulation.gen_names))]
     widths = [result.members.accumulate(g, REFERENCE_BINS).std(axis=0, ddof=1) for g in groupings]
@@ -98,10 +98,10 @@ def reference_bias(result: UnfoldingResult) -> dict[str, float]:
     """Largest estimated bias of each feature in ten bins, in units of the band; empty if it was not estimated."""
     if result.closure_weights is None:
         return {}
-    widths, answer, closed = _reference(result, result.closure_weights)
+    widths, found, closed = _reference(result, result.closure_weights)
     return {
         name: float(np.max(np.abs(b - a) / np.where(width > 0, width, np.inf)))
-        for name, width, a, b in zip(result.simulation.gen_names, widths, answer, closed, strict=True)
+        for name, width, a, b in zip(result.simulation.gen_names, widths, found, closed, strict=True)
     }
 
 
@@ -110,7 +110,7 @@ def _warn_if_large(result: UnfoldingResult) -> None:
         if largest > LARGE_BIAS:
             msg = (
                 f"the estimated bias of {name} reaches {largest:.2f} of its 68 % band (limit {LARGE_BIAS}); the "
-                "answer still leans to the generator or the network's prior. Take more iterations, or quote the bias: "
+                "result still leans to the generator or the network's prior. Take more iterations, or quote the bias: "
                 "spectrum.bias has it bin by bin."
             )
             warnings.warn(msg, BiasWarning, stacklevel=4)

@@ -140,7 +140,7 @@ class OmniFold:
             msg = f"draws is {draws}; NUTS runs {CHAINS} chains of equal length, so take a multiple of {CHAINS}."
             raise InputError(msg)
         if not linearize and inference == "laplace":
-            msg = "linearize=False needs inference='advi' or 'nuts'; the Laplace approximation is linearised by nature."
+            msg = "linearize=False needs inference='advi' or 'nuts'; the Laplace approximation is always linearised."
             raise InputError(msg)
         self.settings = Settings(
             iterations,

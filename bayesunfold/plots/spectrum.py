@@ -121,8 +121,8 @@ def plot_spectrum(
             bottom.legend(loc="upper left", fontsize="small")
         lower, upper = spectrum.interval(max(0.95, *levels))
         shown = np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)]
-        reach = np.max(shown[np.isfinite(shown)], initial=0.05)
-        limit(bottom, 1 - min(1.0, 1.3 * reach), 1 + min(1.5, 1.3 * reach))
+        largest = np.max(shown[np.isfinite(shown)], initial=0.05)
+        limit(bottom, 1 - min(1.0, 1.3 * largest), 1 + min(1.5, 1.3 * largest))
         bottom.set_ylabel("ratio to\nunfolded")
         bottom.set_xlabel(label or _axis_title(spectrum))
         bottom.set_xlim(edges[0], edges[-1])

@@ -102,7 +102,7 @@ def _some(rows: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int
 def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosure) -> list[Check]:
     """All checks of a result."""
     last = result.history[-1]
-    pull = (closure.auc - 0.5) / closure.auc_std
+    deviation = (closure.auc - 0.5) / closure.auc_std
     outside = float(outside_range(result.simulation, result.data)[0].max())
     kish = effective_size(result.nominal) / effective_size(result.simulation.weight[result.simulation.pass_gen])
     negative = max(result.members.negative_fraction(), result.members.negative_data)
@@ -118,7 +118,7 @@ def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosur
             "closure at detector level",
             f"AUC {closure.auc:.3f} +- {closure.auc_std:.3f} ({closure.auc_before:.3f} before unfolding)",
             "within 3 standard deviations of 0.5",
-            bool(abs(pull) < 3),
+            bool(abs(deviation) < 3),
             "data hold what the simulation lacks: more iterations, more features, or another simulation",
         ),
         Check(
@@ -152,10 +152,10 @@ def _bias_check(result: UnfoldingResult) -> Check:
 
     cure = "take more iterations, or quote the bias beside the band"
     if result.closure_weights is None:
-        return Check("bias at the answer", "not estimated", f"below {LARGE_BIAS} of the band", None, cure)
+        return Check("bias at the result", "not estimated", f"below {LARGE_BIAS} of the band", None, cure)
     worst = max(reference_bias(result).values())
     return Check(
-        "bias at the answer", f"{worst:.2f} of the band", f"below {LARGE_BIAS} of the band", worst < LARGE_BIAS, cure
+        "bias at the result", f"{worst:.2f} of the band", f"below {LARGE_BIAS} of the band", worst < LARGE_BIAS, cure
     )
 
 

@@ -161,14 +161,14 @@ class Calibrator:
             one = balanced[rows].sum() / max(effective_size(w[rows]), 1.0)
             low |= total < one
             levels.append(np.maximum(total, one))
-        self._levels = np.maximum.accumulate(np.log(levels[1]) - np.log(levels[0]))
+        self._log_ratios = np.maximum.accumulate(np.log(levels[1]) - np.log(levels[0]))
         self.bounded_ = float(np.abs(balanced)[low[step]].sum() / np.abs(balanced).sum())
 
     def __call__(self, log_ratio: ArrayLike) -> Array:
         """Calibrated log ratios, same shape."""
         z = np.asarray(log_ratio, dtype=np.float64)
         if self.method in ("isotonic", "histogram"):
-            return self._levels[np.searchsorted(self._edges, z, side="right")]
+            return self._log_ratios[np.searchsorted(self._edges, z, side="right")]
         return self._curve(z, np.array(list(self.parameters_.values())))
 
 

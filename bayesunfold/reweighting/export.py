@@ -73,7 +73,7 @@ def write_onnx(reweighter: Reweighter, path: str | Path, draws: int | None = Non
         msg = "writing ONNX needs the package onnx: install bayesunfold[onnx]."
         raise ImportError(msg) from err
     ratio = reweighter._ratio
-    available = len(reweighter._levels)
+    available = len(reweighter._log_norms)
     n_draws = available if draws is None else draws
     if not 0 <= n_draws <= available:
         msg = f"draws is {draws!r}; the reweighter has {available}, so give a number from 0 to {available}."
@@ -90,10 +90,12 @@ def write_onnx(reweighter: Reweighter, path: str | Path, draws: int | None = Non
         msg = "an analytic ratio holds your own functions, which ONNX cannot; write their formula into your framework."
         raise InputError(msg)
     outputs = [_value(helper, "log_ratio", DOUBLE, ["events"]), _value(helper, "weight", DOUBLE, ["events"])]
-    _finish_nodes(g, reweighter, best, reweighter._level, reweighter._second, "log_ratio", "weight")
+    _finish_nodes(g, reweighter, best, reweighter._log_norm, reweighter._second_log_norm, "log_ratio", "weight")
     if n_draws:
-        levels, seconds = (np.asarray(x)[:n_draws, None] for x in (reweighter._levels, reweighter._seconds))
-        _finish_nodes(g, reweighter, drawn, levels, seconds, "log_ratio_draws", "weight_draws")
+        log_norms, second_log_norms = (
+            np.asarray(x)[:n_draws, None] for x in (reweighter._log_norms, reweighter._second_log_norms)
+        )
+        _finish_nodes(g, reweighter, drawn, log_norms, second_log_norms, "log_ratio_draws", "weight_draws")
         outputs += [_value(helper, f"{n}_draws", DOUBLE, [n_draws, "events"]) for n in ("log_ratio", "weight")]
     inputs = [_value(helper, "x", DOUBLE, ["events", reweighter._n_features])]
     if fold_input:
@@ -130,7 +132,7 @@ def _finish_nodes(g: Graph, r: Reweighter, raw: str, level: Any, second: Any, lo
 def _calibration_nodes(g: Graph, calibrator: Calibrator, z: str) -> str:
     if calibrator.method in ("isotonic", "histogram"):
         above = g("GreaterOrEqual", g("Unsqueeze", z, np.array([-1])), calibrator._edges)
-        return g("Gather", calibrator._levels, _count(g, above))
+        return g("Gather", calibrator._log_ratios, _count(g, above))
     p = calibrator.parameters_
     if calibrator.method == "beta":
         down = g("Mul", _softplus(g, g("Neg", z)), -p["a"])
@@ -198,16 +200,16 @@ def _network_nodes(g: Graph, model: BayesianClassifier, n_draws: int) -> tuple[s
         h = g("Add", g("MatMul", h, weight), bias)
         if number < len(layers) - 1:
             h = _softplus(g, h) if layout.activation == "softplus" else g(layout.activation.capitalize(), h)
-            slope = g("Unsqueeze", _slope_nodes(g, layout.activation, h), np.array([0]))
-            tangent = g("Mul", tangent, slope)
+            derivative = g("Unsqueeze", _derivative_nodes(g, layout.activation, h), np.array([0]))
+            tangent = g("Mul", tangent, derivative)
     last = np.array([-1])
     f, phi = g("Squeeze", h, last), g("Squeeze", tangent, last)  # (events,) and (directions, events)
     mode = g("Squeeze", g("MatMul", np.asarray(model.mode_)[None, :], phi), np.array([0]))
-    best = g("Sub", g("Add", f, mode), model._level)
+    best = g("Sub", g("Add", f, mode), model._log_norm)
     if not n_draws:
         return best, ""
     drawn = g("Add", g("MatMul", model.posterior_draws_.z[:n_draws], phi), f)
-    return best, g("Sub", drawn, model._levels[:n_draws, None])
+    return best, g("Sub", drawn, model._log_norms[:n_draws, None])
 
 
 def _softplus(g: Graph, z: str) -> str:
@@ -215,7 +217,7 @@ def _softplus(g: Graph, z: str) -> str:
     return g("Add", g("Max", z, 0.0), g("Log", g("Add", g("Exp", g("Neg", g("Abs", z))), 1.0)))
 
 
-def _slope_nodes(g: Graph, activation: str, a: str) -> str:
+def _derivative_nodes(g: Graph, activation: str, a: str) -> str:
     """Derivative of an activation from its own value."""
     if activation == "tanh":
         return g("Sub", 1.0, g("Mul", a, a))

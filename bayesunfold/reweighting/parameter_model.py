@@ -69,7 +69,7 @@ def _log_ratio(classifier: BayesianClassifier, features: Array, theta: Any) -> A
     """Log ratio of every event: the network, and its tangent along the mode of the linearised posterior."""
     layout = classifier.layout_
     activation = {"tanh": pt.tanh, "relu": lambda x: pt.maximum(x, 0.0), "softplus": pt.softplus}[layout.activation]
-    slope = {
+    derivative = {
         "tanh": lambda a: 1.0 - a**2,
         "relu": lambda a: pt.gt(a, 0.0).astype("float64"),
         "softplus": lambda a: -pt.expm1(-a),
@@ -84,8 +84,8 @@ def _log_ratio(classifier: BayesianClassifier, features: Array, theta: Any) -> A
         h = h @ pt.as_tensor(weight) + bias
         if number < len(layers) - 1:
             h = activation(h)
-            tangent = tangent * slope(h)  # type: ignore[no-untyped-call]
-    return (h + tangent)[:, 0] - classifier._level
+            tangent = tangent * derivative(h)  # type: ignore[no-untyped-call]
+    return (h + tangent)[:, 0] - classifier._log_norm
 
 
 def _standardized(s: Standardizer, features: Array, theta: Any) -> Any:

@@ -337,7 +337,7 @@ def _log_ratio(model: Any, x: Array) -> Array:
         return np.log(p) - np.log1p(-p)
 
 
-def source_weighted_level(log_ratio: Array, weight: ArrayLike) -> Array:
+def log_mean_weight(log_ratio: Array, weight: ArrayLike) -> Array:
     """Log of the weighted mean of ``exp(log_ratio)`` over events, over the last axis: the denominator of (R2)."""
     top = log_ratio.max(axis=-1, keepdims=True)
     w = np.asarray(weight, dtype=np.float64)

@@ -27,7 +27,7 @@ from bayesunfold.reweighting.ratios import (
     BinnedRatio,
     ClassifierRatio,
     default_classifier,
-    source_weighted_level,
+    log_mean_weight,
 )
 
 __all__ = ["Reweighter"]
@@ -250,27 +250,27 @@ class Reweighter:
         best = self._mapped(self._ratio.log_ratio(a))
         _check_finite(best, "over the source", allow_zero=self.method == "analytic")
         drawn = self._mapped(self._ratio.log_ratio_draws(a))
-        raw = np.exp(best - source_weighted_level(best, wa))
+        raw = np.exp(best - log_mean_weight(best, wa))
         self.report_ |= {
             "effective size": effective_size(wa * raw),
             "share of the source's effective size": effective_size(wa * raw) / effective_size(wa),
             "largest weight": float(raw.max()),
         }
-        self._level = float(source_weighted_level(best, wa))
-        self._levels = source_weighted_level(drawn, wa)
+        self._log_norm = float(log_mean_weight(best, wa))
+        self._log_norms = log_mean_weight(drawn, wa)
         if (self.clip, self.temper, self.truncate) != (None, None, None):
-            best, drawn = self._restrained(best - self._level), self._restrained(drawn - self._levels[:, None])
+            best, drawn = self._restrained(best - self._log_norm), self._restrained(drawn - self._log_norms[:, None])
             moved = np.average(np.abs(np.exp(best) - raw), weights=np.abs(wa))
-            self._second = float(source_weighted_level(best, wa))
-            self._seconds = source_weighted_level(drawn, wa)
-            after = np.exp(best - self._second)
+            self._second_log_norm = float(log_mean_weight(best, wa))
+            self._second_log_norms = log_mean_weight(drawn, wa)
+            after = np.exp(best - self._second_log_norm)
             self.report_ |= {
                 "mean change of the weights by clip, temper and truncate": float(moved),
                 "share of events clipped": float(np.mean(raw > self.clip)) if self.clip is not None else 0.0,
                 "effective size after clip, temper and truncate": effective_size(wa * after),
             }
         else:
-            self._second, self._seconds = 0.0, np.zeros(len(drawn))
+            self._second_log_norm, self._second_log_norms = 0.0, np.zeros(len(drawn))
         if self.report_["share of the source's effective size"] < LEAST_SIZE:
             msg = (
                 f"{100 * self.report_["share of the source's effective size"]:.2g} % of the source's effective size is "
@@ -299,14 +299,14 @@ class Reweighter:
     def log_ratio(self, x: ArrayLike) -> Array:
         """Log of :meth:`weights`, shape (n,)."""
         self._check_fitted()
-        z = self._mapped(self._ratio.log_ratio(self._read(x))) - self._level
-        return self._restrained(z) - self._second
+        z = self._mapped(self._ratio.log_ratio(self._read(x))) - self._log_norm
+        return self._restrained(z) - self._second_log_norm
 
     def log_ratio_draws(self, x: ArrayLike) -> Array:
         """Log of :meth:`weight_draws`, shape (draws, n)."""
         self._check_fitted()
-        z = self._mapped(self._ratio.log_ratio_draws(self._read(x))) - self._levels[:, None]
-        return self._restrained(z) - self._seconds[:, None]
+        z = self._mapped(self._ratio.log_ratio_draws(self._read(x))) - self._log_norms[:, None]
+        return self._restrained(z) - self._second_log_norms[:, None]
 
     def weights(self, x: ArrayLike) -> Array:
         """Factors on the generator weights of source events, shape (n,); mean one over the source."""

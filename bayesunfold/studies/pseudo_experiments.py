@@ -72,8 +72,8 @@ def _score(
     """One pseudo-experiment, as JSON-ready numbers."""
     with threadpool_limits(limits=1):
         start = time.perf_counter()
-        answer = unfold(make_toy(seed), seed)
-        spectra = _as_spectra(answer, edges)
+        unfolded = unfold(make_toy(seed), seed)
+        spectra = _as_spectra(unfolded, edges)
         seconds = time.perf_counter() - start
     values = np.concatenate([s.draw_matrix for s in spectra], axis=1)
     nominal = np.concatenate([s.nominal for s in spectra])
@@ -96,26 +96,26 @@ def _score(
         "seconds": seconds,
         "extra": {},
     }
-    configuration = getattr(answer, "configuration", None)
+    configuration = getattr(unfolded, "configuration", None)
     if isinstance(configuration, dict) and "iterations_done" in configuration:
         record["extra"] = {"iterations": configuration["iterations_done"]}
     return record
 
 
-def _as_spectra(answer: Any, edges: Mapping[str, Array]) -> list[Spectrum]:
-    if isinstance(answer, Spectrum):
-        return [answer]
-    if isinstance(answer, Mapping) and set(answer) == set(edges):
-        answer = [answer[name] for name in edges]
-    if isinstance(answer, list | tuple) and all(isinstance(s, Spectrum) for s in answer):
-        return list(answer)
-    if not hasattr(answer, "spectrum"):
+def _as_spectra(unfolded: Any, edges: Mapping[str, Array]) -> list[Spectrum]:
+    if isinstance(unfolded, Spectrum):
+        return [unfolded]
+    if isinstance(unfolded, Mapping) and set(unfolded) == set(edges):
+        unfolded = [unfolded[name] for name in edges]
+    if isinstance(unfolded, list | tuple) and all(isinstance(s, Spectrum) for s in unfolded):
+        return list(unfolded)
+    if not hasattr(unfolded, "spectrum"):
         msg = (
-            f"unfold returned {type(answer).__name__}; it must return an UnfoldingResult, or a Spectrum for each of "
+            f"unfold returned {type(unfolded).__name__}; it must return an UnfoldingResult, or a Spectrum for each of "
             f"{', '.join(edges)}: one, a list, or a dict."
         )
         raise InputTypeError(msg)
-    return [answer.spectrum(name, e) for name, e in edges.items()]
+    return [unfolded.spectrum(name, e) for name, e in edges.items()]
 
 
 def _core_chi2(spectrum: Spectrum, truth: Array) -> tuple[float, int]:

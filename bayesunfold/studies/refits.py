@@ -1,6 +1,6 @@
 """Members against a loop that is really trained again on their own fluctuations.
 
-The members' answer is linear (one Gauss-Newton refit each); this study shows, bin by bin, what that leaves out.
+Members are displaced linearly (one Gauss-Newton refit each); this study shows, bin by bin, what that leaves out.
 """
 
 from __future__ import annotations

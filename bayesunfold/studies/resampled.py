@@ -1,6 +1,6 @@
 """Pseudo-experiments from the user's own events, resampled, which test the method on the problem at hand.
 
-The simulated events are taken as the population. Each toy draws its data from it, with the weights that play nature,
+The simulated events are taken as the population. Each toy draws its data from it, with the weights of the truth,
 and its simulation, with replacement, so both fluctuate as they would, and the expected truth is known without
 fluctuation: it is the population's own spectrum.
 """
@@ -54,7 +54,7 @@ class ResampledToys:
     n_data : float
         Expected number of data events, backgrounds included; each toy's number is Poisson distributed.
     factor : array, shape (n,), optional
-        What nature's weight is in units of the generator's, event by event. One everywhere if omitted. NaN in events
+        The truth's weight in units of the generator's, event by event. One everywhere if omitted. NaN in events
         that fail particle level (fakes), where a function of the features does not exist, takes the mean of the others.
     backgrounds : sequence of Background, optional
         Weights in units of expected data events; each toy's data have them with another normalisation, drawn from its
@@ -86,8 +86,8 @@ class ResampledToys:
         backgrounds: Sequence[Background] = (),
     ) -> None:
         self.simulation, self.backgrounds = simulation, list(backgrounds)
-        nature = simulation.weight * _factor(factor, simulation)
-        for what, weight in (("simulated", nature), *((b.name, b.weight) for b in backgrounds)):
+        truth = simulation.weight * _factor(factor, simulation)
+        for what, weight in (("simulated", truth), *((b.name, b.weight) for b in backgrounds)):
             negative = int((weight < 0).sum())
             if negative:
                 msg = f"{negative} {what} events have negative weights; toys cannot be drawn from them. Merge them."
@@ -98,8 +98,8 @@ class ResampledToys:
             size = f"{n_data - signal:.6g} of {n_data:.6g} data events"
             msg = f"the backgrounds sum to {size}; nothing is left for the signal."
             raise InputError(msg)
-        #: expected events of nature, fakes included
-        self.nature = nature * (signal / nature[simulation.pass_reco].sum())
+        #: expected events of the truth, fakes included
+        self.truth = truth * (signal / truth[simulation.pass_reco].sum())
 
     def expected(self, bins: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """Expected truth in bins of particle-level features."""
@@ -108,14 +108,14 @@ class ResampledToys:
         for name, given in bins.items():
             edges = check_bins(given, f"bins of {name}")
             index = bin_index([self.simulation.gen_column(name)], [edges], rows)  # half open, as spectra are
-            out[name] = project(index, self.nature, len(edges) - 1)
+            out[name] = project(index, self.truth, len(edges) - 1)
         return out
 
     def __call__(self, seed: int) -> Toy:
         """The pseudo-experiment of a seed."""
         sim, rng = self.simulation, np.random.default_rng(seed)
         passing = np.flatnonzero(sim.pass_reco)
-        rows = passing[_poisson_rows(self.nature[passing], rng)]
+        rows = passing[_poisson_rows(self.truth[passing], rng)]
         parts = [sim.reco[rows]]
         for b in self.backgrounds:
             size = max(1.0 + b.relative_uncertainty * rng.standard_normal(), 0.0)

@@ -27,7 +27,7 @@ Array = NDArray[np.floating]
 
 
 LARGE_LOSS = 0.3
-"""Share of the events that a variation may lose at one standard deviation; members reach three and more."""
+"""Share of the events that a variation may lose at one standard deviation; members vary it by three and more."""
 
 
 def __dir__() -> list[str]:

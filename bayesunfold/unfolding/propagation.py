@@ -1,4 +1,4 @@
-"""Linear answer of a fitted classifier to every member's fluctuation: equations (1)-(6).
+"""Displacement of a fitted classifier by every member's fluctuation: equations (1)-(6).
 
 A member is one hypothetical fluctuation of the data, the simulation and the prior. It stays the
 same over the whole unfolding loop, so that iterating amplifies a fluctuation that is *common* to all

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,14 +25,12 @@ from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.classifier.linearized import linearize, posterior_axes
 from bayesunfold.classifier.sampling import Draws, LinearizedPosterior
-from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
+from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.members import Members
-from bayesunfold.unfolding.overlap import FARTHEST
 from bayesunfold.unfolding.record import Inputs, Measurement, Record
-from bayesunfold.unfolding.standardized import to_yield
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -174,50 +171,9 @@ class UnfoldingResult:
             simulation; multiply by the ratio of the samples' total generator weights. The coordinate
             ``nominal`` holds the point estimate.
         """
-        x, names = as_features(gen_new, "gen_new")
-        if x.shape[1] != self.simulation.gen.shape[1]:
-            msg = f"gen_new has {x.shape[1]} features; the unfolding used {self.simulation.gen.shape[1]}."
-            raise InputError(msg)
-        if names is not None and names != self.simulation.gen_names:
-            msg = f"gen_new has columns {names}; the unfolding used {self.simulation.gen_names}, in this order."
-            raise InputError(msg)
-        m = self.members
-        may_miss = m.events.scales.gen.undefined > 0
-        checked = np.where(may_miss & np.isnan(x), 0.0, x)
-        check_finite(checked, None, "gen_new", self.simulation.gen_names, "remove those rows.")
-        self._warn_of_extrapolation(checked)
-        z = m.events.scales.gen(x)
-        with block_threads():
-            push = np.exp(m.step2.classifier.log_ratio(z))
-            change = m.step2.log_ratio_change(z)
-            norm = m.norm()
-        both = m.events.passes.both
-        unit = m.events.weight[both].sum() / self.simulation.weight[both].sum()
-        nominal_norm = to_yield(m.events.weight * m.push, m.events.passes.reco, m.events.signal_yield)
-        members = np.exp(change) * push[:, None] * unit * norm
-        return xr.DataArray(
-            members.T,
-            dims=("draw", "event"),
-            coords={"nominal": ("event", push * unit * nominal_norm)},
-            name="weight_factor",
-        )
+        from bayesunfold.unfolding.weight_function import weights_for
 
-    def _warn_of_extrapolation(self, gen_new: Array) -> None:
-        """Warn of events beyond the range of the simulated ones; beyond any sense they are an error."""
-        gen = self.simulation.gen[self.simulation.pass_gen]
-        low, high = np.nanmin(gen, axis=0), np.nanmax(gen, axis=0)
-        far = np.abs(self.members.events.scales.gen.each(gen_new)) > FARTHEST
-        if far.any():
-            row = int(np.argmax(far.any(axis=1)))
-            msg = f"{int(far.any(axis=1).sum())} events of gen_new lie far outside the simulation (first at row {row})."
-            raise InputError(msg)
-        beyond = ((gen_new < low) | (gen_new > high)).any(axis=1)
-        if beyond.mean() > 0.05:
-            msg = (
-                f"{100 * beyond.mean():.1f} % of gen_new lie outside the simulated range of a feature; the networks "
-                "extrapolate there. Use events of the same generator and selection."
-            )
-            warnings.warn(msg, OverlapWarning, stacklevel=3)
+        return weights_for(self.simulation, self.members, gen_new)
 
     def _observable(self, values: Observable, level: str) -> tuple[str, Array]:
         """Name and values of an observable of the simulated events."""
@@ -441,11 +397,11 @@ class UnfoldingResult:
         return xr.DataArray(drawn, dims=("draw", "bin"), coords=coords)
 
     def estimate_bias(self) -> UnfoldingResult:
-        """Unfold pseudo-data from the answer itself, to see what stopping early and the prior leave behind.
+        """Unfold pseudo-data from the result itself, to see what stopping early and the prior leave behind.
 
         The pseudo-data are the simulated events at detector level with their unfolded weights, so they have no
         fluctuation of their own; the same number of iterations is run with the same information as the data. What comes
-        out minus what went in is the bias that the method has at the answer.
+        out minus what went in is the bias that the method has at the result.
 
         Returns
         -------
@@ -462,7 +418,7 @@ class UnfoldingResult:
         return estimate_bias(self)
 
     def prior_dependence(self, factor: ArrayLike | Callable[[Array], ArrayLike]) -> dict[str, Array]:
-        """Shift of the answer, in units of its band, when unfolding starts from another generator.
+        """Shift of the result, in units of its band, when unfolding starts from another generator.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """Coverage of the seven Z+jets observables when the response is right.
 
-``python benchmarks/zjets_toys.py [--toys 10] [--iterations 5] [--out DIR]``. Toys are drawn from the simulation, with
-weights that make its seven particle-level observables nature's (a cross-fitted classifier learns them): data and
+``python scripts/studies zjets-toys [--toys 10] [--iterations 5] [--out DIR]``. Toys are drawn from the simulation, with
+weights that make its seven particle-level observables the truth's (a cross-fitted classifier learns them): data and
 simulation then have the same response, which the real ones, of two tunes, have not.
 """
 
@@ -12,14 +12,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from bench_zjets import REFERENCE
+from reference import REFERENCE
+from results import keep
 
 import bayesunfold as bu
 from bayesunfold.studies.resampled import unfold_toy
 
 
 def nature_factor(z: bu.datasets.ZJets) -> np.ndarray:
-    """Nature over generator at particle level, event by event; fakes get one."""
+    """Truth over generator at particle level, event by event; fakes get one."""
     rows = z.simulation.pass_gen
     target = np.column_stack([z.truth(name) for name in z.features])
     factor = np.ones(len(z.simulation))
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
     z = bu.datasets.zjets()
     toys = bu.studies.ResampledToys(z.simulation, float(len(z.data)), nature_factor(z))
@@ -60,11 +62,10 @@ def main() -> None:
         core = study.expected[part] > 20
         pulls = study.pulls()[:, part][:, core]
         inside = [study.hits(level)[:, part][:, core].mean() for level in (0.68, 0.95)]
-        print(
-            f"{name:>10} {inside[0]:8.2f} {inside[1]:8.2f} {np.sqrt(np.mean(pulls**2)):9.2f} "
-            f"{np.sqrt(np.mean(pulls.mean(axis=0) ** 2)):14.2f} {study.seconds.mean():8.0f}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+        rms, mean = np.sqrt(np.mean(pulls**2)), np.sqrt(np.mean(pulls.mean(axis=0) ** 2))
+        if args.keep:
+            cells = {"in the 68 % band": f"{inside[0]:.2f}", "in the 95 % band": f"{inside[1]:.2f}"}
+            cells |= {"rms pull": f"{rms:.2f}", "rms of the mean pull": f"{mean:.2f}"}
+            numbers = {"toys": args.toys, "inside": [float(share) for share in inside], "rms": float(rms)}
+            keep("zjets-toys", [name], cells, numbers | {"rms of the mean": float(mean)})
+        print(f"{name:>10} {inside[0]:8.2f} {inside[1]:8.2f} {rms:9.2f} {mean:14.2f} {study.seconds.mean():8.0f}")

@@ -1,6 +1,6 @@
-"""How much the answer moves when training starts from other initial values, in units of the band.
+"""How much the result moves when training starts from other initial values, in units of the band.
 
-``python benchmarks/network_noise.py [--restarts 1]``
+``python scripts/studies network-noise [--restarts 1]``
 """
 
 from __future__ import annotations
@@ -41,7 +41,3 @@ def main() -> None:
             core = toy.expected(edges) > 20
             found.append((np.std(nominal, axis=0, ddof=1)[core] / spectrum.std()[core]) ** 2)
         print(f"row {row}: {np.sqrt(np.mean(found)):.3f} of the band")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Coverage of designs that are not used, in this library's own scheme: rows of docs/studies/coverage.md.
 
-``python benchmarks/other_designs.py DESIGN ROW [--toys 40] [--out DIR]``, DESIGN one of
+``python scripts/studies other-designs DESIGN ROW [--toys 40] [--out DIR]``, DESIGN one of
 
 * ``independent``: members get fresh fluctuations in every iteration,
 * ``step2``: posterior draws of the last step-2 classifier only,
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from coverage_rows import ROWS, make_toy
+from results import coverage_cells, keep
 
 import bayesunfold as bu
 from bayesunfold._support.threads import block_threads
@@ -134,6 +135,12 @@ def bootstrap(toy: bu.datasets.GaussianToy, seed: int, edges: np.ndarray) -> bu.
     return shapes_to_spectrum(run, np.array(shapes), nominal, edges, seed)
 
 
+LABELS = {
+    "independent": "fresh, independent fluctuations in every iteration",
+    "step2": "posterior draws of the last step 2 only",
+    "full-network": "ADVI of the network that is not linearised",
+    "bootstrap": "30 bootstrap refits, their percentiles",
+}
 DESIGNS = {"independent": independent, "step2": step2, "full-network": full_network, "bootstrap": bootstrap}
 
 
@@ -145,6 +152,7 @@ def main() -> None:
     parser.add_argument("--toys", type=int, default=40)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
     settings, edges, _ = ROWS[args.row]
     study = bu.coverage_study(
@@ -159,7 +167,6 @@ def main() -> None:
     )
     print(vars(args))
     print(study.table())
-
-
-if __name__ == "__main__":
-    main()
+    if args.keep:
+        row = [LABELS[args.design], args.row]
+        print("kept:", keep("designs", row, coverage_cells(study.summary()), study.summary()))

@@ -1,7 +1,7 @@
-"""What is at fault where the seven-observable bands miss: bias at the answer, or the simulation's response.
+"""What is at fault where the seven-observable bands miss: bias at the result, or the simulation's response.
 
-``python benchmarks/zjets_bias.py [--iterations 5]``: the answer is folded by its own response and unfolded again. What
-the closure does not reproduce of the deviation from nature's truth is not a bias of the method at the answer.
+``python scripts/studies zjets-bias [--iterations 5]``: the result is folded by its own response and unfolded again.
+What the closure does not reproduce of the deviation from the truth is not a bias of the method at the result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import time
 import warnings
 
 import numpy as np
-from bench_zjets import REFERENCE
+from reference import REFERENCE
+from results import keep
 
 import bayesunfold as bu
 from bayesunfold.binned.compare import triangular_discriminator
@@ -21,6 +22,7 @@ def main() -> None:
     """Print one line an observable."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
     z = bu.datasets.zjets()
     unfolder = bu.OmniFold(args.iterations, inference="laplace", draws=200, random_seed=1, progressbar=False)
@@ -36,11 +38,11 @@ def main() -> None:
         truth = np.histogram(z.truth(name), s.edges[0])[0]
         used = truth > 20
         miss, bias = ((s.nominal - truth) / s.std())[used], (s.bias / s.std())[used]
+        if args.keep:
+            rms = {"miss / band": np.sqrt(np.mean(miss**2)), "bias / band": np.sqrt(np.mean(bias**2))}
+            cells = {column: f"{value:.2f}" for column, value in rms.items()}
+            keep("zjets", [name], cells, {column: float(value) for column, value in rms.items()})
         print(
             f"{name:>10} {np.sqrt(np.mean(miss**2)):24.2f} {np.sqrt(np.mean(bias**2)):14.2f} "
             f"{np.corrcoef(miss, bias)[0, 1]:12.2f} {triangular_discriminator(s.nominal + s.bias, s.nominal):15.3f}"
         )
-
-
-if __name__ == "__main__":
-    main()

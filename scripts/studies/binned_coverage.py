@@ -1,6 +1,6 @@
 """Coverage of the binned methods on rows 1 and 4: tables of docs/methods.md and docs/studies/coverage.md.
 
-``python benchmarks/binned_coverage.py METHOD [--row 1] [--toys N] [--simulation N] [--out DIR]``, METHOD one of ibu,
+``python scripts/studies binned-coverage METHOD [--row 1] [--toys N] [--simulation N] [--out DIR]``, METHOD one of ibu,
 inversion, tikhonov, svd, fbu, fbu-exact. The scored bins are those with 20 or more expected events. On row 1, what
 migrates in from outside counts as fakes; on row 4, where the bins are narrower than the resolution, there is one wide
 bin on either side.
@@ -15,11 +15,20 @@ from typing import Any
 
 import numpy as np
 from coverage_rows import ROWS, make_toy, unfold_binned
+from results import coverage_cells, keep
 
 import bayesunfold as bu
 
 CORE = {"1": np.arange(-5.0, 8.0), "4": ROWS["4"][1][1:]}
 """The bins with 20 or more expected events."""
+LABELS = {
+    "ibu": "IBU, 4 iterations",
+    "inversion": "matrix inversion",
+    "tikhonov": "Tikhonov, curvature, L-curve",
+    "svd": "SVD, k = 8 of 12 and 6 of 13",
+    "fbu": "FBU, flat prior",
+    "fbu-exact": "FBU, flat prior, response without its own statistics",
+}
 REGULARISED = {"1": 8, "4": 6}
 """Rank of the SVD, fixed beforehand at about half to two thirds of the bins."""
 
@@ -51,6 +60,7 @@ def main() -> None:
     parser.add_argument("--simulation", type=int, help="simulated events, the row's own number if omitted")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     settings = dict(ROWS[args.row][0])
@@ -68,7 +78,6 @@ def main() -> None:
     )
     print(vars(args))
     print(study.table())
-
-
-if __name__ == "__main__":
-    main()
+    if args.keep:
+        row = [LABELS[args.method], args.row]
+        print("kept:", keep("designs", row, coverage_cells(study.summary()), study.summary()))

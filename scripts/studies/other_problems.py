@@ -1,11 +1,11 @@
 """Coverage on problems that no default was chosen with.
 
-``python benchmarks/other_problems.py PROBLEM [--toys 60] [--inference advi] [--out DIR]``, PROBLEM one of
+``python scripts/studies other-problems PROBLEM [--toys 60] [--inference advi] [--out DIR]``, PROBLEM one of
 
 * ``falling``: a steeply falling spectrum from a threshold on, resolution proportional to the value,
-* ``peak``: a resonance over a flat background, shifted and narrower in nature than in the simulation,
-* ``two-peaks``: nature has two peaks where the simulation has one broad hill,
-* ``two-features``: one Gaussian and one log-normal feature, correlated more strongly in nature,
+* ``peak``: a resonance over a flat background, shifted and narrower in the truth than in the simulation,
+* ``two-peaks``: the truth has two peaks where the simulation has one broad hill,
+* ``two-features``: one Gaussian and one log-normal feature, correlated more strongly in the truth,
 * ``weighted``: the resonance with generator weights, a sixth of them negative,
 * ``few-data``: Gaussians, 300 expected events,
 * ``short-simulation``: Gaussians, less than half as many simulated events as data.
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from results import coverage_cells, keep
 from scipy import stats
 
 import bayesunfold as bu
@@ -31,18 +32,18 @@ Sampler = Callable[[np.random.Generator, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is expected, how to sample both levels, and the exact shares of nature in bins."""
+    """What is expected, how to sample both levels, and the exact shares of the truth in bins."""
 
     expected: int
     simulated: int
-    nature: Sampler
+    data: Sampler
     generator: Sampler
     detector: Callable[[np.random.Generator, np.ndarray], np.ndarray]
     edges: dict[str, np.ndarray]
     cumulative: dict[str, Callable[[np.ndarray], np.ndarray]]
     negative: float = 0.0
 
-    def truth(self) -> dict[str, np.ndarray]:
+    def expected_truth(self) -> dict[str, np.ndarray]:
         """Expected events in every bin."""
         return {name: self.expected * np.diff(self.cumulative[name](e)) for name, e in self.edges.items()}
 
@@ -62,28 +63,28 @@ def mixture(*parts: tuple[float, stats.rv_continuous]) -> tuple[Sampler, Callabl
 
 
 def falling() -> Problem:
-    """Transverse momentum above a threshold of 1: power laws p^-6 (nature) and p^-5 (generator)."""
-    nature, generator = stats.pareto(5.0), stats.pareto(4.0)
+    """Transverse momentum above a threshold of 1: power laws p^-6 (truth) and p^-5 (generator)."""
+    truth, generator = stats.pareto(5.0), stats.pareto(4.0)
     return Problem(
         3000,
         15_000,
-        lambda rng, n: nature.rvs(size=n, random_state=rng),
+        lambda rng, n: truth.rvs(size=n, random_state=rng),
         lambda rng, n: generator.rvs(size=n, random_state=rng),
         lambda rng, x: x * (1 + 0.1 * rng.standard_normal(x.shape)),
         {"gen": np.array([1, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5, 3.5])},
-        {"gen": nature.cdf},
+        {"gen": truth.cdf},
     )
 
 
 def peak(negative: float = 0.0) -> Problem:
     """A resonance at 0 over a flat background."""
     flat = stats.uniform(-5, 10)
-    nature, cdf = mixture((0.55, flat), (0.45, stats.norm(0.15, 0.45)))
+    truth, cdf = mixture((0.55, flat), (0.45, stats.norm(0.15, 0.45)))
     generator, _ = mixture((0.7, flat), (0.3, stats.norm(0.0, 0.6)))
     return Problem(
         4000,
         20_000,
-        nature,
+        truth,
         generator,
         lambda rng, x: x + 0.3 * rng.standard_normal(x.shape),
         {"gen": np.linspace(-4, 4, 17)},
@@ -94,11 +95,11 @@ def peak(negative: float = 0.0) -> Problem:
 
 def two_peaks() -> Problem:
     """Structure that the simulation does not have."""
-    nature, cdf = mixture((0.5, stats.norm(-1.0, 0.6)), (0.5, stats.norm(1.2, 0.7)))
+    truth, cdf = mixture((0.5, stats.norm(-1.0, 0.6)), (0.5, stats.norm(1.2, 0.7)))
     return Problem(
         3000,
         15_000,
-        nature,
+        truth,
         lambda rng, n: rng.normal(0.0, 1.6, n),
         lambda rng, x: x + 0.4 * rng.standard_normal(x.shape),
         {"gen": np.linspace(-3, 3.6, 13)},
@@ -130,7 +131,7 @@ def two_features() -> Problem:
 
 
 def gaussian(expected: int, simulated: int) -> Problem:
-    """Nature N(0.3, 0.9), generator N(0, 1), resolution 0.5."""
+    """Truth N(0.3, 0.9), generator N(0, 1), resolution 0.5."""
     return Problem(
         expected,
         simulated,
@@ -157,7 +158,7 @@ def make_toy(seed: int, name: str) -> tuple[bu.Simulation, bu.Data]:
     """One pseudo-experiment."""
     problem = PROBLEMS[name]()
     rng = np.random.default_rng([seed, 4711])
-    data = problem.detector(rng, problem.nature(rng, rng.poisson(problem.expected)))
+    data = problem.detector(rng, problem.data(rng, rng.poisson(problem.expected)))
     gen = problem.generator(rng, problem.simulated)
     reco = problem.detector(rng, gen)
     sign = np.where(rng.random(problem.simulated) < problem.negative, -1.0, 1.0)
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--inference", default="advi")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
     problem = PROBLEMS[args.problem]()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -186,7 +188,7 @@ def main() -> None:
         partial(make_toy, name=args.problem),
         unfold=partial(unfold, inference=args.inference),
         bins=problem.edges,
-        expected=problem.truth(),
+        expected=problem.expected_truth(),
         toys=args.toys,
         workers=args.workers,
         progressbar=False,
@@ -194,7 +196,5 @@ def main() -> None:
     )
     print(args.problem, args.inference)
     print(study.table(), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    if args.keep:
+        print("kept:", keep("other-problems", [f"`{args.problem}`"], coverage_cells(study.summary()), study.summary()))

@@ -1,17 +1,17 @@
 """Rows of the coverage table in docs/studies/coverage.md.
 
-``python benchmarks/coverage_rows.py ROW [--toys N] [--inference advi] [--seed 0] [--out DIR]``
+``python scripts/studies coverage-rows ROW [--toys N] [--inference advi] [--seed 0] [--out DIR]``
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import coverage_cells, keep
 
 import bayesunfold as bu
 
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
     toy, edges, toys = ROWS[args.row]
     network = {"activation": args.activation}
@@ -113,8 +114,6 @@ def main() -> None:
             dict(zip(*map(np.ndarray.tolist, np.unique(study.extra["iterations"], return_counts=True)), strict=True)),
         )
     study.save(args.out / f"{name}.npz")
-    (args.out / f"{name}.json").write_text(json.dumps(study.summary(), indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    if args.keep:
+        label = args.row + {"advi": "", "nuts": "n", "laplace": "l"}[args.inference]
+        print("kept:", keep("rows", [label], coverage_cells(study.summary()), study.summary()))

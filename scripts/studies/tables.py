@@ -1,0 +1,45 @@
+"""Tables of docs/studies/coverage.md from the kept results.
+
+A table stands between ``<!-- table NAME -->`` and ``<!-- end -->`` and is that of ``docs/studies/results/NAME.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+
+from results import FOLDER
+
+PAGE = FOLDER.parent / "coverage.md"
+TABLE = re.compile(r"(<!-- table ([\w-]+) -->\n\n).*?(\n\n<!-- end -->)", re.DOTALL)
+
+
+def table(name: str) -> str:
+    """A table in Markdown."""
+    content = json.loads((FOLDER / f"{name}.json").read_text())
+    rows = [content["columns"], ["---"] * len(content["columns"]), *(row["cells"] for row in content["rows"])]
+    return "\n".join(
+        "|" + "|".join(cells) + "|" if cells[0] == "---" else "| " + " | ".join(cells) + " |" for cells in rows
+    )
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; end with 1 if a table is out of date")
+    args = parser.parse_args()
+    page = PAGE.read_text()
+    made = TABLE.sub(lambda found: found[1] + table(found[2]) + found[3], page)
+    if args.check:
+        names = [old[2] for old in TABLE.finditer(page) if old[0] not in made]
+        print(f"out of date: {', '.join(names)}" if names else "all tables are those of the kept results")
+        return 1 if names else 0
+    PAGE.write_text(made)
+    print(f"written: {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
