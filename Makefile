@@ -21,7 +21,7 @@ test: $(STAMP)
 
 # fifty kills of every kind of write, and many flipped bytes: about half an hour
 test-reliability: $(STAMP)
-	OMP_NUM_THREADS=1 BAYESUNFOLD_KILLS=50 BAYESUNFOLD_FLIPS=300 $(BIN)/python -m pytest -n 2 tests/test_files.py
+	OMP_NUM_THREADS=1 BAYESUNFOLD_KILLS=50 BAYESUNFOLD_FLIPS=300 $(BIN)/python -m pytest -n 2 tests/_support/test_files.py
 
 # lowest and newest versions, other processors' kernels: about half an hour
 test-matrix: $(STAMP)

@@ -3,7 +3,7 @@
 What to use when
 ----------------
 All three look at the same log-concave posterior, whitened to about N(0, 1), and agree on the width of a density
-ratio (``tests/test_classifier.py``). ``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits its
+ratio (``tests/classifier/test_estimator.py``). ``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits its
 means and widths; ``"nuts"`` makes no approximation beyond the linearisation, gives R-hat and effective sample
 sizes, and pays tens of seconds for compilation once a process.
 

@@ -121,12 +121,12 @@ class Members:
         fakes = events.passes.fakes[rows]
         if self.fakes is not None and fakes.any():
             change[fakes] = self.fakes.log_ratio_change(reco[fakes], source)
-        with np.errstate(over="ignore"):  # an infinite weight is reported by norm()
-            raw = np.exp(change, out=change)
         relative = self._relative(index, rows, source)
-        if relative is not None:
-            raw *= (1.0 + relative).astype(raw.dtype)
-        raw *= (events.weight[rows] * self.push[rows]).astype(raw.dtype)[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):  # an infinite weight is reported by norm()
+            raw = np.exp(change, out=change)
+            if relative is not None:
+                raw *= (1.0 + relative).astype(raw.dtype)
+            raw *= (events.weight[rows] * self.push[rows]).astype(raw.dtype)[:, None]
         return raw
 
     def _relative(self, index: int, rows: slice, source: str | None) -> Array | None:
@@ -149,7 +149,8 @@ class Members:
             def one(block: Block) -> Array:
                 passing = self.events.passes.reco[block.rows]
                 raw = self._raw(*block, source)
-                return raw[passing].sum(axis=0, dtype=np.float64) + self._migrated(raw, block.rows, source)
+                with np.errstate(invalid="ignore"):  # infinite weights are counted below
+                    return raw[passing].sum(axis=0, dtype=np.float64) + self._migrated(raw, block.rows, source)
 
             total = self._from_outside(source)
             for part in map_blocks(one, self.perturbations.simulation.blocks()):

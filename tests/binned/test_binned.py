@@ -14,7 +14,7 @@ from bayesunfold.binned.compare import triangular_discriminator
 from bayesunfold.binned.regularized import difference_matrix
 from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
 
-REFERENCES = Path(__file__).parent / "references"
+REFERENCES = Path(__file__).parents[1] / "references"
 EDGES = np.array([-9, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 11.0])
 
 
@@ -454,7 +454,7 @@ def test_ibu_of_the_packaged_events_agrees_with_the_reference():
     """Triangular discriminators of IBU with 4 iterations, computed elsewhere with plain NumPy."""
     from bayesunfold.binned.compare import triangular_discriminator
 
-    reference = json.loads((Path(__file__).parents[1] / "benchmarks" / "zjets_reference.json").read_text())
+    reference = json.loads((Path(bu.__file__).parents[1] / "benchmarks" / "zjets_reference.json").read_text())
     z = bu.datasets.zjets()
     for name, published in reference.items():
         edges = np.array(published["bin_edges"])

@@ -18,7 +18,7 @@ from bayesunfold.cli.configuration import load_job
 from bayesunfold.cli.schema import SECTIONS, schema_text
 from bayesunfold.errors import BiasWarning, FileFormatError, InputError
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PT = np.array([10.0, 30.0, 50.0, 20.0])
 JETS = [[1.0, 2.0], [3.0], [], [4.0, 5.0, 6.0]]
 
