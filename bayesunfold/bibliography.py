@@ -29,11 +29,6 @@ BY_METHOD = {
     "Tikhonov": ("Schmitt:2012kp",),
     "FBU": ("Choudalakis:2012hz", "pymc2023", "Hoffman:2014"),
 }
-BY_INFERENCE = {
-    "advi": ("pymc2023", "Kucukelbir:2017", "Wilson:2021"),
-    "nuts": ("pymc2023", "Hoffman:2014", "Wilson:2021"),
-    "laplace": (),
-}
 CONDITIONING = "Wilson:2021"
 
 
@@ -80,26 +75,24 @@ def citations(*used: Any) -> Citations:
 
 def _keys(item: Any) -> Iterator[str]:
     from bayesunfold.classifier.estimator import BayesianClassifier
+    from bayesunfold.classifier.inference import inference_method
     from bayesunfold.reweighting import LikelihoodRatio, Reweighter
     from bayesunfold.spectrum import Spectrum
     from bayesunfold.unfolding.result import UnfoldingResult
 
     if isinstance(item, UnfoldingResult):
-        yield from (
-            "Andreassen:2019cjw",
-            "Immer:2021",
-            "Rubin:1981",
-            *BY_INFERENCE[item.configuration["inference"]],
-            "arviz2019",
-        )
+        method = inference_method(item.configuration["inference"])
+        yield from ("Andreassen:2019cjw", "Immer:2021", "Rubin:1981", *method.citations)
+        yield from () if method.is_gaussian else (CONDITIONING,)
+        yield "arviz2019"
     elif isinstance(item, Spectrum):
         if item.method == "OmniFold":
             yield from ("Andreassen:2019cjw", "Immer:2021", "Rubin:1981", "pymc2023")
-        for method, keys in BY_METHOD.items():
-            if item.method.startswith(method):
+        for name, keys in BY_METHOD.items():
+            if item.method.startswith(name):
                 yield from keys
     elif isinstance(item, BayesianClassifier):
-        yield from ("Immer:2021", *(k for k in BY_INFERENCE[item.inference] if k != CONDITIONING))
+        yield from ("Immer:2021", *inference_method(item.inference).citations)
         if item.network is not None and item.network.learns_scales:
             yield "MacKay:1992"
     elif isinstance(item, Reweighter):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +18,9 @@ from bayesunfold._support.checks import check_count, check_flag, effective_size
 from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.arithmetic import forward, tangent
 from bayesunfold.classifier.evidence import learn_scales
-from bayesunfold.classifier.full_network import sample_full_network
+from bayesunfold.classifier.inference import InferenceMethod, check_inference
 from bayesunfold.classifier.linearized import linearize, posterior_axes, whitened_directions
 from bayesunfold.classifier.network import Network
-from bayesunfold.classifier.sampling import sample_posterior
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import BASIS_ROWS, Classifier, ClassWeights, TwoClass, leading_directions
@@ -85,7 +84,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         network: Network | None = None,
-        inference: Literal["advi", "nuts", "laplace"] = "advi",
+        inference: str = "advi",
         draws: int = 500,
         linearize: bool = True,
         restarts: int = 1,
@@ -125,15 +124,9 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             One class only, more than two, NaN, or a class whose weights do not sum to something positive.
         """
-        inference: Any = self.inference
-        if not isinstance(inference, str) or inference not in ("advi", "nuts", "laplace"):
-            msg = f"inference is {self.inference!r}; it must be 'advi', 'nuts' or 'laplace'."
-            raise InputError(msg)
-        if not self.linearize and self.inference == "laplace":
-            msg = "linearize=False needs inference='advi' or 'nuts'; Laplace's approximation is the linearised network."
-            raise InputError(msg)
+        linearize = check_flag(self.linearize, "linearize")
+        method = check_inference(self.inference, linearize=linearize)
         check_count(self.draws, "draws", 2)
-        check_flag(self.linearize, "linearize")
         check_count(self.restarts, "restarts")
         if self.network is not None and not isinstance(self.network, Network):
             msg = f"network has type {type(self.network).__name__}; pass a bayesunfold.Network."
@@ -157,10 +150,18 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         rng = np.random.Generator(np.random.Philox(key=int(seed)))
         with block_threads():
-            self._fit(X, code, weight, totals, rng)
+            self._fit(X, code, weight, totals, rng, method)
         return self
 
-    def _fit(self, X: Array, code: NDArray[np.integer], weight: Array, totals: Array, rng: np.random.Generator) -> None:
+    def _fit(
+        self,
+        X: Array,
+        code: NDArray[np.integer],
+        weight: Array,
+        totals: Array,
+        rng: np.random.Generator,
+        method: InferenceMethod,
+    ) -> None:
         # both classes count the same, so neither their sizes nor their order matter
         self.standardizer_ = Standardizer.fit(X, weight / totals[code])
         x = self.standardizer_(X)
@@ -184,12 +185,10 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         posterior = linearize(fitted, axes, precision)
         # the point estimate is the mode of the linearised network: a wide network itself may stop short of it
         self.mode_ = posterior.mode()
-        if self.linearize or self.inference == "laplace":
-            self.posterior_draws_ = sample_posterior(self.inference, posterior, self.draws, rng)
+        if self.linearize or method.sample_full is None:
+            self.posterior_draws_ = method.sample(posterior, self.draws, rng)
         else:
-            self.posterior_draws_ = sample_full_network(
-                self.inference, layout, fit.theta, x, posterior, self.draws, rng
-            )
+            self.posterior_draws_ = method.sample_full(layout, fit.theta, x, posterior, self.draws, rng)
         self.directions_ = whitened_directions(fitted, axes, precision)
         self.layout_, self.theta_ = layout, fit.theta
         self.converged_, self.n_iter_ = fit.converged, fit.steps
@@ -199,7 +198,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         rows = code == 0
         self._log_norm = 0.0
         self._log_norms: Array = np.zeros(self.draws)
-        if self.inference == "laplace":
+        if method.is_gaussian:
             self.posterior_draws_ = replace(self.posterior_draws_, z=self.posterior_draws_.z + self.mode_)
         best, drawn = self._evaluate(x[rows])
         self._log_norm = _log_mean_exp(best[:, None], weight[rows])[0]

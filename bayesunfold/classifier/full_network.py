@@ -9,14 +9,14 @@ point estimate.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.classifier.arithmetic import Layout, forward
+from bayesunfold.classifier.inference import CHAINS
 from bayesunfold.classifier.sampling import (
-    CHAINS,
     TUNE,
     Draws,
     LinearizedPosterior,
@@ -43,7 +43,7 @@ def __dir__() -> list[str]:
 
 
 def sample_full_network(
-    method: Literal["advi", "nuts"],
+    method: str,
     layout: Layout,
     theta: Array,
     x: Array,

@@ -3,8 +3,8 @@
 What to use when
 ----------------
 All three look at the same log-concave posterior, whitened to about N(0, 1), and agree on the width of a density
-ratio (``tests/classifier/test_estimator.py``). ``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits its
-means and widths; ``"nuts"`` makes no approximation beyond the linearisation, gives R-hat and effective sample
+ratio (``tests/classifier/test_estimator.py``). ``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits
+its means and widths; ``"nuts"`` makes no approximation beyond the linearisation, gives R-hat and effective sample
 sizes, and pays tens of seconds for compilation once a process.
 
 The compiled functions are kept for the life of the process and the data swapped (``pm.Data``), so only the first
@@ -19,26 +19,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold.classifier.arithmetic import blocks, weighted_gram
+from bayesunfold.classifier.inference import CHAINS
 from bayesunfold.errors import ConvergenceWarning
 
-__all__ = ["Draws", "LinearizedPosterior", "sample_advi", "sample_nuts", "sample_posterior"]
+__all__ = ["Draws", "LinearizedPosterior", "sample_advi", "sample_gaussian", "sample_nuts"]
 
 Array = NDArray[np.floating]
-Inference = Literal["advi", "nuts", "laplace"]
 
 ADVI_STEPS = 200
 ADVI_PARTICLES = 10
 ADVI_RATE = 0.05
 MAX_ROWS, ROWS_PER_DIRECTION = 2_000, 12
 """ADVI and NUTS look at the larger of these many events; see ``LinearizedPosterior.thinned``."""
-CHAINS = 4
 TUNE = 400
 
 
@@ -357,10 +356,6 @@ def sample_nuts(posterior: LinearizedPosterior, draws: int, rng: np.random.Gener
     return Draws(z.reshape(-1, p)[:draws], chains=CHAINS if draws % CHAINS == 0 else 1, sample_stats=stats)
 
 
-def sample_posterior(method: Inference, posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:
-    """Draws by the method asked for; ``"laplace"`` is the Gaussian itself."""
-    if method == "advi":
-        return sample_advi(posterior, draws, rng)
-    if method == "nuts":
-        return sample_nuts(posterior, draws, rng)
+def sample_gaussian(posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:
+    """Draws of the Gaussian about the most probable weights, which is N(0, 1) in whitened coordinates."""
     return Draws(rng.standard_normal((draws, posterior.tangent.shape[1])))

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bayesunfold.classifier.inference import inference_names
+
 __all__ = ["main"]
 
 AddParser = Callable[..., argparse.ArgumentParser]
@@ -48,7 +50,7 @@ def _demo_parser(add: AddParser) -> None:
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for the files (default: demo)")
     demo.add_argument("--n-data", type=int, default=1000)
     demo.add_argument("--n-simulation", type=int, default=1000)
-    demo.add_argument("--inference", choices=("advi", "nuts", "laplace"), default="advi")
+    demo.add_argument("--inference", choices=inference_names(), default="advi")
     demo.add_argument("--draws", type=int, default=500)
     demo.add_argument("--seed", type=int, default=1)
 
@@ -105,7 +107,7 @@ def _coverage_parser(add: AddParser) -> None:
     gaussian.add_argument("--n-data", type=int)
     gaussian.add_argument("--n-simulation", type=int)
     gaussian.add_argument("--smear", type=float)
-    gaussian.add_argument("--inference", choices=("advi", "nuts", "laplace"))
+    gaussian.add_argument("--inference", choices=inference_names())
     study.add_argument("--seed", type=int, default=0, help="toy i has seed SEED + i")
     study.add_argument("--workers", type=int, help="local processes; one a core by default, 0 for none")
     study.add_argument("--scheduler", help="address of a Dask scheduler, for a batch cluster")

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bayesunfold._support.checks import check_bins
+from bayesunfold.classifier.inference import inference_names
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.normalization import read_luminosity
 from bayesunfold.spectrum import Normalization
@@ -91,7 +92,7 @@ class UnfoldingSection(Struct, kw_only=True, frozen=True):
     """The section [unfolding]."""
 
     iterations: Annotated[int | Literal["auto"] | None, Meta(description="iterations")] = None
-    inference: Annotated[str | None, Meta(description='"advi", "nuts" or "laplace"')] = None
+    inference: Annotated[str | None, Meta(description=" or ".join(f'"{name}"' for name in inference_names()))] = None
     draws: Annotated[int | None, Meta(description="members of the ensemble")] = None
     efficiency: Annotated[str | None, Meta(description='"learned" or "prior"')] = None
     generator_prior: Annotated[float | None, Meta(description="relative uncertainty of the generator")] = None

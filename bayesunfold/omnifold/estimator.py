@@ -19,8 +19,8 @@ from bayesunfold._support.progress import Progress
 from bayesunfold._support.streams import training_stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold._support.versions import installed_versions
+from bayesunfold.classifier.inference import check_chains, check_inference
 from bayesunfold.classifier.network import Network
-from bayesunfold.classifier.sampling import CHAINS
 from bayesunfold.errors import InputError, InputTypeError, WeightWarning
 from bayesunfold.events import Background, Data, Simulation, Undefined, as_data
 from bayesunfold.omnifold.checkpoint import (
@@ -115,7 +115,7 @@ class OmniFold:
         self,
         iterations: int | Literal["auto"] = "auto",
         network: Network | None = None,
-        inference: Literal["advi", "nuts", "laplace"] = "advi",
+        inference: str = "advi",
         draws: int = 500,
         *,
         efficiency: Literal["learned", "prior"] = "learned",
@@ -133,15 +133,10 @@ class OmniFold:
         if network is not None and network.learns_scales:
             msg = 'prior_scale="evidence" is for BayesianClassifier and Reweighter; give an unfolding fixed scales.'
             raise InputError(msg)
-        _check_choice(inference, "inference", ("advi", "nuts", "laplace"))
         _check_choice(efficiency, "efficiency", ("learned", "prior"))
         draws = check_count(draws, "draws", 2, MOST_DRAWS)
-        if inference == "nuts" and draws % CHAINS:
-            msg = f"draws is {draws}; NUTS runs {CHAINS} chains of equal length, so take a multiple of {CHAINS}."
-            raise InputError(msg)
-        if not linearize and inference == "laplace":
-            msg = "linearize=False needs inference='advi' or 'nuts'; the Laplace approximation is always linearised."
-            raise InputError(msg)
+        linearize = check_flag(linearize, "linearize")
+        check_chains(check_inference(inference, linearize=linearize), draws)
         self.settings = Settings(
             iterations,
             network or Network(),
@@ -149,7 +144,7 @@ class OmniFold:
             draws,
             efficiency,
             check_not_negative(generator_prior, "generator_prior", ", a relative uncertainty"),
-            check_flag(linearize, "linearize"),
+            linearize,
             check_count(restarts, "restarts", 1, MOST_ITERATIONS),
         )
         self.random_seed = None if random_seed is None else check_seed(random_seed)

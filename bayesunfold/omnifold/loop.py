@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.streams import stream, training_stream
-from bayesunfold.classifier.full_network import sample_full_network
+from bayesunfold.classifier.inference import inference_method
 from bayesunfold.classifier.linearized import linearize, posterior_axes
-from bayesunfold.classifier.sampling import Draws, sample_posterior
+from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Simulation
 from bayesunfold.omnifold.answers import Answers, generator_displacement, propagate
@@ -55,9 +55,9 @@ class FirstStep:
     ----------
     classifier : Classifier
     draws : Draws
-        Of its posterior; for ``inference="laplace"`` they are the members' own displacements.
+        Of its posterior; for a Gaussian method (``"laplace"``) they are the members' own displacements.
     conditioning : Conditioning or None
-        What moved the fluctuations onto the draws; None for ``inference="laplace"``.
+        What moved the fluctuations onto the draws; None for a Gaussian method.
     displacement : Displacement
     """
 
@@ -208,15 +208,16 @@ def _posterior_draws(
     The draws of the Gaussian posterior are the members' own displacements, which are not known yet.
     """
     axes, precision = posterior_axes(step1)
-    if settings.inference == "laplace":
+    method = inference_method(settings.inference)
+    if method.is_gaussian:
         return axes, None, None
     rng = stream(seed, "posterior")
     posterior = linearize(step1, axes, precision)
-    if settings.linearize:
-        draws = sample_posterior(settings.inference, posterior, settings.draws, rng)
+    if settings.linearize or method.sample_full is None:
+        draws = method.sample(posterior, settings.draws, rng)
     else:
         x = step1.classes.joined().x
-        draws = sample_full_network(settings.inference, step1.layout, step1.theta, x, posterior, settings.draws, rng)
+        draws = method.sample_full(step1.layout, step1.theta, x, posterior, settings.draws, rng)
     return axes, draws, condition_on(step1, perturbations, axes, draws.z)
 
 

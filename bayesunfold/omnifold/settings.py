@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bayesunfold.classifier.network import Network
-from bayesunfold.classifier.sampling import Inference
 
 __all__ = ["Settings"]
 
@@ -23,7 +22,7 @@ class Settings:
     ----------
     iterations : int or "auto"
     network : Network
-    inference : {"advi", "nuts", "laplace"}
+    inference : str
     draws : int
     efficiency : {"learned", "prior"}
     generator_prior : float
@@ -33,7 +32,7 @@ class Settings:
 
     iterations: int | Literal["auto"] = "auto"
     network: Network = field(default_factory=Network)
-    inference: Inference = "advi"
+    inference: str = "advi"
     draws: int = 500
     efficiency: Literal["learned", "prior"] = "learned"
     generator_prior: float = 0.0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._support.checks import effective_size
+from bayesunfold.classifier.inference import inference_method
 from bayesunfold.omnifold.convergence import AUTO_CHANGE
 from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
 from bayesunfold.unfolding.overlap import outside_range
@@ -164,7 +165,7 @@ def _sampler_checks(result: UnfoldingResult, tree: xr.DataTree) -> list[Check]:
     import arviz as az
 
     cure = "take more draws; divergences or large R-hat mean that the chains disagree"
-    if result.configuration["inference"] != "nuts":
+    if inference_method(result.configuration["inference"]).chains == 1:
         name = f"{result.configuration['inference']}: independent draws, MCMC diagnostics do not apply"
         return [Check("sampler", name, "", None, "")]
     posterior = tree["posterior"].to_dataset()

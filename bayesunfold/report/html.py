@@ -17,6 +17,7 @@ from bayesunfold._support.checks import check_bins, check_known, check_mapping
 from bayesunfold._support.files import atomic_write
 from bayesunfold._support.versions import installed_versions
 from bayesunfold.binning import project
+from bayesunfold.classifier.inference import inference_method
 from bayesunfold.errors import InputError
 from bayesunfold.io.arviz import default_bins
 from bayesunfold.normalization import EXTRA, Finish, assign_groups
@@ -221,11 +222,10 @@ def _verdict(checks: list[Check]) -> str:
 
 
 def _draws(result: UnfoldingResult, tree: object) -> str:
-    if result.configuration["inference"] == "laplace":
-        return "<p>Laplace: exact draws of a Gaussian; there is nothing to converge.</p>"
-    note = ""
-    if result.configuration["inference"] == "advi":
-        note = "<p>ADVI draws are independent; R-hat and effective sample sizes of Markov chains do not apply.</p>"
+    method = inference_method(result.configuration["inference"])
+    note = f"<p>{html.escape(method.note)}</p>" if method.note else ""
+    if method.is_gaussian:
+        return note
     return note + _grid("diagnostics", {"posterior of step 1, first iteration": plot_draws(tree)})  # type: ignore[arg-type]
 
 
