@@ -13,7 +13,7 @@ and ``2 n P p`` for tangent features in ``p`` directions (``P`` weights).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.activations import ACTIVATIONS, log1pexp
 
-__all__ = ["Layout", "blocks", "forward", "log1pexp", "loss_and_gradient", "tangent", "weighted_gram"]
+__all__ = ["Layout", "blocks", "forward", "loss_and_gradient", "tangent", "weighted_gram"]
 
 Array = NDArray[np.floating]
 
@@ -32,35 +33,6 @@ BLOCK = 8192
 
 def __dir__() -> list[str]:
     return __all__
-
-
-def _tanh_slope(a: Array) -> Array:
-    return 1.0 - a * a
-
-
-def _relu(z: Array) -> Array:
-    return np.maximum(z, 0.0)
-
-
-def _relu_slope(a: Array) -> Array:
-    return (a > 0).astype(a.dtype)
-
-
-def _softplus_slope(a: Array) -> Array:
-    return -np.expm1(-a)
-
-
-def log1pexp(z: Array) -> Array:
-    """``log(1 + exp(z))`` without overflow."""
-    return np.logaddexp(0.0, z, dtype=z.dtype)
-
-
-# activation and its derivative as a function of the activation's own value
-ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    "tanh": (np.tanh, _tanh_slope),
-    "relu": (_relu, _relu_slope),
-    "softplus": (log1pexp, _softplus_slope),
-}
 
 
 def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
@@ -126,7 +98,7 @@ class Layout:
 
 def _activations(layout: Layout, layers: list[tuple[Array, Array]], x: Array) -> list[Array]:
     """Inputs of each layer, followed by the network's output of shape ``(n, 1)``."""
-    act, _ = ACTIVATIONS[layout.activation]
+    act = ACTIVATIONS[layout.activation].value
     values = [x]
     for weight, bias in layers[:-1]:
         values.append(act(values[-1] @ weight + bias))
@@ -179,7 +151,7 @@ def loss_and_gradient(
     loss : float
     gradient : array, shape (P,)
     """
-    _, derivative = ACTIVATIONS[layout.activation]
+    derivative = ACTIVATIONS[layout.activation].derivative
     layers = layout.layers(theta, x.dtype)
     pieces = list(layout.pieces())
 
@@ -219,7 +191,7 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
     -------
     array, shape (n, p) or (n, P), of the type of ``x``
     """
-    _, derivative = ACTIVATIONS[layout.activation]
+    derivative = ACTIVATIONS[layout.activation].derivative
     layers = layout.layers(theta, x.dtype)
     pieces = list(layout.pieces())
     width = layout.n_parameters if basis is None else basis.shape[1]

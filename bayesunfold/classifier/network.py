@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.checks import check_count, check_positive
-from bayesunfold.classifier.arithmetic import ACTIVATIONS, Layout
+from bayesunfold.classifier.activations import ACTIVATIONS
+from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.errors import InputError
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def full_model(layout: Layout, x: Array, label: NDArray[Any], weight: Array, off
     import pymc as pm
     import pytensor.tensor as pt
 
-    act = {"tanh": pt.tanh, "relu": lambda z: pt.maximum(z, 0.0), "softplus": pt.softplus}[layout.activation]
+    act = ACTIVATIONS[layout.activation].symbolic
     coords: dict[str, Sequence[object]] = {"feature": list(range(layout.sizes[0]))}
     for layer, units in enumerate(layout.sizes[1:-1], start=1):
         coords[f"unit_{layer}"] = list(range(units))

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bayesunfold._support.checks import check_bins
+from bayesunfold.classifier.activations import ACTIVATIONS
 from bayesunfold.classifier.inference import inference_names
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.normalization import read_luminosity
@@ -111,7 +112,7 @@ class NetworkSection(Struct, kw_only=True, frozen=True):
     """The section [network]."""
 
     hidden: Annotated[list[int] | None, Meta(description="units of each hidden layer")] = None
-    activation: Annotated[str | None, Meta(description='"tanh", "relu" or "softplus"')] = None
+    activation: Annotated[str | None, Meta(description=" or ".join(f'"{name}"' for name in ACTIVATIONS))] = None
     prior_scale: Annotated[list[float] | None, Meta(description="prior scale of each layer")] = None
 
     def settings(self) -> dict[str, object]:

@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_bins
 from bayesunfold._support.threads import block_threads
-from bayesunfold.classifier.arithmetic import log1pexp
+from bayesunfold.classifier.activations import log1pexp
 from bayesunfold.errors import InputError
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.files import atomic_write
+from bayesunfold.classifier.activations import ACTIVATIONS, onnx_log1pexp
 from bayesunfold.classifier.estimator import BayesianClassifier
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError
@@ -122,7 +123,7 @@ def _finish_nodes(g: Graph, r: Reweighter, raw: str, level: Any, second: Any, lo
     if r.temper is not None:
         z = g("Mul", z, r.temper)
     if r.truncate is not None:
-        z = g("Sub", z, _softplus(g, g("Sub", z, float(np.log(r.truncate)))))
+        z = g("Sub", z, onnx_log1pexp(g, g("Sub", z, float(np.log(r.truncate)))))
     if r.clip is not None:
         z = g("Min", z, float(np.log(r.clip)))
     z = g("Sub", z, second, output=log_name)
@@ -135,8 +136,8 @@ def _calibration_nodes(g: Graph, calibrator: Calibrator, z: str) -> str:
         return g("Gather", calibrator._log_ratios, _count(g, above))
     p = calibrator.parameters_
     if calibrator.method == "beta":
-        down = g("Mul", _softplus(g, g("Neg", z)), -p["a"])
-        up = g("Mul", _softplus(g, z), p["b"])
+        down = g("Mul", onnx_log1pexp(g, g("Neg", z)), -p["a"])
+        up = g("Mul", onnx_log1pexp(g, z), p["b"])
         return g("Add", g("Add", down, up), p["c"])
     if calibrator.method == "sigmoid":
         return g("Add", g("Mul", z, p["a"]), p["c"])
@@ -199,8 +200,8 @@ def _network_nodes(g: Graph, model: BayesianClassifier, n_draws: int) -> tuple[s
         tangent = g("Add", g("MatMul", tangent, weight), moved) if tangent else moved
         h = g("Add", g("MatMul", h, weight), bias)
         if number < len(layers) - 1:
-            h = _softplus(g, h) if layout.activation == "softplus" else g(layout.activation.capitalize(), h)
-            derivative = g("Unsqueeze", _derivative_nodes(g, layout.activation, h), np.array([0]))
+            h = ACTIVATIONS[layout.activation].nodes(g, h)
+            derivative = g("Unsqueeze", ACTIVATIONS[layout.activation].derivative_nodes(g, h), np.array([0]))
             tangent = g("Mul", tangent, derivative)
     last = np.array([-1])
     f, phi = g("Squeeze", h, last), g("Squeeze", tangent, last)  # (events,) and (directions, events)
@@ -210,20 +211,6 @@ def _network_nodes(g: Graph, model: BayesianClassifier, n_draws: int) -> tuple[s
         return best, ""
     drawn = g("Add", g("MatMul", model.posterior_draws_.z[:n_draws], phi), f)
     return best, g("Sub", drawn, model._log_norms[:n_draws, None])
-
-
-def _softplus(g: Graph, z: str) -> str:
-    """``log(1 + exp(z))`` without overflow; runtimes have their own in single precision only."""
-    return g("Add", g("Max", z, 0.0), g("Log", g("Add", g("Exp", g("Neg", g("Abs", z))), 1.0)))
-
-
-def _derivative_nodes(g: Graph, activation: str, a: str) -> str:
-    """Derivative of an activation from its own value."""
-    if activation == "tanh":
-        return g("Sub", 1.0, g("Mul", a, a))
-    if activation == "relu":
-        return g("Cast", g("Greater", a, 0.0), to=DOUBLE)
-    return g("Sub", 1.0, g("Exp", g("Neg", a)))
 
 
 def _standardize_nodes(g: Graph, s: Standardizer) -> str:

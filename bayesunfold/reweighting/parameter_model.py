@@ -10,6 +10,7 @@ import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 
+from bayesunfold.classifier.activations import ACTIVATIONS
 from bayesunfold.classifier.estimator import BayesianClassifier
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError
@@ -68,12 +69,7 @@ def _scalar(value: Any, what: str) -> Any:
 def _log_ratio(classifier: BayesianClassifier, features: Array, theta: Any) -> Any:
     """Log ratio of every event: the network, and its tangent along the mode of the linearised posterior."""
     layout = classifier.layout_
-    activation = {"tanh": pt.tanh, "relu": lambda x: pt.maximum(x, 0.0), "softplus": pt.softplus}[layout.activation]
-    derivative = {
-        "tanh": lambda a: 1.0 - a**2,
-        "relu": lambda a: pt.gt(a, 0.0).astype("float64"),
-        "softplus": lambda a: -pt.expm1(-a),
-    }[layout.activation]
+    activation = ACTIVATIONS[layout.activation]
     moved = classifier.directions_ @ classifier.mode_
     layers, steps = layout.layers(classifier.theta_), layout.layers(moved)
     h = _standardized(classifier.standardizer_, features, theta)
@@ -83,8 +79,8 @@ def _log_ratio(classifier: BayesianClassifier, features: Array, theta: Any) -> A
         tangent = change if tangent is None else tangent @ pt.as_tensor(weight) + change
         h = h @ pt.as_tensor(weight) + bias
         if number < len(layers) - 1:
-            h = activation(h)
-            tangent = tangent * derivative(h)  # type: ignore[no-untyped-call]
+            h = activation.symbolic(h)
+            tangent = tangent * activation.symbolic_derivative(h)
     return (h + tangent)[:, 0] - classifier._log_norm
 
 
