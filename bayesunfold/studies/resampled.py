@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_weight, check_bins, check_positive
+from bayesunfold._support.deprecation import RenamedAttribute
 from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
@@ -77,6 +78,8 @@ class ResampledToys:
     >>> float(make.expected({"gen": [-100.0, 100.0]})["gen"].sum().round(6))
     100.0
     """
+
+    nature = RenamedAttribute("truth", removed_in="0.4")
 
     def __init__(
         self,
