@@ -93,7 +93,7 @@ def inference_method(name: object) -> InferenceMethod:
         If there is none.
     """
     if not isinstance(name, str) or name not in _METHODS:
-        msg = f"inference is {name!r}; it must be {_one_of(inference_names())}."
+        msg = f"inference is {name!r}; it must be one of {', '.join(map(repr, inference_names()))}."
         raise InputError(msg)
     return _METHODS[name]
 
@@ -124,15 +124,10 @@ def check_inference(name: object, *, linearize: bool) -> InferenceMethod:
     """
     method = inference_method(name)
     if not linearize and method.sample_full is None:
-        able = _one_of(tuple(n for n, m in _METHODS.items() if m.sample_full is not None))
+        able = " or ".join(repr(n) for n, m in _METHODS.items() if m.sample_full is not None)
         msg = f"linearize=False needs inference={able}; {method.name!r} draws from the linearised network only."
         raise InputError(msg)
     return method
-
-
-def _one_of(names: tuple[str, ...]) -> str:
-    quoted = [repr(name) for name in names]
-    return " or ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else quoted[0]
 
 
 def _advi(posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:

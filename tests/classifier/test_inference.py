@@ -52,7 +52,7 @@ def test_a_registered_method_works_everywhere(resampled, tmp_path):
 def test_what_it_cannot_do_is_an_error_that_names_who_can(resampled):
     with pytest.raises(InputError, match="'resampled' draws from the linearised network only"):
         bu.OmniFold(inference="resampled", linearize=False)
-    with pytest.raises(InputError, match="must be 'advi', 'nuts', 'laplace' or 'resampled'"):
+    with pytest.raises(InputError, match="must be one of 'advi', 'nuts', 'laplace', 'resampled'"):
         bu.OmniFold(inference="mcmc")
 
 
