@@ -81,7 +81,7 @@ def _keys(item: Any) -> Iterator[str]:
     from bayesunfold.unfolding.result import UnfoldingResult
 
     if isinstance(item, UnfoldingResult):
-        method = inference_method(item.configuration["inference"])
+        method = inference_method(item.record.settings.inference)
         yield from ("Andreassen:2019cjw", "Immer:2021", "Rubin:1981", *method.citations)
         yield from () if method.is_gaussian else (CONDITIONING,)
         yield "arviz2019"

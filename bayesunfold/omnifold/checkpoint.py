@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -112,8 +112,8 @@ def release_checkpoint(path: Path, key: str) -> None:
 
 def _save(path: Path, key: str, records: Sequence[Networks], seed: int) -> None:
     with path.open("wb") as file:
-        packed: dict[str, Any] = pack_iterations(records)
-        np.savez(file, key=np.array(key), seed=np.array(seed), **packed)
+        write = cast("Callable[..., None]", np.savez)  # its types take the names of arrays for options
+        write(file, key=np.array(key), seed=np.array(seed), **pack_iterations(records))
 
 
 def write_checkpoint(path: Path, key: str, records: Sequence[Networks], seed: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,11 @@ from bayesunfold._support.checks import effective_size
 from bayesunfold.errors import ConvergenceWarning
 from bayesunfold.omnifold.loop import State
 from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.record import Look
 from bayesunfold.unfolding.reference_bins import REFERENCE_BINS, quantile_groups
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["Look", "look", "most_iterations", "settled", "warn_if_moving"]
+__all__ = ["look", "most_iterations", "settled", "warn_if_moving"]
 
 Array = NDArray[np.floating]
 
@@ -30,21 +30,6 @@ a quick look, which nobody takes for converged."""
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class Look(TypedDict):
-    """What the history keeps of an iteration.
-
-    ``change`` is the largest change of a reference bin in units of its band, ``spectra`` the shares of the reference
-    bins by feature, ``directions`` the numbers of directions of both classifiers.
-    """
-
-    losses: dict[str, float]
-    decrements: dict[str, float]
-    change: float
-    effective_size: float
-    spectra: list[list[float]]
-    directions: list[int]
 
 
 def look(events: StandardizedEvents, state: State) -> Look:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,14 +30,14 @@ from bayesunfold.omnifold.checkpoint import (
     release_checkpoint,
     write_checkpoint,
 )
-from bayesunfold.omnifold.convergence import Look, look, most_iterations, settled, warn_if_moving
+from bayesunfold.omnifold.convergence import look, most_iterations, settled, warn_if_moving
 from bayesunfold.omnifold.iteration import Learn, Networks, recall, train
 from bayesunfold.omnifold.loop import State, iterations, start_perturbations
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import check_learned, check_samples, warn_without_overlap
 from bayesunfold.unfolding.perturbations import Perturbations
-from bayesunfold.unfolding.record import Inputs, Measurement, Record
+from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
@@ -150,7 +150,7 @@ class OmniFold:
         self.random_seed = None if random_seed is None else check_seed(random_seed)
         self.progressbar = check_flag(progressbar, "progressbar")
 
-    def configuration(self) -> dict[str, Any]:
+    def configuration(self) -> dict[str, object]:
         """All arguments, as JSON-ready values."""
         return self.settings.state() | {"random_seed": self.random_seed}
 
@@ -347,6 +347,21 @@ def _check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
         raise InputError(msg)
 
 
+class OmniFoldArguments(TypedDict, total=False):
+    """Arguments of :class:`OmniFold`, for editors and type checkers."""
+
+    iterations: int | Literal["auto"]
+    network: Network | None
+    inference: str
+    draws: int
+    efficiency: Literal["learned", "prior"]
+    generator_prior: float
+    linearize: bool
+    restarts: int
+    random_seed: int | None
+    progressbar: bool
+
+
 def unfold(
     gen: ArrayLike,
     reco: ArrayLike,
@@ -359,7 +374,7 @@ def unfold(
     backgrounds: Sequence[Background] = (),
     systematics: Sequence[Systematic] = (),
     checkpoint: str | Path | None = None,
-    **settings: Any,
+    **settings: Unpack[OmniFoldArguments],
 ) -> UnfoldingResult:
     """Unfold in one line.
 

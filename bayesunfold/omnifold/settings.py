@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,13 +40,13 @@ class Settings:
     linearize: bool = True
     restarts: int = 1
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """All settings as JSON-ready values."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return plain | {"network": self.network.state()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Settings:
+    def from_state(cls, state: Mapping[str, Any]) -> Settings:
         """Inverse of :meth:`state`; other entries are left out."""
         known = {name: state[name] for name in cls.__dataclass_fields__}
         return cls(**(known | {"network": Network(**state["network"])}))

@@ -165,8 +165,8 @@ def _sampler_checks(result: UnfoldingResult, tree: xr.DataTree) -> list[Check]:
     import arviz as az
 
     cure = "take more draws; divergences or large R-hat mean that the chains disagree"
-    if inference_method(result.configuration["inference"]).chains == 1:
-        name = f"{result.configuration['inference']}: independent draws, MCMC diagnostics do not apply"
+    if inference_method(result.record.settings.inference).chains == 1:
+        name = f"{result.record.settings.inference}: independent draws, MCMC diagnostics do not apply"
         return [Check("sampler", name, "", None, "")]
     posterior = tree["posterior"].to_dataset()
     bins = posterior[[v for v in posterior.data_vars if str(v).startswith("unfolded_")]]

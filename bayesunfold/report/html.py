@@ -222,7 +222,7 @@ def _verdict(checks: list[Check]) -> str:
 
 
 def _draws(result: UnfoldingResult, tree: object) -> str:
-    method = inference_method(result.configuration["inference"])
+    method = inference_method(result.record.settings.inference)
     note = f"<p>{html.escape(method.note)}</p>" if method.note else ""
     if method.is_gaussian:
         return note

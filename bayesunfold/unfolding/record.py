@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Background, Data, Simulation
 
-__all__ = ["Inputs", "Measurement", "MethodSettings", "Record"]
+__all__ = ["Inputs", "Look", "Measurement", "MethodSettings", "Record"]
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class Look(TypedDict):
+    """What the history keeps of an iteration.
+
+    ``change`` is the largest change of a reference bin in units of its band, ``spectra`` the shares of the reference
+    bins by feature, ``directions`` the numbers of directions of both classifiers.
+    """
+
+    losses: dict[str, float]
+    decrements: dict[str, float]
+    change: float
+    effective_size: float
+    spectra: list[list[float]]
+    directions: list[int]
 
 
 class MethodSettings(Protocol):
@@ -28,7 +42,7 @@ class MethodSettings(Protocol):
     def efficiency(self) -> str:
         """What simulated events that fail detector level weigh."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """All settings as JSON-ready values."""
 
 
@@ -59,12 +73,12 @@ class Record:
     seed : int
     versions : dict of str to str
         Of the libraries.
-    history : tuple of dict
+    history : tuple of Look
     seconds : dict of str to float
     """
 
     settings: MethodSettings
     seed: int
     versions: dict[str, str] = field(default_factory=dict)
-    history: tuple[Mapping[str, Any], ...] = ()
+    history: tuple[Look, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)

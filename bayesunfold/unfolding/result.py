@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 import xarray as xr
@@ -30,7 +30,7 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.members import Members
-from bayesunfold.unfolding.record import Inputs, Measurement, Record
+from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -46,6 +46,15 @@ Observable = str | ArrayLike
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class SpectrumOptions(TypedDict, total=False):
+    """Options of :meth:`UnfoldingResult.spectrum`, for editors and type checkers."""
+
+    normalization: Normalization
+    luminosity: float | tuple[float, float] | None
+    unit: str | tuple[str, ...]
+    centre: str
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ class UnfoldingResult:
         return self.measurement.draws
 
     @property
-    def history(self) -> tuple[Mapping[str, Any], ...]:
+    def history(self) -> tuple[Look, ...]:
         """Per iteration: losses, remaining Newton steps, largest change of a reference bin in units of its band."""
         return self.record.history
 
@@ -126,9 +135,9 @@ class UnfoldingResult:
         return self.record.seconds
 
     @property
-    def configuration(self) -> dict[str, Any]:
+    def configuration(self) -> dict[str, object]:
         """All settings, the seed, the number of iterations and the versions of the libraries, JSON-ready."""
-        made = {"random_seed": self.record.seed, "iterations_done": len(self.iterations)}
+        made: dict[str, object] = {"random_seed": self.record.seed, "iterations_done": len(self.iterations)}
         return self.record.settings.state() | made | {"versions": self.record.versions}
 
     def __repr__(self) -> str:
@@ -236,16 +245,26 @@ class UnfoldingResult:
         return self._spectrum(observables, bins, "gen", normalization, luminosity, unit, centre)
 
     def refolded(
-        self, values: Observable | tuple[Observable, ...], bins: ArrayLike | Sequence[ArrayLike], **options: Any
+        self,
+        values: Observable | tuple[Observable, ...],
+        bins: ArrayLike | Sequence[ArrayLike],
+        **options: Unpack[SpectrumOptions],
     ) -> Spectrum:
         """The unfolded simulation at detector level, fakes included, to be compared with data.
 
         Arguments as for :meth:`spectrum`, with detector-level features.
         """
         observables = [self._observable(v, "reco") for v in (values if isinstance(values, tuple) else (values,))]
-        defaults = {"normalization": "yield", "luminosity": None, "unit": "", "centre": "nominal"}
-        check_known(options, list(defaults), "refolded")
-        return self._spectrum(observables, bins, "reco", **(defaults | options))
+        check_known(dict(options), list(SpectrumOptions.__annotations__), "refolded")
+        return self._spectrum(
+            observables,
+            bins,
+            "reco",
+            options.get("normalization", "yield"),
+            options.get("luminosity"),
+            options.get("unit", ""),
+            options.get("centre", "nominal"),
+        )
 
     def _spectrum(
         self,
@@ -315,7 +334,7 @@ class UnfoldingResult:
         """Weights of the point estimate at detector level, shape (n,): fakes included, zero for misses."""
         return self.members.nominal("reco")
 
-    def spectra(self, bins: Mapping[str, ArrayLike], **options: Any) -> Spectra:
+    def spectra(self, bins: Mapping[str, ArrayLike], **options: Unpack[SpectrumOptions]) -> Spectra:
         """Several particle-level features at once, member by member.
 
         Parameters
