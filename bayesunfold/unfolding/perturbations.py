@@ -112,7 +112,12 @@ class Fluctuations:
         return g
 
     def moved(self, move: Callable[[int], Array]) -> Fluctuations:
-        """The same fluctuations with something added to them."""
+        """The same fluctuations with something added to them.
+
+        What these ones keep in memory is dropped: they make it again if somebody asks, which nobody does.
+        """
+        if self._cache is not None:
+            self._cache = {}
         return Fluctuations(self.n, self.n_members, self.seed, move)
 
 

@@ -36,6 +36,9 @@ def test_fluctuations_have_mean_zero_and_variance_one():
 def test_moved_fluctuations_are_the_old_ones_and_the_move():
     old = Fluctuations(5000, 3, seed=2)
     new = old.moved(lambda number: np.full((min(4096, 5000 - 4096 * number), 3), number + 1.0, dtype=np.float32))
+    old.block(0)
+    assert not old.moved(lambda _: np.float32(0))._cache
+    assert not old._cache  # both in memory would be twice the largest array of an unfolding
     for block in old.blocks():
         np.testing.assert_array_equal(new.block(block.number), old.block(block.number) + np.float32(block.number + 1))
     assert [b.rows for b in old.blocks()] == [slice(0, 4096), slice(4096, 5000)]
