@@ -10,7 +10,8 @@ low=.venv-low
 new=.venv
 [ -x "$new/bin/python" ] || { echo "run make setup first" >&2; exit 1; }
 "$new/bin/python" -m pip install --quiet uv
-python="$(command -v python3.12 || command -v python3)"
+python=python3.12 # the lowest, where it can be run
+"$python" -c '' 2>/dev/null || python="$new/bin/python"
 "$new/bin/uv" venv --quiet --clear --python "$python" "$low"
 "$new/bin/uv" pip install --quiet --python "$low/bin/python" --resolution lowest-direct --editable . --group test
 

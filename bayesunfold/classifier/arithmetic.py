@@ -22,6 +22,7 @@ from scipy.special import expit
 
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.activations import ACTIVATIONS, log1pexp
+from bayesunfold.classifier.additive import Additive
 
 __all__ = ["Layout", "blocks", "forward", "loss_and_gradient", "tangent", "weighted_gram"]
 
@@ -53,21 +54,29 @@ class Layout:
         ``"tanh"``, ``"relu"`` or ``"softplus"``.
     scales : tuple of float
         Prior standard deviation of each layer (times ``sqrt(fan_in)`` for its weights).
+    additive : Additive, optional
+        One-dimensional functions of the features that are added; their coefficients are the last parameters.
     """
 
     sizes: tuple[int, ...]
     activation: str
     scales: tuple[float, ...]
+    additive: Additive | None = None
 
     @property
     def n_parameters(self) -> int:
+        """Number of weights, biases and coefficients of the additive part."""
+        return self.n_network + (0 if self.additive is None else len(self.additive))
+
+    @property
+    def n_network(self) -> int:
         """Number of weights and biases."""
         return sum((a + 1) * b for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True))
 
     @property
     def n_hidden_parameters(self) -> int:
         """Number of weights and biases before the output layer."""
-        return self.n_parameters - (self.sizes[-2] + 1) * self.sizes[-1]
+        return self.n_network - (self.sizes[-2] + 1) * self.sizes[-1]
 
     def pieces(self) -> Iterator[tuple[slice, slice, int, int, float, float]]:
         """Slices of ``W`` and ``b``, their shape, and the scale of each, layer by layer."""
@@ -107,6 +116,18 @@ def _activations(layout: Layout, layers: list[tuple[Array, Array]], x: Array) ->
     return values
 
 
+def _output(
+    layout: Layout, layers: list[tuple[Array, Array]], theta: Array, x: Array
+) -> tuple[Array, list[Array], Array | None]:
+    """Output of shape (n,), inputs of each layer, and tangent features of the additive part if there is one."""
+    values = _activations(layout, layers, x)
+    output = values[-1][:, 0]
+    if layout.additive is None:
+        return output, values, None
+    added = layout.additive.basis(x)
+    return output + added @ theta[layout.n_network :].astype(x.dtype), values, added
+
+
 def forward(layout: Layout, theta: Array, x: Array) -> Array:
     """Network output ``f(x; theta)``, shape ``(n,)``, in double precision.
 
@@ -122,7 +143,7 @@ def forward(layout: Layout, theta: Array, x: Array) -> Array:
     out = np.empty(len(x))
 
     def one(block: slice) -> None:
-        out[block] = _activations(layout, layers, x[block])[-1][:, 0]
+        out[block] = _output(layout, layers, theta, x[block])[0]
 
     for _ in map_blocks(one, blocks(len(x))):
         pass
@@ -157,12 +178,14 @@ def loss_and_gradient(
 
     def one(block: slice) -> tuple[float, Array]:
         gradient = np.empty(layout.n_parameters)
-        values = _activations(layout, layers, x[block])
-        logit = values[-1][:, 0].astype(np.float64) + offset
+        output, values, added = _output(layout, layers, theta, x[block])
+        logit = output.astype(np.float64) + offset
         first, zeroth = ones[block], zeros[block]
         loss = float((first + zeroth) @ log1pexp(logit) - first @ logit)  # log(1 + exp(-z)) = log(1 + exp(z)) - z
         q = expit(logit)
         delta = (zeroth * q - first * (1.0 - q)).astype(x.dtype)[:, None]
+        if added is not None:
+            gradient[layout.n_network :] = added.T @ delta[:, 0]
         for layer in range(len(layers) - 1, -1, -1):
             w, b, _, _, w_scale, b_scale = pieces[layer]
             gradient[w] = w_scale * (values[layer].T @ delta).ravel()
@@ -199,8 +222,10 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
     out = np.empty((len(x), width), dtype=x.dtype)
 
     def one(block: slice) -> None:
-        values = _activations(layout, layers, x[block])
+        _, values, added = _output(layout, layers, theta, x[block])
         full = out[block] if directions is None else np.empty((len(values[0]), layout.n_parameters), x.dtype)
+        if added is not None:
+            full[:, layout.n_network :] = added
         delta = np.ones((len(values[0]), 1), dtype=x.dtype)
         for layer in range(len(layers) - 1, -1, -1):
             w, b, fan_in, fan_out, w_scale, b_scale = pieces[layer]

@@ -163,9 +163,10 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         method: InferenceMethod,
     ) -> None:
         # both classes count the same, so neither their sizes nor their order matter
-        self.standardizer_ = Standardizer.fit(X, weight / totals[code])
+        network = self.network or Network()
+        self.standardizer_ = Standardizer.fit(X, weight / totals[code], network.additive)
         x = self.standardizer_(X)
-        layout = (self.network or Network()).layout(X.shape[1])
+        layout = network.layout(X.shape[1], self.standardizer_)
         sizes = np.array([effective_size(weight[code == c]) for c in (0, 1)])
         scaled = weight * (sizes / totals)[code]
         ones, zeros = np.where(code == 1, scaled, 0.0), np.where(code == 0, scaled, 0.0)

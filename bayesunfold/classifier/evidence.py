@@ -49,6 +49,7 @@ def learn_scales(layout: Layout, classes: Joined, rng: np.random.Generator) -> t
     theta : array, shape (P,)
     """
     layout = replace(layout, scales=(START[0],) * (len(layout.scales) - 1) + (START[1],))
+    # the additive part begins at the scale that it was given
     part = classes
     if len(classes.x) > ROWS:
         rows = np.sort(rng.choice(len(classes.x), ROWS, replace=False))
@@ -72,11 +73,18 @@ def _rescale(layout: Layout, theta: Array, classes: Joined) -> tuple[Layout, Arr
     values, vectors = np.linalg.eigh(weighted_gram(jacobian, classes.curvature_weights(layout, theta)))
     determined = 1.0 - (vectors**2) @ (1.0 / (1.0 + np.maximum(values, 0.0)))
     scales, theta = [], theta.copy()
-    for scale, (weights, biases, *_) in zip(layout.scales, layout.pieces(), strict=True):
-        rows = slice(weights.start, biases.stop)
+    groups = [slice(weights.start, biases.stop) for weights, biases, *_ in layout.pieces()]
+    old = [*layout.scales]
+    if layout.additive is not None:
+        groups.append(slice(layout.n_network, layout.n_parameters))
+        old.append(layout.additive.scale)
+    for scale, rows in zip(old, groups, strict=True):
         freedom = max(float(determined[rows].sum()), 1e-3)
         change = np.clip(float(theta[rows] @ theta[rows]) / freedom, 1 / MOST_CHANGE, MOST_CHANGE)
         new = float(np.clip(scale * np.sqrt(change), SMALLEST, LARGEST))
         theta[rows] *= scale / new
         scales.append(new)
-    return replace(layout, scales=tuple(scales)), theta
+    if layout.additive is None:
+        return replace(layout, scales=tuple(scales)), theta
+    additive = replace(layout.additive, scale=scales.pop())
+    return replace(layout, scales=tuple(scales), additive=additive), theta

@@ -144,6 +144,10 @@ def _named(layout: Layout, theta: Array) -> dict[str, Array]:
         last = layer == len(layout.sizes) - 1
         values[f"weight_{layer}"] = weight[:, 0] if last else weight
         values[f"bias_{layer}"] = bias[0] if last else bias
+    if layout.additive is not None:
+        coefficients = theta[layout.n_network :] * layout.additive.scale
+        feature = np.array(layout.additive.feature)
+        values |= {f"additive_{j + 1}": coefficients[feature == j] for j in sorted(set(layout.additive.feature))}
     return values
 
 
@@ -156,4 +160,8 @@ def _standardised(layout: Layout, tree: Any, draws: int) -> Array:
             values = np.asarray(posterior[name].values)
             flat = values.reshape(values.shape[0] * values.shape[1], -1)
             columns.append(flat / scale)
+    if layout.additive is not None:  # intervals stand feature after feature
+        for j in sorted(set(layout.additive.feature)):
+            values = np.asarray(posterior[f"additive_{j + 1}"].values)
+            columns.append(values.reshape(values.shape[0] * values.shape[1], -1) / layout.additive.scale)
     return np.concatenate(columns, axis=1)[:draws]

@@ -23,17 +23,20 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.checks import check_count, check_positive
 from bayesunfold.classifier.activations import ACTIVATIONS
+from bayesunfold.classifier.additive import Additive
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.errors import InputError
 
 if TYPE_CHECKING:
     import pymc as pm
 
+    from bayesunfold.classifier.standardize import Standardizer
+
 __all__ = ["Network", "full_model", "linearized_model"]
 
 Array = NDArray[np.floating]
 
-MOST_LAYERS, MOST_UNITS = 10, 2000
+MOST_LAYERS, MOST_UNITS, MOST_INTERVALS = 10, 2000, 200
 LEAST_SCALE, LARGEST_SCALE = 1e-3, 1e4
 """Networks beyond these do not train, or do not fit into memory."""
 
@@ -64,6 +67,11 @@ class Network:
         number for all layers, or one a layer with the output layer last. The output scale sets how large
         a log ratio is thought possible beforehand. ``"evidence"`` learns one a layer from the events, for
         :class:`BayesianClassifier` and :class:`Reweighter` only: in an unfolding every iteration would have its own.
+    additive : int
+        Intervals of each feature in a sum of one-dimensional functions that is added to the network, equation (A1);
+        0 for none. Each feature's distribution is then followed as closely as by a histogram of that many bins.
+    additive_scale : float
+        Prior standard deviation of the change of the log ratio over one interval, equation (A2).
 
     Raises
     ------
@@ -80,8 +88,12 @@ class Network:
     hidden: Sequence[int] | None = None
     activation: str = "tanh"
     prior_scale: float | Sequence[float] | Literal["evidence"] | None = None
+    additive: int = 0
+    additive_scale: float = 0.5
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "additive", check_count(self.additive, "additive", 0, MOST_INTERVALS))
+        object.__setattr__(self, "additive_scale", _scale(self.additive_scale, "additive_scale"))
         if self.hidden is not None:
             given: Any = self.hidden
             hidden = given.tolist() if isinstance(given, np.ndarray) else given
@@ -120,8 +132,17 @@ class Network:
         """Whether the prior scales come from the evidence."""
         return isinstance(self.prior_scale, str)
 
-    def layout(self, n_features: int) -> Layout:
-        """Sizes and scales for a number of input features."""
+    def layout(self, n_features: int, standardizer: Standardizer | None = None) -> Layout:
+        """Sizes and scales for a number of input features; their standardiser knows the intervals of an additive part.
+
+        Raises
+        ------
+        InputError
+            If there is an additive part and no standardiser.
+        """
+        if self.additive and standardizer is None:
+            msg = "the additive part of a network needs the features' standardiser, which knows its intervals."
+            raise InputError(msg)
         hidden = tuple(self.hidden) if self.hidden is not None else default_hidden(n_features)
         if self.prior_scale is None or self.learns_scales:
             first, further, output = SCALES_ONE_FEATURE if n_features == 1 else SCALES_MANY_FEATURES
@@ -133,7 +154,8 @@ class Network:
             if len(scales) != len(hidden) + 1:
                 msg = f"prior_scale has {len(scales)} entries for {len(hidden) + 1} layers; give one a layer."
                 raise InputError(msg)
-        return Layout((n_features, *hidden, 1), self.activation, scales)
+        additive = Additive.of(standardizer, self.additive_scale) if self.additive and standardizer else None
+        return Layout((n_features, *hidden, 1), self.activation, scales, additive)
 
     def state(self) -> dict[str, object]:
         """The arguments, as JSON-ready values."""
@@ -142,14 +164,16 @@ class Network:
             "hidden": None if self.hidden is None else list(self.hidden),
             "activation": self.activation,
             "prior_scale": scale if scale is None or np.isscalar(scale) else list(scale),
+            "additive": self.additive,
+            "additive_scale": self.additive_scale,
         }
 
 
-def _scale(value: object) -> float:
-    scale = check_positive(value, "a prior_scale")
+def _scale(value: object, what: str = "a prior_scale") -> float:
+    scale = check_positive(value, what)
     if not LEAST_SCALE <= scale <= LARGEST_SCALE:
         msg = (
-            f"a prior_scale is {scale:g}; it must lie between {LEAST_SCALE:g} and {LARGEST_SCALE:g}: features have "
+            f"{what} is {scale:g}; it must lie between {LEAST_SCALE:g} and {LARGEST_SCALE:g}: features have "
             "unit width, and a scale of one to ten is usual."
         )
         raise InputError(msg)
@@ -179,6 +203,22 @@ def _weighted_bernoulli(name: str, logit: object, weight: object, observed: obje
     pm.CustomDist(name, logit, weight, dist=draw, logp=logp, observed=observed, dims=dims, dtype="int64", ndim_supp=0)
 
 
+def _additive_terms(additive: Additive, x: Array, model: pm.Model) -> Any:
+    """The sum of one-dimensional functions, with a variable of its own for each feature's coefficients."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    steps = additive.basis(np.asarray(x, dtype=np.float64)) / additive.scale
+    total = 0.0
+    for j in sorted(set(additive.feature)):
+        columns = [k for k, feature in enumerate(additive.feature) if feature == j]
+        dim = f"interval_{j + 1}"
+        model.add_coord(dim, [f"{additive.low[k]:.3g} to {additive.high[k]:.3g}" for k in columns])
+        data = pm.Data(f"steps_{j + 1}", steps[:, columns], dims=("event", dim))
+        total = total + pt.dot(data, pm.Normal(f"additive_{j + 1}", 0.0, additive.scale, dims=dim))
+    return total
+
+
 def full_model(layout: Layout, x: Array, label: NDArray[Any], weight: Array, offset: float) -> pm.Model:
     """The network as a PyMC model, in the units of its weights.
 
@@ -197,7 +237,8 @@ def full_model(layout: Layout, x: Array, label: NDArray[Any], weight: Array, off
     Returns
     -------
     pymc.Model
-        Free variables ``weight_1, bias_1, ...``; deterministic ``log_ratio``; observed ``label``.
+        Free variables ``weight_1, bias_1, ...``, and of an additive part ``additive_1, ...`` by feature; deterministic
+        ``log_ratio``; observed ``label``.
     """
     import pymc as pm
     import pytensor.tensor as pt
@@ -224,6 +265,8 @@ def full_model(layout: Layout, x: Array, label: NDArray[Any], weight: Array, off
             value = pt.dot(value, w) + b
             if not last:
                 value = act(value)
+        if layout.additive is not None:
+            value = value + _additive_terms(layout.additive, x, model)
         log_ratio = pm.Deterministic("log_ratio", value, dims="event")
         _weighted_bernoulli("label", log_ratio + shift, weights, labels, "event")
     return model

@@ -17,11 +17,13 @@ A feature that does not exist in some events (NaN) takes its mean there, and an 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import yeojohnson, yeojohnson_normmax
+
+from bayesunfold.classifier.additive import choose_intervals
 
 __all__ = ["Standardizer", "isolated"]
 
@@ -42,7 +44,7 @@ CORE_WIDTHS = 2.0
 ROUNDING = 1e-14
 """A standard deviation below this part of the largest value is rounding: the feature is the same in every event."""
 
-STATE = ("centre", "scale", "power", "mean", "mixing", "undefined", "origin", "width")
+STATE = ("centre", "scale", "power", "mean", "mixing", "undefined", "origin", "width", "intervals")
 FIT_ROWS = 20_000
 EIGENVALUE_FLOOR = 1e-4
 
@@ -69,6 +71,8 @@ class Standardizer:
         1 for features that may be NaN, which get an indicator; 0 for others.
     origin, width : array, shape (d,)
         Of the stretch, in the features' own units; an infinite width is none.
+    intervals : array, shape (intervals, 3)
+        Of the additive part of a network: feature, low end and high end, in transformed units; empty without one.
     """
 
     centre: Array
@@ -79,6 +83,7 @@ class Standardizer:
     undefined: Array
     origin: Array
     width: Array
+    intervals: Array = field(default_factory=lambda: np.zeros((0, 3)))
 
     @property
     def n_outputs(self) -> int:
@@ -86,7 +91,7 @@ class Standardizer:
         return len(self.centre) + int(self.undefined.sum())
 
     @classmethod
-    def fit(cls, values: Array, weight: Array) -> Standardizer:
+    def fit(cls, values: Array, weight: Array, intervals: int = 0) -> Standardizer:
         """Choose the transform from simulated events.
 
         Parameters
@@ -96,6 +101,8 @@ class Standardizer:
             at unit scale.
         weight : array, shape (n,)
             Event weights; their absolute values are used.
+        intervals : int
+            Intervals of each feature for the additive part of a network.
         """
         undefined = np.isnan(values).any(axis=0)
         size = np.abs(weight)
@@ -132,7 +139,8 @@ class Standardizer:
         values_ = np.maximum(values_, EIGENVALUE_FLOOR * max(values_.max(), 1e-300))
         values_ = np.where(values_.max() > 1e-200, values_, 1.0)
         mixing = (vectors / np.sqrt(values_)) @ vectors.T
-        return cls(centre, scale, power, mean, mixing, undefined.astype(np.float64), origin, width)
+        chosen = choose_intervals(transformed - mean, weight, core, intervals)
+        return cls(centre, scale, power, mean, mixing, undefined.astype(np.float64), origin, width, chosen)
 
     def __call__(self, values: Array) -> Array:
         """Standardised features, float32, shape (n, n_outputs)."""
@@ -159,7 +167,7 @@ class Standardizer:
 
     @classmethod
     def from_state(cls, state: dict[str, Array]) -> Standardizer:
-        """Inverse of :meth:`state`; old states have no stretch."""
+        """Inverse of :meth:`state`; old states have no stretch and no intervals."""
         n = len(state["centre"])
         return cls(**({"origin": np.zeros(n), "width": np.full(n, np.inf)} | state))
 

@@ -73,8 +73,7 @@ def to_groups(result: UnfoldingResult) -> xr.DataTree:
     groups: Groups = {"/": xr.Dataset(attrs=_attributes(record, m.negative_data))}
     groups |= _inputs(result)
     for level, scale in (("gen", m.events.scales.gen), ("reco", m.events.scales.reco)):
-        state = {name: (_dims(values, "feature", "output"), values) for name, values in scale.state().items()}
-        groups[f"scales/{level}"] = xr.Dataset(state)
+        groups[f"scales/{level}"] = xr.Dataset({name: _scale_array(name, v) for name, v in scale.state().items()})
     groups["networks"] = _networks(result.iterations)
     groups |= _measurement(result)
     groups["step2"] = _displacement(m.step2)
@@ -202,8 +201,8 @@ def _systematics(perturbations: Perturbations) -> Groups:
     return groups
 
 
-def _dims(values: Array, *names: str) -> tuple[str, ...]:
-    return names[: np.ndim(values)]
+def _scale_array(name: str, values: Array) -> tuple[tuple[str, ...], Array]:
+    return (("interval", "end") if name == "intervals" else ("feature", "output")[: np.ndim(values)]), values
 
 
 # from groups to a result

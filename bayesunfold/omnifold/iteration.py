@@ -189,7 +189,7 @@ def iterate(
     learn : callable
         :func:`train`, :func:`fit_near` or :func:`recall`.
     """
-    reco, gen = settings.network.layout(events.reco.shape[1]), settings.network.layout(events.gen.shape[1])
+    reco, gen = events.layouts(settings.network)
     restarts = settings.restarts if before is None else 1
     push = np.ones(len(events)) if before is None else before.push
     centre = None if first is None else hidden_centre(reco, first.step1)

@@ -119,7 +119,7 @@ def start_perturbations(
     n_members = settings.draws
     alphas = draw_alphas(len(systematics), n_members, seed)
     effects = prepare_systematics(list(systematics), simulation, events.scales.reco, alphas, seed)
-    layout = settings.network.layout(events.reco.shape[1])
+    layout, _ = events.layouts(settings.network)
     return Perturbations(
         list_sources([b.name for b in events.backgrounds], effects, generator=settings.generator_prior > 0),
         sample_fluctuations(events, n_members, seed),

@@ -190,7 +190,7 @@ def _classifier_nodes(g: Graph, ratio: ClassifierRatio, n_draws: int, fold_input
 def _network_nodes(g: Graph, model: BayesianClassifier, n_draws: int) -> tuple[str, str]:
     """Point estimate (events,) and draws (draws, events) of one classifier."""
     layout, directions = model.layout_, model.directions_
-    h = _standardize_nodes(g, model.standardizer_)
+    h = x = _standardize_nodes(g, model.standardizer_)
     layers = list(zip(layout.layers(model.theta_), layout.pieces(), strict=True))
     tangent = ""  # of the layer's inputs in every direction, (directions, events, units)
     for number, ((weight, bias), (w, b, fan_in, fan_out, w_scale, b_scale)) in enumerate(layers):
@@ -205,6 +205,10 @@ def _network_nodes(g: Graph, model: BayesianClassifier, n_draws: int) -> tuple[s
             tangent = g("Mul", tangent, derivative)
     last = np.array([-1])
     f, phi = g("Squeeze", h, last), g("Squeeze", tangent, last)  # (events,) and (directions, events)
+    if layout.additive is not None:
+        added, rest = layout.additive.nodes(g, x), slice(layout.n_network, layout.n_parameters)
+        f = g("Add", f, g("MatMul", added, model.theta_[rest]))
+        phi = g("Add", phi, g("Transpose", g("MatMul", added, directions[rest]), perm=[1, 0]))
     mode = g("Squeeze", g("MatMul", np.asarray(model.mode_)[None, :], phi), np.array([0]))
     best = g("Sub", g("Add", f, mode), model._log_norm)
     if not n_draws:

@@ -72,7 +72,7 @@ def _log_ratio(classifier: BayesianClassifier, features: Array, theta: Any) -> A
     activation = ACTIVATIONS[layout.activation]
     moved = classifier.directions_ @ classifier.mode_
     layers, steps = layout.layers(classifier.theta_), layout.layers(moved)
-    h = _standardized(classifier.standardizer_, features, theta)
+    h = x = _standardized(classifier.standardizer_, features, theta)
     tangent: Any = None  # of the layer's inputs
     for number, ((weight, bias), (dw, db)) in enumerate(zip(layers, steps, strict=True)):
         change = h @ pt.as_tensor(dw) + db
@@ -81,13 +81,17 @@ def _log_ratio(classifier: BayesianClassifier, features: Array, theta: Any) -> A
         if number < len(layers) - 1:
             h = activation.symbolic(h)
             tangent = tangent * activation.symbolic_derivative(h)
-    return (h + tangent)[:, 0] - classifier._log_norm
+    out = (h + tangent)[:, 0] - classifier._log_norm
+    if layout.additive is None:
+        return out
+    coefficients = (classifier.theta_ + moved)[layout.n_network :]
+    return out + pt.dot(layout.additive.expression(x), coefficients)
 
 
 def _standardized(s: Standardizer, features: Array, theta: Any) -> Any:
     """Standardised columns; those of the features are numbers already."""
     d = features.shape[1]
-    first = {k: v[:d] for k, v in s.state().items() if k != "mixing"}
+    first = {k: v[:d] for k, v in s.state().items() if k not in ("mixing", "intervals")}
     known = Standardizer(**first, mixing=np.eye(d))(features)
     stretched = [
         pt.arcsinh((theta[j] - s.origin[d + j]) / width) if np.isfinite(width) else theta[j]

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.checks import effective_size
+from bayesunfold.classifier.arithmetic import Layout
+from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Passes, Simulation
@@ -67,12 +69,12 @@ class Scales:
     reco: Standardizer
 
     @classmethod
-    def fit(cls, simulation: Simulation) -> Scales:
-        """From the events that pass each level."""
+    def fit(cls, simulation: Simulation, intervals: int = 0) -> Scales:
+        """From the events that pass each level; ``intervals`` are those of the networks' additive part."""
         gen, reco = simulation.pass_gen, simulation.pass_reco
         return cls(
-            Standardizer.fit(simulation.gen[gen], simulation.weight[gen]),
-            Standardizer.fit(simulation.reco[reco], simulation.weight[reco]),
+            Standardizer.fit(simulation.gen[gen], simulation.weight[gen], intervals),
+            Standardizer.fit(simulation.reco[reco], simulation.weight[reco], intervals),
         )
 
 
@@ -112,6 +114,11 @@ class StandardizedEvents:
         """Data yield minus the backgrounds'."""
         return float(self.data.weight.sum() - sum(b.weight.sum() for b in self.backgrounds))
 
+    def layouts(self, network: Network) -> tuple[Layout, Layout]:
+        """The network at detector level and at particle level."""
+        reco, gen = self.scales.reco, self.scales.gen
+        return network.layout(self.reco.shape[1], reco), network.layout(self.gen.shape[1], gen)
+
     def with_data(self, x: Array, weight: Array) -> StandardizedEvents:
         """The same simulation against other (standardised) data of the same information, without backgrounds."""
         return replace(self, data=MeasuredEvents(x, weight, self.data.size), backgrounds=())
@@ -123,7 +130,11 @@ def to_yield(weight: Array, rows: NDArray[np.bool_] | slice, total: float) -> fl
 
 
 def standardize(
-    simulation: Simulation, data: Data, backgrounds: Sequence[Background] = (), scales: Scales | None = None
+    simulation: Simulation,
+    data: Data,
+    backgrounds: Sequence[Background] = (),
+    scales: Scales | None = None,
+    intervals: int = 0,
 ) -> StandardizedEvents:
     """Standardise both levels with maps chosen from the simulation alone, or with those of a saved result.
 
@@ -134,9 +145,11 @@ def standardize(
         With the columns of the simulation, in their order (``Data.matched_to``).
     backgrounds : sequence of Background
     scales : Scales, optional
+    intervals : int
+        Of the additive part of the networks, for scales that are chosen here.
     """
     both = simulation.both
-    scales = scales or Scales.fit(simulation)
+    scales = scales or Scales.fit(simulation, intervals)
     prepared = tuple(
         StandardizedBackground(b.name, scales.reco(b.columns_for(simulation)), b.weight, b.relative_uncertainty)
         for b in backgrounds

@@ -66,8 +66,9 @@ def test_the_second_iteration_starts_from_the_first(events, first):
         return recall(first.networks())(name, layout, classes, start)
 
     iterate(events, SETTINGS, first, first.networks(), learn)
-    hidden = SETTINGS.network.layout(events.reco.shape[1]).n_hidden_parameters
-    centre = hidden_centre(SETTINGS.network.layout(events.reco.shape[1]), first.step1.theta)
+    layout, _ = events.layouts(SETTINGS.network)
+    hidden = layout.n_hidden_parameters
+    centre = hidden_centre(layout, first.step1.theta)
     np.testing.assert_array_equal(centre[:hidden], first.step1.theta[:hidden])
     assert not centre[hidden:].any()
     np.testing.assert_array_equal(seen["step1"].theta, centre)
