@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from bayesunfold.classifier.estimator import BayesianClassifier
     from bayesunfold.classifier.network import Network
     from bayesunfold.events import Background, Data, Simulation
+    from bayesunfold.io.storage import load
     from bayesunfold.omnifold.estimator import OmniFold, unfold
-    from bayesunfold.omnifold.storage import load
     from bayesunfold.reweighting import LikelihoodRatio, Reweighter, blend, closure
     from bayesunfold.spectrum import Spectrum
     from bayesunfold.studies import CoverageStudy, coverage_study
@@ -53,7 +53,7 @@ _PLACES = {
     "classifier.network": ("Network",),
     "events": ("Background", "Data", "Simulation"),
     "omnifold.estimator": ("OmniFold", "unfold"),
-    "omnifold.storage": ("load",),
+    "io.storage": ("load",),
     "reweighting": ("LikelihoodRatio", "Reweighter", "blend", "closure"),
     "spectrum": ("Spectrum",),
     "studies": ("CoverageStudy", "coverage_study"),

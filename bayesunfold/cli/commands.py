@@ -132,7 +132,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from bayesunfold.omnifold.storage import load
+    from bayesunfold.io.storage import load
 
     print(load(args.result).summary())
 
@@ -154,7 +154,7 @@ def _unfold_config(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from bayesunfold.omnifold.storage import load
+    from bayesunfold.io.storage import load
     from bayesunfold.report import write_report
 
     print(f"written: {write_report(load(args.result), args.out or args.result.with_suffix('.html'))}")
@@ -162,7 +162,7 @@ def _report(args: argparse.Namespace) -> None:
 
 def _explore(args: argparse.Namespace) -> None:
     from bayesunfold.cli.explore import serve
-    from bayesunfold.omnifold.storage import load
+    from bayesunfold.io.storage import load
 
     serve(load(args.result), args.port, show=not args.no_browser)
 

@@ -15,8 +15,8 @@ from bayesunfold.cli.schema import Configuration, Source, read_configuration
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
 from bayesunfold.io.columns import is_address, read_columns
+from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
-from bayesunfold.omnifold.storage import load
 from bayesunfold.studies.resampled import ResampledToys
 from bayesunfold.unfolding.systematics import Systematic
 

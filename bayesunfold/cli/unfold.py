@@ -17,8 +17,8 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.io import write_hepdata, write_publication, write_root
 from bayesunfold.io.hepdata import check_hepdata
 from bayesunfold.io.publication import check_publication
+from bayesunfold.io.storage import check_target
 from bayesunfold.omnifold.estimator import OmniFold
-from bayesunfold.omnifold.storage import check_target
 from bayesunfold.spectrum import Normalization, Spectrum
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.systematics import Systematic

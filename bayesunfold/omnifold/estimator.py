@@ -303,7 +303,7 @@ class OmniFold:
             check_writable(Path(checkpoint))
         data = as_data(data).matched_to(simulation)
         covered = warn_without_overlap(simulation, data)
-        events = standardize(simulation, data, backgrounds, intervals=self.settings.network.additive)
+        events = standardize(simulation, data, backgrounds, intervals=(self.settings.network.additive,) * 2)
         check_samples(simulation, data, backgrounds, events)
         return data, events, covered
 

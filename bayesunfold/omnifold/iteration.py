@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, TwoClass
-from bayesunfold.omnifold.problems import bounded_ratio, fakes_classes, step1_classes, step2_classes
-from bayesunfold.omnifold.settings import Settings
+from bayesunfold.omnifold.problems import Efficiency, bounded_ratio, fakes_classes, step1_classes, step2_classes
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = ["Iteration", "Learn", "Networks", "Start", "fit_near", "iterate", "recall", "train"]
@@ -119,6 +118,21 @@ class Learn(Protocol):
         """The classifier of the fit ``name`` ("step1", "step2", "fakes")."""
 
 
+class IterationSettings(Protocol):
+    """What an iteration asks of the settings."""
+
+    @property
+    def restarts(self) -> int:
+        """Random starts of the first iteration."""
+
+    @property
+    def efficiency(self) -> Efficiency:
+        """What misses weigh."""
+
+    def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
+        """The network at detector level and at particle level."""
+
+
 LABELS = {"step1": "step 1", "step2": "step 2", "fakes": "the classifier of fakes"}
 
 
@@ -171,7 +185,7 @@ def hidden_centre(layout: Layout, first: Array) -> Array:
 
 def iterate(
     events: StandardizedEvents,
-    settings: Settings,
+    settings: IterationSettings,
     before: Iteration | None,
     first: Networks | None,
     learn: Learn,
@@ -181,7 +195,7 @@ def iterate(
     Parameters
     ----------
     events : StandardizedEvents
-    settings : Settings
+    settings : IterationSettings
     before : Iteration, optional
         The iteration before, from whose networks this one starts; None for the first one.
     first : Networks, optional
@@ -189,7 +203,7 @@ def iterate(
     learn : callable
         :func:`train`, :func:`fit_near` or :func:`recall`.
     """
-    reco, gen = events.layouts(settings.network)
+    reco, gen = settings.layouts(events)
     restarts = settings.restarts if before is None else 1
     push = np.ones(len(events)) if before is None else before.push
     centre = None if first is None else hidden_centre(reco, first.step1)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.streams import stream, training_stream
+from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.inference import inference_method
 from bayesunfold.classifier.linearized import linearize, posterior_axes
 from bayesunfold.classifier.sampling import Draws
@@ -108,18 +110,33 @@ class State:
         )
 
 
+class LoopSettings(Protocol):
+    """What the perturbations ask of the settings."""
+
+    @property
+    def draws(self) -> int:
+        """Number of members."""
+
+    @property
+    def generator_prior(self) -> float:
+        """Relative uncertainty of the generator."""
+
+    def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
+        """The network at detector level and at particle level."""
+
+
 def start_perturbations(
     events: StandardizedEvents,
     simulation: Simulation,
     systematics: Sequence[Systematic],
-    settings: Settings,
+    settings: LoopSettings,
     seed: int,
 ) -> Perturbations:
     """Everything that fluctuates, drawn once, before the first iteration."""
     n_members = settings.draws
     alphas = draw_alphas(len(systematics), n_members, seed)
     effects = prepare_systematics(list(systematics), simulation, events.scales.reco, alphas, seed)
-    layout, _ = events.layouts(settings.network)
+    layout, _ = settings.layouts(events)
     return Perturbations(
         list_sources([b.name for b in events.backgrounds], effects, generator=settings.generator_prior > 0),
         sample_fluctuations(events, n_members, seed),

@@ -27,6 +27,7 @@ __all__ = [
     "acceptance_of",
     "bounded_ratio",
     "fakes_classes",
+    "push_outside",
     "step1_classes",
     "step2_classes",
     "varied_step1",
@@ -123,7 +124,7 @@ def fakes_classes(events: StandardizedEvents, push: Array) -> TwoClass:
     return _ratio_classes(events, events.reco, np.where(both, push, 0.0), both)
 
 
-def _push_outside(events: StandardizedEvents, push: Array, fakes: Classifier | None, shifted: Shifted) -> Array:
+def push_outside(events: StandardizedEvents, push: Array, fakes: Classifier | None, shifted: Shifted) -> Array:
     """Push weights, with those of events that pass neither level and pass detector level in a variation.
 
     They are fakes there, so the classifier of fakes gives their weight; without one it is the mean of the others.
@@ -166,7 +167,7 @@ def varied_step1(
     def make(shifted: Shifted) -> ClassWeights:
         if shifted.passes is events.passes.reco:
             return replace(nominal, x=shifted.features)
-        zeros = np.where(shifted.passes, events.weight * _push_outside(events, push, fakes, shifted), 0.0)
+        zeros = np.where(shifted.passes, events.weight * push_outside(events, push, fakes, shifted), 0.0)
         total = zeros.sum()
         if total <= 0:
             msg = f"the reweighted simulation has total weight {total:g} in a variation; negative weights dominate it."
@@ -229,7 +230,7 @@ def acceptance_of(events: StandardizedEvents, push: Array, fakes: Classifier | N
         if shifted.passes is passes.reco:
             return None, 0.0
         outside = shifted.passes & ~passes.gen & ~passes.reco
-        total = (events.weight * _push_outside(events, push, fakes, shifted))[outside].sum()
+        total = (events.weight * push_outside(events, push, fakes, shifted))[outside].sum()
         return shifted.passes.astype(np.int8) - passes.reco.astype(np.int8), float(total)
 
     up, high = change(shift.up)

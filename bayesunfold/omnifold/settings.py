@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.network import Network
+from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = ["Settings"]
 
@@ -39,6 +41,10 @@ class Settings:
     generator_prior: float = 0.0
     linearize: bool = True
     restarts: int = 1
+
+    def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
+        """The network at detector level and at particle level."""
+        return events.layouts(self.network, self.network)
 
     def state(self) -> dict[str, object]:
         """All settings as JSON-ready values."""

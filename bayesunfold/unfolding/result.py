@@ -525,7 +525,7 @@ class UnfoldingResult:
 
     def save(self, path: str | Path) -> Path:
         """Save to netCDF (``.nc``) or Zarr (``.zarr``), atomically; :func:`bayesunfold.load` reads it back."""
-        from bayesunfold.omnifold.storage import save
+        from bayesunfold.io.storage import save
 
         if not isinstance(path, str | Path):
             msg = f"path is {path!r}; name a file, for instance 'unfolded.nc'."

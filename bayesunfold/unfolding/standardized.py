@@ -69,12 +69,12 @@ class Scales:
     reco: Standardizer
 
     @classmethod
-    def fit(cls, simulation: Simulation, intervals: int = 0) -> Scales:
-        """From the events that pass each level; ``intervals`` are those of the networks' additive part."""
+    def fit(cls, simulation: Simulation, intervals: tuple[int, int] = (0, 0)) -> Scales:
+        """From the events that pass each level; ``intervals`` of the networks' additive part, at reco and at gen."""
         gen, reco = simulation.pass_gen, simulation.pass_reco
         return cls(
-            Standardizer.fit(simulation.gen[gen], simulation.weight[gen], intervals),
-            Standardizer.fit(simulation.reco[reco], simulation.weight[reco], intervals),
+            Standardizer.fit(simulation.gen[gen], simulation.weight[gen], intervals[1]),
+            Standardizer.fit(simulation.reco[reco], simulation.weight[reco], intervals[0]),
         )
 
 
@@ -114,10 +114,10 @@ class StandardizedEvents:
         """Data yield minus the backgrounds'."""
         return float(self.data.weight.sum() - sum(b.weight.sum() for b in self.backgrounds))
 
-    def layouts(self, network: Network) -> tuple[Layout, Layout]:
-        """The network at detector level and at particle level."""
+    def layouts(self, detector_level: Network, particle_level: Network) -> tuple[Layout, Layout]:
+        """The networks at detector level and at particle level."""
         reco, gen = self.scales.reco, self.scales.gen
-        return network.layout(self.reco.shape[1], reco), network.layout(self.gen.shape[1], gen)
+        return detector_level.layout(self.reco.shape[1], reco), particle_level.layout(self.gen.shape[1], gen)
 
     def with_data(self, x: Array, weight: Array) -> StandardizedEvents:
         """The same simulation against other (standardised) data of the same information, without backgrounds."""
@@ -134,7 +134,7 @@ def standardize(
     data: Data,
     backgrounds: Sequence[Background] = (),
     scales: Scales | None = None,
-    intervals: int = 0,
+    intervals: tuple[int, int] = (0, 0),
 ) -> StandardizedEvents:
     """Standardise both levels with maps chosen from the simulation alone, or with those of a saved result.
 
@@ -145,8 +145,8 @@ def standardize(
         With the columns of the simulation, in their order (``Data.matched_to``).
     backgrounds : sequence of Background
     scales : Scales, optional
-    intervals : int
-        Of the additive part of the networks, for scales that are chosen here.
+    intervals : (int, int)
+        Of the additive part of the networks at detector and particle level, for scales that are chosen here.
     """
     both = simulation.both
     scales = scales or Scales.fit(simulation, intervals)

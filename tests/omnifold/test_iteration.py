@@ -66,7 +66,7 @@ def test_the_second_iteration_starts_from_the_first(events, first):
         return recall(first.networks())(name, layout, classes, start)
 
     iterate(events, SETTINGS, first, first.networks(), learn)
-    layout, _ = events.layouts(SETTINGS.network)
+    layout, _ = SETTINGS.layouts(events)
     hidden = layout.n_hidden_parameters
     centre = hidden_centre(layout, first.step1.theta)
     np.testing.assert_array_equal(centre[:hidden], first.step1.theta[:hidden])

@@ -20,7 +20,7 @@ def __dir__() -> list[str]:
 
 
 def upgrade(dataset: xr.Dataset) -> xr.DataTree:
-    """The flat group of format 1 as the groups of :mod:`bayesunfold.omnifold.groups`.
+    """The flat group of format 1 as the groups of :mod:`bayesunfold.io.groups`.
 
     Raises
     ------

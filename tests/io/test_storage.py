@@ -93,7 +93,7 @@ def test_changed_settings_are_noticed(everything, tmp_path):
 
 @pytest.mark.parametrize("group", ["networks", "step2", "measurement", "data", "scales/gen", "yields"])
 def test_a_missing_group_is_named(everything, tmp_path, group):
-    import bayesunfold.omnifold.storage as storage
+    import bayesunfold.io.storage as storage
 
     path = everything.save(tmp_path / "r.nc")
     tree = xr.open_datatree(path, engine="h5netcdf").load()

@@ -1,7 +1,7 @@
 """Saving a result with its full configuration, and reading it back.
 
 A file holds the ArviZ groups of ``result.to_datatree()`` and a group ``unfolding`` with what makes event weights again,
-which :mod:`bayesunfold.omnifold.groups` describes.
+which :mod:`bayesunfold.io.groups` describes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import xarray as xr
 
 from bayesunfold._support.files import atomic_write, check_writable, recover, swap, temporary_folder
 from bayesunfold.errors import ConvergenceError, FileFormatError, InputError
-from bayesunfold.omnifold.format1 import upgrade
-from bayesunfold.omnifold.groups import from_groups, to_groups
+from bayesunfold.io.format1 import upgrade
+from bayesunfold.io.groups import from_groups, to_groups
 from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["FORMAT_VERSION", "load", "save"]

@@ -1,0 +1,1 @@
+"""The unfolded distribution as one posterior: unbinned fully Bayesian unfolding."""

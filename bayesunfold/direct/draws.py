@@ -1,0 +1,196 @@
+"""Posterior draws of the particle-level network, one per member, source by source: equations (D6)-(D8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import Layout, blocks, tangent
+from bayesunfold.classifier.two_class import Classifier, TwoClass, leading_directions
+from bayesunfold.direct.mode import Mode, Problem
+from bayesunfold.direct.moments import Moments
+from bayesunfold.direct.precision import PrecisionPosterior, covariance, pseudo_observation
+from bayesunfold.omnifold.problems import push_outside
+from bayesunfold.unfolding.perturbations import Block, Perturbations, Shifted, interpolate
+from bayesunfold.unfolding.propagation import Displacement
+from bayesunfold.unfolding.standardized import StandardizedEvents
+
+__all__ = ["draw_parameters", "moment_changes", "visible_classifier"]
+
+Array = NDArray[np.floating]
+
+VISIBLE_SHARE, VISIBLE_ROWS, MOST_DIRECTIONS = 0.9999, 4_000, 600
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def moment_changes(
+    events: StandardizedEvents,
+    moments: Moments,
+    push: Array,
+    fakes: Displacement | None,
+    perturbations: Perturbations,
+) -> dict[str, Array]:
+    """How every member's fluctuations change the whitened moments, equation (D6), by source, shape (p, n_members).
+
+    Parameters
+    ----------
+    events : StandardizedEvents
+    moments : Moments
+    push : array, shape (n,)
+        Push weights at the mode, fakes included.
+    fakes : Displacement, optional
+        Of the classifier that weighs fakes.
+    perturbations : Perturbations
+    """
+    weights, step1 = np.where(events.passes.reco, events.weight * push, 0.0), moments.bounded.step1
+    weights *= events.signal_yield / weights.sum()
+    total = _total(moments, events.reco, weights)
+    mean = total / weights.sum()
+    out = {"data": _fluctuation(moments, "data", events.data.x, events.data.weight, perturbations)}
+    out["simulation"] = -_fluctuation(moments, "simulation", events.reco, weights, perturbations, mean)
+    for b in events.backgrounds:
+        own = _fluctuation(moments, b.name, b.x, b.weight, perturbations)
+        scale = perturbations.scales.get(b.name, np.zeros(perturbations.n_members))
+        out[b.name] = -own - np.outer(_total(moments, b.x, b.weight), scale)
+    for name, change in perturbations.signal.items():
+        out[name] = out[name] - np.outer(total, change)
+    for name, v in perturbations.variations.items():
+        sides = [_total(moments, events.reco, weights * side) - (weights @ side) * mean for side in (v.up, v.down)]
+        out[name] = -interpolate(sides[0], sides[1], v.alpha)
+    for name, shift in perturbations.shifts.items():
+        up = _shifted(events, moments, push, step1, weights.sum(), shift.up) - total
+        down = -up if shift.down is None else _shifted(events, moments, push, step1, weights.sum(), shift.down) - total
+        out[name] = -interpolate(up, down, shift.alpha)
+    if fakes is not None:
+        rows = events.passes.fakes
+        for name, moved in _of_fakes(moments, events.reco[rows], weights[rows], mean, fakes).items():
+            out[name] = out.get(name, 0.0) - moved
+    return out
+
+
+def _total(moments: Moments, x: Array, weight: Array) -> Array:
+    """Whitened moments of weighted events, shape (p,)."""
+    used = np.flatnonzero(weight)
+    out = np.zeros(len(moments))
+    for part in map_blocks(lambda rows: moments.features(x[used[rows]]).T @ weight[used[rows]], blocks(len(used))):
+        out += part
+    return out
+
+
+def _fluctuation(
+    moments: Moments, name: str, x: Array, weight: Array, perturbations: Perturbations, mean: Array | None = None
+) -> Array:
+    """``sum w g (phi - mean)``, whitened, shape (p, n_members)."""
+    fluctuations = perturbations.events[name]
+    product = np.zeros((len(moments), fluctuations.n_members))
+    sums = np.zeros(fluctuations.n_members)
+
+    def one(block: Block) -> tuple[Array, Array]:
+        w = weight[block.rows].astype(np.float32)
+        g = fluctuations.block(block.number)
+        return (moments.features(x[block.rows]) * w[:, None]).T @ g, w @ g
+
+    for part, total in map_blocks(one, fluctuations.blocks()):
+        product += part
+        sums += total
+    return product if mean is None else product - np.outer(mean, sums)
+
+
+def _shifted(
+    events: StandardizedEvents, moments: Moments, push: Array, step1: Classifier, total: float, shifted: Shifted
+) -> Array:
+    """Whitened moments of the refolded simulation at a shifted detector level, the signal keeping its total."""
+    everywhere = push_outside(events, push, step1, shifted)
+    moved = np.where(shifted.passes, events.weight * everywhere, 0.0)
+    return _total(moments, shifted.features, moved * (total / moved.sum()))
+
+
+def _of_fakes(moments: Moments, x: Array, weight: Array, mean: Array, fakes: Displacement) -> dict[str, Array]:
+    """Change of the moments by that of the fakes' weights, whitened, by source."""
+    phi = moments.features(x).T.astype(np.float64) - mean[:, None]
+    theirs = fakes.classifier.tangent(x).astype(np.float64)
+    theirs = theirs - (weight @ theirs) / weight.sum()
+    matrix = (phi * weight) @ theirs
+    return {name: matrix @ d for name, d in fakes.by_source.items()}
+
+
+def draw_parameters(
+    problem: Problem,
+    mode: Mode,
+    posterior: PrecisionPosterior,
+    chosen: NDArray[np.integer],
+    changes: Mapping[str, Array],
+    noise: Array,
+) -> dict[str, Array]:
+    """Displacements of the parameters from the mode, equation (D7), by source, shape (P, n_members).
+
+    Parameters
+    ----------
+    problem : Problem
+    mode : Mode
+    posterior : PrecisionPosterior
+    chosen : int array, shape (n_members,)
+        Grid point of every member's precisions.
+    changes : mapping of source to array, shape (p, n_members)
+    noise : array, shape (P, n_members)
+        N(0, 1), the prior's.
+    """
+    a, y = mode.derivative, pseudo_observation(mode)
+    grams = [a[:, group] @ a[:, group].T for group in problem.groups]
+    out = {name: np.empty_like(noise) for name in ("prior", *changes)}
+    for point in np.unique(chosen):
+        members = np.flatnonzero(chosen == point)
+        tau = np.exp(posterior.log_tau[point])
+        precision = problem.precisions(tau)
+        factor = cho_factor(covariance(grams, tau), lower=True)
+
+        def gain(moments: Array, factor: tuple[Array, bool] = factor, precision: Array = precision) -> Array:
+            return (a.T @ cho_solve(factor, moments)) / precision[:, None]
+
+        for name, change in changes.items():
+            out[name][:, members] = gain(change[:, members])
+        drawn = noise[:, members] / np.sqrt(precision)[:, None]
+        shift = gain(y[:, None]) - mode.theta[:, None]  # the mean at these precisions
+        out["prior"][:, members] = drawn - gain(a @ drawn) + shift
+    return out
+
+
+def visible_classifier(
+    layout: Layout, mode: Mode, precision: Array, gen: Array, weight: Array, classes: TwoClass
+) -> tuple[Classifier, Array]:
+    """The particle-level network with the directions that its events see, and the map to coordinates along them.
+
+    Returns
+    -------
+    classifier : Classifier
+        Its last direction is a constant, with which exponents are centred.
+    project : array, shape (p, P)
+        Coordinates of a displacement of the parameters.
+    """
+    rows = np.arange(len(gen)) if len(gen) <= VISIBLE_ROWS else np.linspace(0, len(gen) - 1, VISIBLE_ROWS).astype(int)
+    jacobian = tangent(layout, mode.theta, gen[rows])
+    w = np.abs(weight[rows])
+    w *= np.abs(weight).sum() / w.sum()
+    mean = (w @ jacobian) / w.sum()
+    unit = 1.0 / np.sqrt(precision)
+    scaled = (jacobian - mean) * unit.astype(jacobian.dtype)
+    directions = leading_directions(scaled, w, VISIBLE_SHARE, MOST_DIRECTIONS)
+    bias = layout.n_network - 1  # the output's bias moves all events alike
+    constant = np.zeros(layout.n_parameters)
+    constant[bias] = 1.0 / layout.scales[-1]
+    basis = np.column_stack([directions * unit[:, None], constant])
+    project = np.vstack([directions.T / unit, np.zeros(layout.n_parameters)])
+    project[-1] = -(mean @ basis[:, :-1]) @ project[:-1]
+    return Classifier("the particle-level network", layout, mode.theta, classes, directions=basis), project
+
+
+def projected(classifier: Classifier, project: Array, by_source: Mapping[str, Array]) -> Displacement:
+    """Displacements in the coordinates of the ensemble."""
+    return Displacement(classifier, {name: project @ d for name, d in by_source.items()})

@@ -1,0 +1,219 @@
+"""The most probable particle-level network: equations (D3)-(D5).
+
+Levenberg-Marquardt steps on the moments' chi-square plus the network's prior; gradients are exact, curvatures come from
+a part of many events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import Layout, blocks, forward, loss_and_gradient, tangent
+from bayesunfold.direct.moments import Moments
+from bayesunfold.unfolding.standardized import StandardizedEvents
+
+__all__ = ["Mode", "Problem", "find_mode"]
+
+Array = NDArray[np.floating]
+
+CURVATURE_EVENTS = 20_000
+"""Events that a curvature is estimated from while the fit moves."""
+
+FINAL_EVENTS = 100_000
+"""Events that the derivative of the moments is estimated from at the end."""
+
+MOST_STEPS, TOLERANCE = 120, 0.1
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the particle-level network is fitted to.
+
+    Attributes
+    ----------
+    layout : Layout
+    moments : Moments
+    gen, reco : array, shape (n, d)
+        Standardised events that pass both levels.
+    weight : array, shape (n,)
+        Their generator weights.
+    groups : tuple of slice
+        Parameters that share a prior precision: those of the network, and of its additive part.
+    features : array, shape (n, p)
+        Whitened detector-level features.
+    """
+
+    layout: Layout
+    moments: Moments
+    gen: Array
+    reco: Array
+    weight: Array
+    groups: tuple[slice, ...]
+    features: Array = field(repr=False)
+
+    @classmethod
+    def of(cls, events: StandardizedEvents, layout: Layout, moments: Moments) -> Problem:
+        """The events that pass both levels."""
+        both = events.passes.both
+        groups = [slice(0, layout.n_network)]
+        if layout.additive is not None:
+            groups.append(slice(layout.n_network, layout.n_parameters))
+        reco = events.reco[both]
+        features = np.empty((len(reco), len(moments)), dtype=np.float32)
+        for rows in blocks(len(reco)):
+            features[rows] = moments.features(reco[rows])
+        return cls(layout, moments, events.gen[both], reco, events.weight[both], tuple(groups), features)
+
+    def precisions(self, tau: Array) -> Array:
+        """Prior precision of every parameter, shape (P,)."""
+        out = np.empty(self.layout.n_parameters)
+        for group, value in zip(self.groups, tau, strict=True):
+            out[group] = value
+        return out
+
+    def weights(self, theta: Array) -> Array:
+        """Weights of the events at a network, in expected data events, shape (n,)."""
+        log_ratio = forward(self.layout, theta, self.gen)
+        raw = self.weight * np.exp(log_ratio - log_ratio.max())
+        return raw * (self.moments.signal / raw.sum())
+
+    def residual(self, weights: Array) -> Array:
+        """Whitened moments (D1), data minus refolded, shape (p,)."""
+        return self.moments.data - self.features.T @ weights.astype(np.float32)
+
+    def gradient(self, theta: Array, weights: Array, pull: Array) -> Array:
+        """``sum w (J - mean J) a`` with ``a`` each event's factor, shape (P,)."""
+        coefficients = weights * pull
+        coefficients -= weights * (coefficients.sum() / weights.sum())
+        # a classifier at certainty has the gradient ``sum zeros J``
+        return loss_and_gradient(self.layout, theta, self.gen, np.zeros(len(weights)), coefficients, CERTAIN)[1]
+
+    def derivative(self, theta: Array, weights: Array, rows: NDArray[np.integer]) -> Array:
+        """``A`` of (D4), whitened, estimated from some of the events, shape (p, P)."""
+        w = weights[rows] * (weights.sum() / weights[rows].sum())
+        total = np.zeros((self.features.shape[1], self.layout.n_parameters))
+        mean = np.zeros(self.layout.n_parameters)
+        phi_w = np.zeros(self.features.shape[1])
+
+        def one(block: slice) -> tuple[Array, Array, Array]:
+            part = rows[block]
+            j = tangent(self.layout, theta, self.gen[part])
+            weighted = self.features[part] * w[block, None].astype(np.float32)
+            return weighted.T @ j, w[block].astype(np.float32) @ j, weighted.sum(axis=0)
+
+        for product, sum_j, sum_phi in map_blocks(one, blocks(len(rows))):
+            total += product
+            mean += sum_j
+            phi_w += sum_phi
+        return total - np.outer(phi_w, mean / w.sum())
+
+
+CERTAIN = 1e3
+"""An offset of the logit at which a class is certain."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The most probable network and what is linear about it.
+
+    Attributes
+    ----------
+    theta : array, shape (P,)
+    tau : array, shape (groups,)
+        Prior precisions.
+    residual : array, shape (p,)
+        Whitened moments at the mode.
+    derivative : array, shape (p, P)
+        Whitened ``A``.
+    decrement : float
+        Remaining Newton step in posterior standard deviations.
+    steps : int
+    """
+
+    theta: Array
+    tau: Array
+    residual: Array
+    derivative: Array
+    decrement: float
+    steps: int
+
+    @property
+    def chi2(self) -> float:
+        """Of the moments."""
+        return float(self.residual @ self.residual)
+
+
+def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
+    """Most probable parameters for given prior precisions.
+
+    Parameters
+    ----------
+    problem : Problem
+    start : array, shape (P,)
+    tau : array, shape (groups,)
+    """
+    precision = problem.precisions(tau)
+    theta = start.copy()
+    weights = problem.weights(theta)
+    residual = problem.residual(weights)
+    value = _objective(residual, precision, theta)
+    damping, growth, steps, quiet = 0.0, 2.0, 0, 0
+    a: Array | None = None
+    while steps < MOST_STEPS:
+        steps += 1
+        if a is None:
+            a = problem.derivative(theta, weights, _rows(len(weights), CURVATURE_EVENTS))
+        gradient = precision * theta - problem.gradient(theta, weights, problem.features @ residual)
+        step = _solve(a, precision * (1.0 + damping), -gradient)
+        decrement = float(np.sqrt(max(-gradient @ step, 0.0)))
+        new_weights = problem.weights(theta + step)
+        new_residual = problem.residual(new_weights)
+        new_value = _objective(new_residual, precision, theta + step)
+        if np.isfinite(new_value) and new_value <= value:
+            quiet = quiet + 1 if value - new_value < 0.5 * TOLERANCE**2 else 0
+            theta, weights, residual, value, a = theta + step, new_weights, new_residual, new_value, None
+            damping, growth = (0.0 if damping < 1e-2 else damping / 3.0), 2.0
+            if (decrement < TOLERANCE and damping < 1.0) or quiet > 2:
+                break
+        else:
+            if decrement < TOLERANCE and damping < 1.0:
+                break
+            damping = max(damping * growth, 0.1)
+            growth *= 2.0
+            if damping > 1e8:
+                break
+    final = problem.derivative(theta, weights, _rows(len(weights), FINAL_EVENTS))
+    gradient = precision * theta - problem.gradient(theta, weights, problem.features @ residual)
+    remaining = float(np.sqrt(max(gradient @ _solve(final, precision, gradient), 0.0)))
+    return Mode(theta, tau, residual, final, remaining, steps)
+
+
+def _objective(residual: Array, precision: Array, theta: Array) -> float:
+    return 0.5 * float(residual @ residual) + 0.5 * float(precision @ theta**2)
+
+
+def _rows(n: int, most: int) -> NDArray[np.integer]:
+    """All events, or evenly spaced ones."""
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(int)
+
+
+def _solve(a: Array, precision: Array, right: Array) -> Array:
+    """``(A' A + diag(precision))^-1 right``, in the smaller space."""
+    scaled = a / precision
+    if len(a) < a.shape[1]:
+        inner = scaled @ a.T
+        inner.flat[:: len(inner) + 1] += 1.0
+        first = right / precision
+        return first - scaled.T @ cho_solve(cho_factor(inner, lower=True), a @ first)
+    inner = a.T @ a
+    inner.flat[:: len(inner) + 1] += precision
+    return cho_solve(cho_factor(inner, lower=True), right)

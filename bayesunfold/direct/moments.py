@@ -1,0 +1,178 @@
+"""Moments of data and refolded simulation at detector level, and their covariance: equations (D1), (D2).
+
+Moments are sums of the tangent features of a detector-level classifier, the first step 1 of OmniFold, in its leading
+directions. A linear classifier of these features tells data from the refolded simulation as soon as a moment differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import blocks
+from bayesunfold.classifier.two_class import Classifier
+from bayesunfold.errors import ConvergenceError
+from bayesunfold.omnifold.iteration import Iteration
+from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
+
+__all__ = ["Moments"]
+
+Array = NDArray[np.floating]
+
+
+LEAST_INFORMATION = 1.0
+"""Moments of smaller variance tell less about their direction than the network's prior."""
+
+LEAST_EVENTS = 5.0
+"""Features are bounded where fewer expected events than this would make a moment alone, as bins are merged there."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Features:
+    """Bounded detector-level features whose expected sums are whitened.
+
+    Attributes
+    ----------
+    step1 : Classifier
+        Whose tangent features they are made of.
+    centre : array, shape (q,)
+        Mean of the tangent features over the data.
+    scaling : array, shape (q, p)
+        Combinations of the tangent features whose sums have unit covariance.
+    bound : float
+        Largest length of an event's scaled features.
+    """
+
+    step1: Classifier
+    centre: Array
+    scaling: Array
+    bound: float
+
+    def __call__(self, x: Array) -> Array:
+        """Features at events, shape (n, p)."""
+        scaled = (self.step1.tangent(x) - self.centre.astype(x.dtype)) @ self.scaling.astype(x.dtype)
+        length = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))
+        shorter = np.minimum(1.0, self.bound / np.maximum(length, 1e-30))
+        return scaled * shorter[:, None].astype(x.dtype)
+
+    def total(self, x: Array, weight: Array) -> Array:
+        """Weighted sum over events, shape (p,)."""
+        out = np.zeros(self.scaling.shape[1])
+        for part in map_blocks(lambda rows: self(x[rows]).T @ weight[rows].astype(x.dtype), blocks(len(x))):
+            out += part
+        return out
+
+    def gram(self, x: Array, weight: Array, centre: Array) -> Array:
+        """Weighted sum of products of the features, relative to a centre, shape (p, p)."""
+
+        def one(rows: slice) -> Array:
+            phi = self(x[rows]) - centre.astype(x.dtype)
+            return phi.T @ (phi * weight[rows, None].astype(x.dtype))
+
+        out = np.zeros((len(centre), len(centre)))
+        for part in map_blocks(one, blocks(len(x))):
+            out += part
+        return out
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Whitened detector-level moments of one unfolding.
+
+    Attributes
+    ----------
+    bounded : Features
+    centre : array, shape (p,)
+        Mean of the bounded features over the data.
+    whitening : array, shape (p, moments)
+        Combinations of them whose sums have unit covariance.
+    data : array, shape (moments,)
+        Sum over data minus backgrounds and fakes, which the particle level does not move.
+    signal : float
+        Yield of the events that pass both levels.
+    """
+
+    bounded: Features
+    centre: Array
+    whitening: Array
+    data: Array
+    signal: float
+
+    @classmethod
+    def of(cls, events: StandardizedEvents, first: Iteration) -> Moments:
+        """Moments after the first OmniFold iteration.
+
+        Their covariance is made of its pull weights, whose folded density is the data's, and stays fixed: a covariance
+        that moved with the fit could be inflated by it.
+
+        Raises
+        ------
+        ConvergenceError
+            If no moment has a variance.
+        """
+        pull, u = detector_weights(events, first), events.data.weight
+        size = first.step1.basis.shape[1]
+        plain = Features(first.step1, np.zeros(size), np.eye(size), np.inf)
+        centre = plain.total(events.data.x, u) / u.sum()
+        scaling = _whitening(_covariance(events, plain, pull, centre), LEAST_INFORMATION)
+        bounded = Features(first.step1, centre, scaling, 1.0 / np.sqrt(LEAST_EVENTS))
+        centre = bounded.total(events.data.x, u) / u.sum()
+        whitening = _whitening(_covariance(events, bounded, pull, centre), 1e-3)
+        rest = np.zeros(len(centre))
+        for b in events.backgrounds:
+            rest += bounded.total(b.x, b.weight) - b.weight.sum() * centre
+        fakes = events.passes.fakes
+        in_fakes = float(pull[fakes].sum())
+        rest += bounded.total(events.reco[fakes], pull[fakes]) - in_fakes * centre
+        return cls(bounded, centre, whitening, -(whitening.T @ rest), events.signal_yield - in_fakes)
+
+    def __len__(self) -> int:
+        return self.whitening.shape[1]
+
+    def features(self, x: Array) -> Array:
+        """Whitened features, shape (n, moments)."""
+        return (self.bounded(x) - self.centre.astype(x.dtype)) @ self.whitening.astype(x.dtype)
+
+
+def _covariance(events: StandardizedEvents, features: Features, pull: Array, centre: Array) -> Array:
+    """``S`` of (D2): Poisson data at the expected density, and the statistics of simulation and backgrounds."""
+    u = events.data.weight
+    kappa = float((u**2).sum() / u.sum())
+    reco = events.passes.reco
+    out = features.gram(events.reco[reco], pull[reco] ** 2 + kappa * pull[reco], centre)
+    for b in events.backgrounds:
+        out += features.gram(b.x, b.weight**2 + kappa * b.weight, centre)
+    return out
+
+
+def _whitening(covariance: Array, least: float) -> Array:
+    """Eigenvectors over the roots of their eigenvalues, of those above ``least``."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > least
+    if not kept.any():
+        msg = (
+            "no detector-level moment has a variance; negative event weights dominate, or data and simulation do not "
+            "overlap. Merge or remove such events."
+        )
+        raise ConvergenceError(msg)
+    return vectors[:, kept] / np.sqrt(values[kept])
+
+
+def detector_weights(events: StandardizedEvents, first: Iteration) -> Array:
+    """Weights of the simulation whose folded density is the data's, with the signal's yield; zero where it fails."""
+    weights = np.zeros(len(events))
+    reco = events.passes.reco
+    weights[reco] = events.weight[reco] * np.exp(first.step1.log_ratio(events.reco[reco]))
+    # the simulated share of fakes stays
+    share = events.weight[events.passes.fakes].sum() / events.weight[reco].sum()
+    for rows, part in ((events.passes.both, 1.0 - share), (events.passes.fakes, share)):
+        if rows.any():
+            weights[rows] *= to_yield(weights, rows, part * events.signal_yield)
+    return weights

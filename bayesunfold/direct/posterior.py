@@ -1,0 +1,131 @@
+"""The direct posterior of one unfolding, from the first OmniFold iteration to the ensemble."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._support.streams import stream
+from bayesunfold.classifier.two_class import Classifier
+from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_classifier
+from bayesunfold.direct.mode import Mode, Problem, find_mode
+from bayesunfold.direct.moments import Moments
+from bayesunfold.direct.precision import PrecisionPosterior, precision_posterior
+from bayesunfold.direct.settings import DirectSettings
+from bayesunfold.omnifold.iteration import Iteration
+from bayesunfold.omnifold.problems import acceptance_of, bounded_ratio
+from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.perturbations import Perturbations
+from bayesunfold.unfolding.propagation import Displacement, linear_refit
+from bayesunfold.unfolding.standardized import StandardizedEvents
+
+__all__ = ["DirectPosterior", "find_posterior", "members_of", "push_weights"]
+
+Array = NDArray[np.floating]
+
+ROUNDS = 4
+"""Most times that the precisions and the mode follow each other."""
+
+SETTLED = 0.2
+"""Change of the logarithm of a precision that calls for no other round."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class DirectPosterior:
+    """The most probable network, and the posterior of its prior precisions.
+
+    Attributes
+    ----------
+    problem : Problem
+    mode : Mode
+    precisions : PrecisionPosterior
+    """
+
+    problem: Problem
+    mode: Mode
+    precisions: PrecisionPosterior
+
+
+def find_posterior(events: StandardizedEvents, settings: DirectSettings, first: Iteration) -> DirectPosterior:
+    """Mode and precisions, each given the other, until the precisions stay."""
+    _, layout = settings.layouts(events)
+    problem = Problem.of(events, layout, Moments.of(events, first))
+    log_tau: Array = np.zeros(len(problem.groups))
+    theta = first.step2.theta
+    for _ in range(ROUNDS):
+        mode = find_mode(problem, theta, np.exp(log_tau))
+        precisions = precision_posterior(problem, mode, settings.prior)
+        new, theta = precisions.mean(), mode.theta
+        settled = bool(np.all(np.abs(new - log_tau) < SETTLED))
+        log_tau = new
+        if settled:
+            break
+    mode = find_mode(problem, theta, np.exp(log_tau))
+    return DirectPosterior(problem, mode, precision_posterior(problem, mode, settings.prior))
+
+
+def push_weights(events: StandardizedEvents, first: Iteration, particle_level: Classifier) -> Array:
+    """``nu(t)`` of events that pass gen, and the fakes' ratio at their simulated share, shape (n,)."""
+    passes, v = events.passes, events.weight
+    push = np.zeros(len(events))
+    log_ratio = particle_level.log_ratio(events.gen[passes.gen])
+    both = passes.both[passes.gen]
+    log_ratio -= np.log(np.average(np.exp(log_ratio - log_ratio.max())[both], weights=v[passes.both])) + log_ratio.max()
+    push[passes.gen] = bounded_ratio(log_ratio, "the particle-level network")
+    fakes = passes.fakes
+    if fakes.any():
+        ratio = bounded_ratio(first.step1.log_ratio(events.reco[fakes]), "step 1")
+        push[fakes] = ratio / np.average(ratio, weights=v[fakes])
+    return push
+
+
+def members_of(
+    events: StandardizedEvents,
+    settings: DirectSettings,
+    first: Iteration,
+    found: DirectPosterior,
+    perturbations: Perturbations,
+    seed: int,
+) -> tuple[Members, Displacement]:
+    """The ensemble, and the displacement of step 1, which weighs fakes.
+
+    Parameters
+    ----------
+    perturbations : Perturbations
+        With the yields' changes.
+    """
+    problem, mode = found.problem, found.mode
+    precision = problem.precisions(mode.tau)
+    gen = events.passes.gen
+    weight = events.weight[gen] * np.exp(problem_log_ratio(problem, mode, events.gen[gen]))
+    particle_level, project = visible_classifier(
+        problem.layout, mode, precision, events.gen[gen], weight, first.step2.classes
+    )
+    push = push_weights(events, first, particle_level)
+    one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior)
+    fakes = one if events.passes.fakes.any() else None
+    changes = moment_changes(events, problem.moments, push, fakes, perturbations)
+    rng = stream(seed, "direct")
+    noise = rng.standard_normal((problem.layout.n_parameters, perturbations.n_members))
+    if settings.inference == "laplace":
+        chosen = np.full(perturbations.n_members, int(np.argmax(found.precisions.probability)))
+    else:
+        chosen = found.precisions.sample(perturbations.n_members, rng)
+    by_source = draw_parameters(problem, mode, found.precisions, chosen, changes, noise)
+    accepted = {n: acceptance_of(events, push, first.step1, shift) for n, shift in perturbations.shifts.items()}
+    kept = replace(perturbations, effects=dict(perturbations.effects) | accepted, prior=perturbations.prior[:0])
+    return Members(events, push, kept, projected(particle_level, project, by_source), fakes), one
+
+
+def problem_log_ratio(problem: Problem, mode: Mode, gen: Array) -> Array:
+    """Log ratio of the particle-level network, largest value zero."""
+    from bayesunfold.classifier.arithmetic import forward
+
+    log_ratio = forward(problem.layout, mode.theta, gen)
+    return log_ratio - log_ratio.max()

@@ -1,0 +1,81 @@
+"""Settings of the direct posterior, in one frozen object that the result keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bayesunfold.classifier.arithmetic import Layout
+from bayesunfold.classifier.network import Network
+from bayesunfold.unfolding.standardized import StandardizedEvents
+
+__all__ = ["DirectSettings", "default_networks"]
+
+ONE_FEATURE = Network(prior_scale=(1.25, 1.0, 7.0)), Network(additive=6)
+MANY_FEATURES = Network(additive=12), Network(additive=12)
+"""Default networks at particle level and at detector level (docs/studies/coverage.md).
+
+One particle-level feature has a smoother prior than the loop's: the loop regularises by stopping, this posterior by its
+prior alone.
+"""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class DirectSettings:
+    """Arguments of :class:`bayesunfold.UnbinnedFBU`, checked there, without the seed.
+
+    Attributes
+    ----------
+    network : Network
+        At particle level.
+    moments : Network
+        At detector level; its tangent features are the moments.
+    inference : {"marginal", "laplace"}
+    draws : int
+    prior : float
+        Width of the hyperprior of the logarithm of each prior precision.
+    restarts : int
+    """
+
+    network: Network = field(default_factory=lambda: ONE_FEATURE[0])
+    moments: Network = field(default_factory=lambda: ONE_FEATURE[1])
+    inference: str = "marginal"
+    draws: int = 500
+    prior: float = 2.0
+    restarts: int = 1
+
+    @property
+    def efficiency(self) -> Literal["learned"]:
+        """Misses weigh what the particle-level network says."""
+        return "learned"
+
+    @property
+    def generator_prior(self) -> float:
+        """The network's own prior holds what the detector does not see."""
+        return 0.0
+
+    def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
+        """The networks at detector level and at particle level."""
+        return events.layouts(self.moments, self.network)
+
+    def state(self) -> dict[str, object]:
+        """All settings as JSON-ready values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return plain | {"network": self.network.state(), "moments": self.moments.state(), "method": "direct"}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> DirectSettings:
+        """Inverse of :meth:`state`."""
+        known = {name: state[name] for name in cls.__dataclass_fields__}
+        networks = {name: Network(**state[name]) for name in ("network", "moments")}
+        return cls(**(known | networks))
+
+
+def default_networks(n_features: int) -> tuple[Network, Network]:
+    """Networks at particle level and at detector level for a number of particle-level features."""
+    return ONE_FEATURE if n_features == 1 else MANY_FEATURES
