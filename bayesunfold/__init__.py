@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from bayesunfold.classifier.estimator import BayesianClassifier
     from bayesunfold.classifier.network import Network
+    from bayesunfold.direct.estimator import UnbinnedFBU
     from bayesunfold.events import Background, Data, Simulation
     from bayesunfold.io.storage import load
     from bayesunfold.omnifold.estimator import OmniFold, unfold
@@ -51,6 +52,7 @@ _PLACES = {
     ),
     "classifier.estimator": ("BayesianClassifier",),
     "classifier.network": ("Network",),
+    "direct.estimator": ("UnbinnedFBU",),
     "events": ("Background", "Data", "Simulation"),
     "omnifold.estimator": ("OmniFold", "unfold"),
     "io.storage": ("load",),
@@ -84,6 +86,7 @@ __all__ = [
     "Spectrum",
     "Systematic",
     "Tikhonov",
+    "UnbinnedFBU",
     "UnfoldingResult",
     "blend",
     "citations",

@@ -29,7 +29,6 @@ BY_METHOD = {
     "Tikhonov": ("Schmitt:2012kp",),
     "FBU": ("Choudalakis:2012hz", "pymc2023", "Hoffman:2014"),
 }
-CONDITIONING = "Wilson:2021"
 
 
 class Citations(str):
@@ -81,10 +80,7 @@ def _keys(item: Any) -> Iterator[str]:
     from bayesunfold.unfolding.result import UnfoldingResult
 
     if isinstance(item, UnfoldingResult):
-        method = inference_method(item.record.settings.inference)
-        yield from ("Andreassen:2019cjw", "Immer:2021", "Rubin:1981", *method.citations)
-        yield from () if method.is_gaussian else (CONDITIONING,)
-        yield "arviz2019"
+        yield from (*item.record.settings.citations, "arviz2019")
     elif isinstance(item, Spectrum):
         if item.method == "OmniFold":
             yield from ("Andreassen:2019cjw", "Immer:2021", "Rubin:1981", "pymc2023")

@@ -174,7 +174,7 @@ def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
             a = problem.derivative(theta, weights, _rows(len(weights), CURVATURE_EVENTS))
         gradient = precision * theta - problem.gradient(theta, weights, problem.features @ residual)
         step = _solve(a, precision * (1.0 + damping), -gradient)
-        decrement = float(np.sqrt(max(-gradient @ step, 0.0)))
+        decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
         new_weights = problem.weights(theta + step)
         new_residual = problem.residual(new_weights)
         new_value = _objective(new_residual, precision, theta + step)
@@ -193,7 +193,7 @@ def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
                 break
     final = problem.derivative(theta, weights, _rows(len(weights), FINAL_EVENTS))
     gradient = precision * theta - problem.gradient(theta, weights, problem.features @ residual)
-    remaining = float(np.sqrt(max(gradient @ _solve(final, precision, gradient), 0.0)))
+    remaining = float(np.sqrt(max(float(gradient @ _solve(final, precision, gradient)), 0.0)))
     return Mode(theta, tau, residual, final, remaining, steps)
 
 

@@ -174,5 +174,5 @@ def detector_weights(events: StandardizedEvents, first: Iteration) -> Array:
     share = events.weight[events.passes.fakes].sum() / events.weight[reco].sum()
     for rows, part in ((events.passes.both, 1.0 - share), (events.passes.fakes, share)):
         if rows.any():
-            weights[rows] *= to_yield(weights, rows, part * events.signal_yield)
+            weights[rows] *= to_yield(weights, rows, float(part * events.signal_yield))
     return weights

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bayesunfold.classifier.arithmetic import Layout
+from bayesunfold.classifier.inference import InferenceMethod
 from bayesunfold.classifier.network import Network
+from bayesunfold.classifier.sampling import sample_gaussian
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = ["DirectSettings", "default_networks"]
@@ -19,6 +21,9 @@ MANY_FEATURES = Network(additive=12), Network(additive=12)
 One particle-level feature has a smoother prior than the loop's: the loop regularises by stopping, this posterior by its
 prior alone.
 """
+
+
+NOTE = "Direct posterior: exact draws of a Gaussian for each member's prior precisions; there is nothing to converge."
 
 
 def __dir__() -> list[str]:
@@ -58,6 +63,16 @@ class DirectSettings:
     def generator_prior(self) -> float:
         """The network's own prior holds what the detector does not see."""
         return 0.0
+
+    @property
+    def sampling(self) -> InferenceMethod:
+        """How posterior draws are made."""
+        return InferenceMethod(self.inference, sample_gaussian, is_gaussian=True, note=NOTE)
+
+    @property
+    def citations(self) -> tuple[str, ...]:
+        """Keys of the works behind the method."""
+        return ("Choudalakis:2012hz", "Andreassen:2019cjw", "Immer:2021", "Rubin:1981", "MacKay:1992")
 
     def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
         """The networks at detector level and at particle level."""

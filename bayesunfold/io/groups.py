@@ -17,7 +17,8 @@ Groups
     ``directions`` (parameter, direction) of the first step 1, its draws ``z`` (draw, axis), ``elbo``, and
     ``multiplier`` (direction, draw), which moved the fluctuations onto the draws; ``sample_stats`` of the sampler.
 ``step2``, ``fakes``
-    ``directions`` (parameter, direction) of the last networks, ``displacement`` (source, direction, draw).
+    ``directions`` (parameter, direction) of the last networks, ``displacement`` (source, direction, draw); of a direct
+    posterior also ``theta`` (parameter) of its network.
 ``yields``
     ``change`` (source, draw): relative change of the signal's total at detector level.
 ``systematics/weights``, ``systematics/detector``
@@ -41,6 +42,8 @@ from numpy.typing import NDArray
 
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.standardize import STATE, Standardizer
+from bayesunfold.direct.posterior import push_weights
+from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import FileFormatError
 from bayesunfold.events import Background, Data, Simulation, Undefined
 from bayesunfold.omnifold.iteration import Iteration, Networks, iterate, recall
@@ -77,6 +80,8 @@ def to_groups(result: UnfoldingResult) -> xr.DataTree:
     groups["networks"] = _networks(result.iterations)
     groups |= _measurement(result)
     groups["step2"] = _displacement(m.step2)
+    if isinstance(record.settings, DirectSettings):
+        groups["step2"]["theta"] = ("parameter", m.step2.classifier.theta)
     if m.fakes is not None:
         groups["fakes"] = _displacement(m.fakes)
     signal = m.perturbations.signal
@@ -229,10 +234,16 @@ def from_groups(tree: xr.DataTree) -> UnfoldingResult:
     backgrounds = tuple(_background(tree, name) for name in _children(tree, "backgrounds"))
     scales = Scales(_scale(tree, "gen"), _scale(tree, "reco"))
     events = standardize(simulation, data, backgrounds, scales)
-    settings = Settings.from_state(json.loads(tree.attrs["settings"]))
-    _check(tree, settings)
+    state = json.loads(tree.attrs["settings"])
     networks = _read_networks(tree)
-    first, last = _replay(events, settings, networks, tree)
+    settings: Settings | DirectSettings
+    if state.get("method") == "direct":
+        settings = DirectSettings.from_state(state)
+        first, last = _direct(events, settings, networks[0], tree)
+    else:
+        settings = Settings.from_state(state)
+        first, last = _replay(events, settings, networks, tree)
+    _check(tree, settings)
     kept = _group(tree, "simulation")
     return UnfoldingResult(
         inputs=Inputs(simulation, data, backgrounds),
@@ -355,8 +366,25 @@ def _replay(
     return first, before
 
 
+def _direct(
+    events: StandardizedEvents, settings: DirectSettings, networks: Networks, tree: xr.DataTree
+) -> tuple[Iteration, Iteration]:
+    """The first iteration, and the same with the network of the direct posterior in place of step 2."""
+    first = iterate(
+        events, settings, None, None, recall(networks, {"step1": _group(tree, "measurement")["directions"].values})
+    )
+    stored = _group(tree, "step2")
+    step2 = replace(first.step2, theta=stored["theta"].values, directions=stored["directions"].values)
+    fakes = first.step1 if "fakes" in tree.children else None  # step 1 weighs them
+    return first, replace(first, step2=step2, fakes=fakes, push=push_weights(events, first, step2))
+
+
 def _members(
-    tree: xr.DataTree, events: StandardizedEvents, settings: Settings, first: Iteration, last: Iteration
+    tree: xr.DataTree,
+    events: StandardizedEvents,
+    settings: Settings | DirectSettings,
+    first: Iteration,
+    last: Iteration,
 ) -> Members:
     """The ensemble, from seeds and displacements."""
     effects = _effects(tree)
@@ -404,7 +432,7 @@ def _effects(tree: xr.DataTree) -> dict[str, Effect]:
     return effects
 
 
-def _check(tree: xr.DataTree, settings: Settings) -> None:
+def _check(tree: xr.DataTree, settings: Settings | DirectSettings) -> None:
     """Shapes and numbers that would only be met at the first spectrum.
 
     Raises

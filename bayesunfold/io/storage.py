@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from bayesunfold._support.files import atomic_write, check_writable, recover, swap, temporary_folder
+from bayesunfold._support.threads import block_threads
 from bayesunfold.errors import ConvergenceError, FileFormatError, InputError
 from bayesunfold.io.format1 import upgrade
 from bayesunfold.io.groups import from_groups, to_groups
@@ -168,11 +169,12 @@ def load(path: str | Path) -> UnfoldingResult:
     groups = tree.children["unfolding"]
     try:
         if version == 1:
-            return from_groups(upgrade(groups.to_dataset()))
-        if tree.attrs["text_checksum"] != _text_checksum(groups):
+            groups = upgrade(groups.to_dataset())
+        elif tree.attrs["text_checksum"] != _text_checksum(groups):
             msg = f"the settings or names in {path} have changed since it was written; it is damaged."
             raise FileFormatError(msg)
-        return from_groups(groups)
+        with block_threads():  # sums round as they did in the fit
+            return from_groups(groups)
     except KeyError as err:
         msg = f"{path} misses {err}; it is damaged."
         raise FileFormatError(msg) from err

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,7 +68,12 @@ def prior_dependence(result: UnfoldingResult, factor: ArrayLike | Callable[[Arra
 
 def retrain(result: UnfoldingResult, events: StandardizedEvents) -> Array:
     """Push weights of the point estimate on other events, with the settings, seed and iterations of the result."""
-    settings = cast("Settings", result.record.settings)
+    settings = result.record.settings
+    if not isinstance(settings, Settings):
+        msg = (
+            "only results of OmniFold can be unfolded again: the direct posterior has no loop whose stopping biases it."
+        )
+        raise InputError(msg)
     loop = point_estimates(events, settings, result.record.seed, near=result.iterations)
     with block_threads():
         return next(islice(loop, len(result.iterations) - 1, None)).push

@@ -19,7 +19,7 @@ import numpy as np
 from bayesunfold._support.files import atomic_write, read_npz
 from bayesunfold.errors import FileFormatError
 from bayesunfold.omnifold.iteration import Networks
-from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.record import MethodSettings
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = [
@@ -42,7 +42,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def fingerprint(events: StandardizedEvents, settings: Settings, seed: int) -> str:
+def fingerprint(events: StandardizedEvents, settings: MethodSettings, seed: int) -> str:
     """Checksum of events and settings, so that a checkpoint is never used for another run."""
     digest = hashlib.sha256()
     passes = events.passes

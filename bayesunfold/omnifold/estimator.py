@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_count, check_flag, check_not_negative, check_seed
-from bayesunfold._support.files import check_writable
 from bayesunfold._support.progress import Progress
 from bayesunfold._support.streams import training_stream
 from bayesunfold._support.threads import block_threads
@@ -22,7 +21,7 @@ from bayesunfold._support.versions import installed_versions
 from bayesunfold.classifier.inference import check_chains, check_inference
 from bayesunfold.classifier.network import Network
 from bayesunfold.errors import InputError, InputTypeError, WeightWarning
-from bayesunfold.events import Background, Data, Simulation, Undefined, as_data
+from bayesunfold.events import Background, Data, Simulation, Undefined
 from bayesunfold.omnifold.checkpoint import (
     checkpoint_seed,
     claim_checkpoint,
@@ -35,12 +34,13 @@ from bayesunfold.omnifold.iteration import Learn, Networks, recall, train
 from bayesunfold.omnifold.loop import State, iterations, start_perturbations
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.members import Members
-from bayesunfold.unfolding.overlap import check_learned, check_samples, warn_without_overlap
+from bayesunfold.unfolding.overlap import check_learned
 from bayesunfold.unfolding.perturbations import Perturbations
+from bayesunfold.unfolding.reading import check_inputs, read_inputs
 from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
 from bayesunfold.unfolding.result import UnfoldingResult
-from bayesunfold.unfolding.standardized import StandardizedEvents, standardize
-from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
+from bayesunfold.unfolding.standardized import StandardizedEvents
+from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["OmniFold", "unfold"]
 
@@ -195,7 +195,8 @@ class OmniFold:
             If the last iteration still moves the spectrum: by 0.15 of its band for ``"auto"``, by half of it for a
             fixed number of three and more.
         """
-        data, events, covered = self._read(simulation, data, backgrounds, systematics, checkpoint)
+        intervals = (self.settings.network.additive,) * 2
+        data, events, covered = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
         seed = self._seed(checkpoint)
         with block_threads():
             perturbations = start_perturbations(events, simulation, systematics, self.settings, seed)
@@ -271,41 +272,7 @@ class OmniFold:
         >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
         >>> bu.OmniFold().check(toy.simulation, toy.data)
         """
-        _, events, _ = self._read(simulation, data, backgrounds, systematics, checkpoint)
-        known = [s for s in systematics if s.alternative is None]
-        prepare_systematics(known, simulation, events.scales.reco, draw_alphas(len(known), 2, 0), 0)
-        for systematic in systematics:
-            if systematic.alternative is not None:
-                check_alternative(systematic.name, systematic.alternative, simulation)
-
-    def _read(
-        self,
-        simulation: Simulation,
-        data: Data | ArrayLike,
-        backgrounds: Sequence[Background],
-        systematics: Sequence[Systematic],
-        checkpoint: str | Path | None,
-    ) -> tuple[Data, StandardizedEvents, NDArray[np.bool_]]:
-        """Data and standardised events, checked, and which features the simulation covers."""
-        if not isinstance(simulation, Simulation):
-            msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
-            raise InputTypeError(msg)
-        _check_list(backgrounds, Background, "backgrounds")
-        _check_list(systematics, Systematic, "systematics")
-        names = [b.name for b in backgrounds] + [s.name for s in systematics]
-        if len(set(names)) != len(names):
-            msg = f"backgrounds and systematics are named {names}; give each its own name."
-            raise InputError(msg)
-        if checkpoint is not None:
-            if not isinstance(checkpoint, str | Path):
-                msg = f"checkpoint is {checkpoint!r}; name a file, for instance 'run.npz'."
-                raise InputTypeError(msg)
-            check_writable(Path(checkpoint))
-        data = as_data(data).matched_to(simulation)
-        covered = warn_without_overlap(simulation, data)
-        events = standardize(simulation, data, backgrounds, intervals=(self.settings.network.additive,) * 2)
-        check_samples(simulation, data, backgrounds, events)
-        return data, events, covered
+        check_inputs(simulation, data, backgrounds, systematics, checkpoint)
 
     def _seed(self, checkpoint: str | Path | None) -> int:
         """The seed given, that of the checkpoint to go on from, or a fresh one."""
@@ -329,16 +296,6 @@ def _warn_if_negative(members: Members) -> None:
             "posterior draws; the sample is small for its network. Compare with inference='laplace'."
         )
         warnings.warn(msg, WeightWarning, stacklevel=3)
-
-
-def _check_list(values: Sequence[object], kind: type, name: str) -> None:
-    if isinstance(values, kind) or not isinstance(values, Sequence):
-        msg = f"{name} is {values!r}; pass a list of bayesunfold.{kind.__name__} objects, empty for none."
-        raise InputTypeError(msg)
-    for value in values:
-        if not isinstance(value, kind):
-            msg = f"{name} holds an object of type {type(value).__name__}; pass bayesunfold.{kind.__name__} objects."
-            raise InputTypeError(msg)
 
 
 def _check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "FirstStep",
     "State",
     "iterations",
+    "own_draws",
     "point_estimates",
     "start_perturbations",
     "yield_changes",
@@ -191,7 +192,7 @@ def iterations(
             clock.lap("posterior")
             new = propagate(events, settings, iteration, None, generator, None, None, perturbations)
             first = FirstStep(
-                iteration.step1, draws or _own_draws(new.step1, axes, perturbations), conditioning, new.step1
+                iteration.step1, draws or own_draws(new.step1, axes, perturbations), conditioning, new.step1
             )
         else:
             first, old = state.first, state.answers
@@ -238,7 +239,7 @@ def _posterior_draws(
     return axes, draws, condition_on(step1, perturbations, axes, draws.z)
 
 
-def _own_draws(displacement: Displacement, axes: Array, perturbations: Perturbations) -> Draws:
+def own_draws(displacement: Displacement, axes: Array, perturbations: Perturbations) -> Draws:
     """Whitened displacements from the sources that the posterior of step 1 knows: events and prior."""
     known = perturbations.named("data", "simulation", "prior", "background")
     own = [d for name, d in displacement.by_source.items() if name in known]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bayesunfold.classifier.arithmetic import Layout
+from bayesunfold.classifier.inference import InferenceMethod, inference_method
 from bayesunfold.classifier.network import Network
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
@@ -41,6 +42,17 @@ class Settings:
     generator_prior: float = 0.0
     linearize: bool = True
     restarts: int = 1
+
+    @property
+    def sampling(self) -> InferenceMethod:
+        """How posterior draws are made."""
+        return inference_method(self.inference)
+
+    @property
+    def citations(self) -> tuple[str, ...]:
+        """Keys of the works behind the method."""
+        moved = () if self.sampling.is_gaussian else ("Wilson:2021",)
+        return ("Andreassen:2019cjw", "Immer:2021", "Rubin:1981", *self.sampling.citations, *moved)
 
     def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
         """The network at detector level and at particle level."""

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._support.checks import effective_size
-from bayesunfold.classifier.inference import inference_method
 from bayesunfold.omnifold.convergence import AUTO_CHANGE
 from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
 from bayesunfold.unfolding.overlap import outside_range
@@ -165,7 +164,7 @@ def _sampler_checks(result: UnfoldingResult, tree: xr.DataTree) -> list[Check]:
     import arviz as az
 
     cure = "take more draws; divergences or large R-hat mean that the chains disagree"
-    if inference_method(result.record.settings.inference).chains == 1:
+    if result.record.settings.sampling.chains == 1:
         name = f"{result.record.settings.inference}: independent draws, MCMC diagnostics do not apply"
         return [Check("sampler", name, "", None, "")]
     posterior = tree["posterior"].to_dataset()

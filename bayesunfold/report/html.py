@@ -17,7 +17,6 @@ from bayesunfold._support.checks import check_bins, check_known, check_mapping
 from bayesunfold._support.files import atomic_write
 from bayesunfold._support.versions import installed_versions
 from bayesunfold.binning import project
-from bayesunfold.classifier.inference import inference_method
 from bayesunfold.errors import InputError
 from bayesunfold.io.arviz import default_bins
 from bayesunfold.normalization import EXTRA, Finish, assign_groups
@@ -222,7 +221,7 @@ def _verdict(checks: list[Check]) -> str:
 
 
 def _draws(result: UnfoldingResult, tree: object) -> str:
-    method = inference_method(result.record.settings.inference)
+    method = result.record.settings.sampling
     note = f"<p>{html.escape(method.note)}</p>" if method.note else ""
     if method.is_gaussian:
         return note

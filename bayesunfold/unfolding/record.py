@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict
 
+from bayesunfold.classifier.inference import InferenceMethod
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Background, Data, Simulation
@@ -41,6 +42,14 @@ class MethodSettings(Protocol):
     @property
     def efficiency(self) -> str:
         """What simulated events that fail detector level weigh."""
+
+    @property
+    def sampling(self) -> InferenceMethod:
+        """How the draws came about, for the dashboard."""
+
+    @property
+    def citations(self) -> tuple[str, ...]:
+        """Keys of the works behind the method, in ``references.bib``."""
 
     def state(self) -> dict[str, object]:
         """All settings as JSON-ready values."""

@@ -1,0 +1,246 @@
+"""Unbinned fully Bayesian unfolding: the unfolded distribution as one posterior, without a loop that stops early."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bayesunfold._support.checks import check_count, check_flag, check_positive, check_seed
+from bayesunfold._support.progress import Progress
+from bayesunfold._support.streams import training_stream
+from bayesunfold._support.threads import block_threads
+from bayesunfold._support.versions import installed_versions
+from bayesunfold.classifier.linearized import posterior_axes
+from bayesunfold.classifier.network import Network
+from bayesunfold.direct.posterior import DirectPosterior, find_posterior, members_of
+from bayesunfold.direct.settings import DirectSettings, default_networks
+from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.omnifold.checkpoint import (
+    checkpoint_seed,
+    claim_checkpoint,
+    fingerprint,
+    release_checkpoint,
+    write_checkpoint,
+)
+from bayesunfold.omnifold.iteration import Iteration, iterate, recall, train
+from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
+from bayesunfold.unfolding.reading import check_inputs, read_inputs
+from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
+from bayesunfold.unfolding.result import UnfoldingResult
+from bayesunfold.unfolding.standardized import StandardizedEvents
+from bayesunfold.unfolding.systematics import Systematic
+
+__all__ = ["UnbinnedFBU"]
+
+logger = logging.getLogger("bayesunfold")
+
+METHODS = ("marginal", "laplace")
+MOST_DRAWS, MOST_RESTARTS = 100_000, 1000
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class UnbinnedFBU:
+    """Unbinned fully Bayesian unfolding.
+
+    One particle-level network with Normal priors gives every simulated event its weight. Its posterior is that of the
+    moments of data and refolded simulation at detector level, sums of the tangent features of a classifier of the two.
+    Where the detector sees nothing the band is the prior's; nothing stops early.
+
+    Parameters
+    ----------
+    network : Network, optional
+        At particle level: its priors are those of the unfolded distribution. By default smoother than the loop's for
+        one feature, and with an additive part for several.
+    moments : Network, optional
+        At detector level; its tangent features are the moments. By default with an additive part.
+    inference : {"marginal", "laplace"}
+        Whether draws have prior precisions of their own, drawn from their posterior, or all have the most probable.
+    draws : int
+        Members of the ensemble: posterior draws of the network.
+    prior : float
+        Width of the Normal hyperprior of the logarithm of each prior precision: those of the network's weights and of
+        its additive part.
+    restarts : int
+        Random starts of the first classifiers.
+    random_seed : int, optional
+        The same seed gives the same result.
+    progressbar : bool
+
+    Raises
+    ------
+    InputError, InputTypeError
+        For arguments of the wrong kind or range.
+
+    Notes
+    -----
+    New, and an approximation: the network is linearised about its most probable weights, and moments are Gaussian.
+    ``docs/statistics.md`` derives it, equations (D1) to (D8); ``docs/studies/coverage.md`` says where it was tested.
+
+    References
+    ----------
+    G. Choudalakis, "Fully Bayesian Unfolding", arXiv:1201.4612, with bins.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> toy = bu.datasets.gaussian_toy(500, 500, random_seed=1)
+    >>> unfolder = bu.UnbinnedFBU(draws=100, random_seed=1, progressbar=False)
+    >>> result = unfolder.fit(toy.simulation, toy.data)
+    >>> result.weights.shape, round(float(result.nominal.sum()))
+    ((100, 500), 500)
+    """
+
+    def __init__(
+        self,
+        network: Network | None = None,
+        *,
+        moments: Network | None = None,
+        inference: str = "marginal",
+        draws: int = 500,
+        prior: float = 2.0,
+        restarts: int = 1,
+        random_seed: int | None = None,
+        progressbar: bool = True,
+    ) -> None:
+        for name, given in (("network", network), ("moments", moments)):
+            if given is not None and not isinstance(given, Network):
+                msg = f"{name} has type {type(given).__name__}; pass a bayesunfold.Network."
+                raise InputTypeError(msg)
+            if given is not None and given.learns_scales:
+                msg = f'{name} has prior_scale="evidence"; give fixed scales, whose precisions are learned in any case.'
+                raise InputError(msg)
+        if inference not in METHODS:
+            msg = f"inference is {inference!r}; it must be one of {', '.join(map(repr, METHODS))}."
+            raise InputError(msg)
+        self.network, self.moments, self.inference = network, moments, inference
+        self.draws = check_count(draws, "draws", 2, MOST_DRAWS)
+        self.prior = check_positive(prior, "prior")
+        self.restarts = check_count(restarts, "restarts", 1, MOST_RESTARTS)
+        self.random_seed = None if random_seed is None else check_seed(random_seed)
+        self.progressbar = check_flag(progressbar, "progressbar")
+
+    def settings(self, simulation: Simulation) -> DirectSettings:
+        """All settings, with the default networks for the simulation's features."""
+        network, moments = default_networks(simulation.gen.shape[1])
+        return DirectSettings(
+            network if self.network is None else self.network,
+            moments if self.moments is None else self.moments,
+            self.inference,
+            self.draws,
+            self.prior,
+            self.restarts,
+        )
+
+    def check(
+        self,
+        simulation: Simulation,
+        data: Data | ArrayLike,
+        backgrounds: Sequence[Background] = (),
+        systematics: Sequence[Systematic] = (),
+        *,
+        checkpoint: str | Path | None = None,
+    ) -> None:
+        """Everything that :meth:`fit` checks before it trains, and nothing else; arguments and errors as there."""
+        check_inputs(simulation, data, backgrounds, systematics, checkpoint)
+
+    def fit(
+        self,
+        simulation: Simulation,
+        data: Data | ArrayLike,
+        backgrounds: Sequence[Background] = (),
+        systematics: Sequence[Systematic] = (),
+        *,
+        checkpoint: str | Path | None = None,
+    ) -> UnfoldingResult:
+        """Unfold; arguments, errors and result as for :meth:`bayesunfold.OmniFold.fit`.
+
+        The history of the result has one entry: the chi-square of the moments is among its losses, and the remaining
+        Newton step of the fit is its change.
+        """
+        if not isinstance(simulation, Simulation):
+            msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
+            raise InputTypeError(msg)
+        settings = self.settings(simulation)
+        intervals = settings.moments.additive, settings.network.additive
+        data, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
+        seed = self._seed(checkpoint)
+        clock = [time.perf_counter()]
+        with block_threads():
+            perturbations = start_perturbations(events, simulation, systematics, settings, seed)
+            signal, scales = yield_changes(events, perturbations, seed)
+            perturbations = replace(perturbations, signal=signal, scales=scales)
+            first = self._first(events, settings, seed, checkpoint)
+            clock.append(time.perf_counter())
+            found = find_posterior(events, settings, first)
+            clock.append(time.perf_counter())
+            members, one = members_of(events, settings, first, found, perturbations, seed)
+            members.norm()
+            clock.append(time.perf_counter())
+            axes, _ = posterior_axes(first.step1)
+        spent = dict(zip(("training", "posterior", "members"), np.diff(clock).tolist(), strict=True))
+        logger.info("chi-square of %d moments: %.1f", len(found.problem.moments), found.mode.chi2)
+        return UnfoldingResult(
+            inputs=Inputs(simulation, data, tuple(backgrounds)),
+            members=members,
+            measurement=Measurement(first.step1, own_draws(one, axes, perturbations)),
+            iterations=(first.networks(),),
+            pull_weights=first.pull,
+            record=Record(settings, seed, installed_versions(), (_entry(found, first, members.nominal()),), spent),
+        )
+
+    def _first(
+        self, events: StandardizedEvents, settings: DirectSettings, seed: int, checkpoint: str | Path | None
+    ) -> Iteration:
+        """The first OmniFold iteration, from the checkpoint if it holds it."""
+        path = None if checkpoint is None else Path(checkpoint)
+        key = fingerprint(events, settings, seed)
+        done = [] if path is None else claim_checkpoint(path, key, seed)
+        progress = Progress(1, "unfolding", show=self.progressbar)
+        try:
+            report = partial(_report, progress)
+            first = iterate(
+                events, settings, None, None, recall(done[0]) if done else train(training_stream(seed, 0), report)
+            )
+        except BaseException:
+            if path is not None:
+                release_checkpoint(path, key)
+            raise
+        if path is not None and not done:
+            write_checkpoint(path, key, (first.networks(),), seed)
+        progress.close(f"detector level learned, {settings.draws} members")
+        return first
+
+    def _seed(self, checkpoint: str | Path | None) -> int:
+        """The seed given, that of the checkpoint to go on from, or a fresh one."""
+        if self.random_seed is not None:
+            return self.random_seed
+        stored = None if checkpoint is None else checkpoint_seed(Path(checkpoint))
+        return int(np.random.default_rng().integers(2**31)) if stored is None else stored
+
+
+def _report(progress: Progress, step: str, loss: float) -> None:
+    progress.update(0.4 if step == "step 1" else 0.8, f"({step}, loss {loss:.2f}) ")
+
+
+def _entry(found: DirectPosterior, first: Iteration, nominal: np.ndarray) -> Look:
+    """What the history keeps."""
+    networks = first.networks()
+    return {
+        "losses": networks.losses | {"moments": found.mode.chi2},
+        "decrements": networks.decrements | {"moments": found.mode.decrement},
+        "change": found.mode.decrement,
+        "effective_size": float(nominal.sum() ** 2 / (nominal**2).sum()),
+        "spectra": [],
+        "directions": [len(found.problem.moments), found.problem.layout.n_parameters],
+    }

@@ -1,0 +1,84 @@
+"""The inputs of an unfolding, checked and standardised before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._support.files import check_writable
+from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.events import Background, Data, Simulation, as_data
+from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
+from bayesunfold.unfolding.standardized import StandardizedEvents, standardize
+from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
+
+__all__ = ["check_inputs", "read_inputs"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def read_inputs(
+    simulation: Simulation,
+    data: Data | ArrayLike,
+    backgrounds: Sequence[Background],
+    systematics: Sequence[Systematic],
+    intervals: tuple[int, int],
+    checkpoint: str | Path | None,
+) -> tuple[Data, StandardizedEvents, NDArray[np.bool_]]:
+    """Data and standardised events, checked, and which features the simulation covers.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        For anything that cannot be unfolded, and for a checkpoint that cannot be written.
+    """
+    if not isinstance(simulation, Simulation):
+        msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
+        raise InputTypeError(msg)
+    _check_list(backgrounds, Background, "backgrounds")
+    _check_list(systematics, Systematic, "systematics")
+    names = [b.name for b in backgrounds] + [s.name for s in systematics]
+    if len(set(names)) != len(names):
+        msg = f"backgrounds and systematics are named {names}; give each its own name."
+        raise InputError(msg)
+    if checkpoint is not None:
+        if not isinstance(checkpoint, str | Path):
+            msg = f"checkpoint is {checkpoint!r}; name a file, for instance 'run.npz'."
+            raise InputTypeError(msg)
+        check_writable(Path(checkpoint))
+    data = as_data(data).matched_to(simulation)
+    covered = warn_without_overlap(simulation, data)
+    events = standardize(simulation, data, backgrounds, intervals=intervals)
+    check_samples(simulation, data, backgrounds, events)
+    return data, events, covered
+
+
+def check_inputs(
+    simulation: Simulation,
+    data: Data | ArrayLike,
+    backgrounds: Sequence[Background],
+    systematics: Sequence[Systematic],
+    checkpoint: str | Path | None,
+) -> None:
+    """Every check that needs no training, systematic variations included; errors as for :func:`read_inputs`."""
+    _, events, _ = read_inputs(simulation, data, backgrounds, systematics, (0, 0), checkpoint)
+    known = [s for s in systematics if s.alternative is None]
+    prepare_systematics(known, simulation, events.scales.reco, draw_alphas(len(known), 2, 0), 0)
+    for systematic in systematics:
+        if systematic.alternative is not None:
+            check_alternative(systematic.name, systematic.alternative, simulation)
+
+
+def _check_list(values: Sequence[object], kind: type, name: str) -> None:
+    if isinstance(values, kind) or not isinstance(values, Sequence):
+        msg = f"{name} is {values!r}; pass a list of bayesunfold.{kind.__name__} objects, empty for none."
+        raise InputTypeError(msg)
+    for value in values:
+        if not isinstance(value, kind):
+            msg = f"{name} holds an object of type {type(value).__name__}; pass bayesunfold.{kind.__name__} objects."
+            raise InputTypeError(msg)
