@@ -12,7 +12,7 @@ import numpy as np
 
 __all__ = ["event_key", "stream", "training_stream"]
 
-Name = Literal["prior", "posterior", "yields", "systematics", "luminosity", "generator", "direct"]
+Name = Literal["prior", "posterior", "yields", "systematics", "luminosity", "generator", "direct", "centre"]
 
 NUMBERS: dict[str, int] = {
     "prior": 10_001,
@@ -22,6 +22,7 @@ NUMBERS: dict[str, int] = {
     "luminosity": 10_005,
     "generator": 10_006,
     "direct": 10_007,
+    "centre": 10_008,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -38,7 +39,8 @@ def stream(seed: int, name: Name) -> np.random.Generator:
     seed : int
     name : str
         ``"prior"`` noise of the networks, ``"posterior"`` draws, ``"yields"``, nuisance parameters of ``"systematics"``
-        and of the ``"luminosity"``, prior of the ``"generator"``, noise and precisions of the ``"direct"`` posterior.
+        and of the ``"luminosity"``, prior of the ``"generator"``, noise and precisions of the ``"direct"`` posterior
+        and the ``"centre"`` of its prior.
 
     Examples
     --------

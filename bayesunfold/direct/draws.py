@@ -142,7 +142,7 @@ def draw_parameters(
     noise : array, shape (P, n_members)
         N(0, 1), the prior's.
     """
-    a, y = mode.derivative, pseudo_observation(mode)
+    a, y = mode.derivative, pseudo_observation(problem, mode)
     grams = [a[:, group] @ a[:, group].T for group in problem.groups]
     out = {name: np.empty_like(noise) for name in ("prior", *changes)}
     for point in np.unique(chosen):
@@ -157,7 +157,7 @@ def draw_parameters(
         for name, change in changes.items():
             out[name][:, members] = gain(change[:, members])
         drawn = noise[:, members] / np.sqrt(precision)[:, None]
-        shift = gain(y[:, None]) - mode.theta[:, None]  # the mean at these precisions
+        shift = gain(y[:, None]) - (mode.theta - problem.centre)[:, None]  # the mean at these precisions
         out["prior"][:, members] = drawn - gain(a @ drawn) + shift
     return out
 

@@ -182,7 +182,7 @@ class UnbinnedFBU:
             perturbations = replace(perturbations, signal=signal, scales=scales)
             first = self._first(events, settings, seed, checkpoint)
             clock.append(time.perf_counter())
-            found = find_posterior(events, settings, first)
+            found = find_posterior(events, settings, first, seed)
             clock.append(time.perf_counter())
             members, one = members_of(events, settings, first, found, perturbations, seed)
             members.norm()

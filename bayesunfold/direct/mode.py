@@ -27,7 +27,7 @@ CURVATURE_EVENTS = 20_000
 FINAL_EVENTS = 100_000
 """Events that the derivative of the moments is estimated from at the end."""
 
-MOST_STEPS, TOLERANCE = 120, 0.1
+MOST_STEPS, TOLERANCE = 200, 0.03
 
 
 def __dir__() -> list[str]:
@@ -48,6 +48,9 @@ class Problem:
         Their generator weights.
     groups : tuple of slice
         Parameters that share a prior precision: those of the network, and of its additive part.
+    centre : array, shape (P,)
+        Mean of the parameters' prior: hidden layers that span functions, no output. Hidden layers that a prior about
+        zero pulls to zero would leave no tangent space, and a band without the prior's freedom.
     features : array, shape (n, p)
         Whitened detector-level features.
     """
@@ -58,10 +61,11 @@ class Problem:
     reco: Array
     weight: Array
     groups: tuple[slice, ...]
+    centre: Array
     features: Array = field(repr=False)
 
     @classmethod
-    def of(cls, events: StandardizedEvents, layout: Layout, moments: Moments) -> Problem:
+    def of(cls, events: StandardizedEvents, layout: Layout, moments: Moments, centre: Array) -> Problem:
         """The events that pass both levels."""
         both = events.passes.both
         groups = [slice(0, layout.n_network)]
@@ -71,7 +75,7 @@ class Problem:
         features = np.empty((len(reco), len(moments)), dtype=np.float32)
         for rows in blocks(len(reco)):
             features[rows] = moments.features(reco[rows])
-        return cls(layout, moments, events.gen[both], reco, events.weight[both], tuple(groups), features)
+        return cls(layout, moments, events.gen[both], reco, events.weight[both], tuple(groups), centre, features)
 
     def precisions(self, tau: Array) -> Array:
         """Prior precision of every parameter, shape (P,)."""
@@ -165,19 +169,19 @@ def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
     theta = start.copy()
     weights = problem.weights(theta)
     residual = problem.residual(weights)
-    value = _objective(residual, precision, theta)
+    value = _objective(residual, precision, theta - problem.centre)
     damping, growth, steps, quiet = 0.0, 2.0, 0, 0
     a: Array | None = None
     while steps < MOST_STEPS:
         steps += 1
         if a is None:
             a = problem.derivative(theta, weights, _rows(len(weights), CURVATURE_EVENTS))
-        gradient = precision * theta - problem.gradient(theta, weights, problem.features @ residual)
+        gradient = precision * (theta - problem.centre) - problem.gradient(theta, weights, problem.features @ residual)
         step = _solve(a, precision * (1.0 + damping), -gradient)
         decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
         new_weights = problem.weights(theta + step)
         new_residual = problem.residual(new_weights)
-        new_value = _objective(new_residual, precision, theta + step)
+        new_value = _objective(new_residual, precision, theta + step - problem.centre)
         if np.isfinite(new_value) and new_value <= value:
             quiet = quiet + 1 if value - new_value < 0.5 * TOLERANCE**2 else 0
             theta, weights, residual, value, a = theta + step, new_weights, new_residual, new_value, None
@@ -192,13 +196,13 @@ def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
             if damping > 1e8:
                 break
     final = problem.derivative(theta, weights, _rows(len(weights), FINAL_EVENTS))
-    gradient = precision * theta - problem.gradient(theta, weights, problem.features @ residual)
+    gradient = precision * (theta - problem.centre) - problem.gradient(theta, weights, problem.features @ residual)
     remaining = float(np.sqrt(max(float(gradient @ _solve(final, precision, gradient)), 0.0)))
     return Mode(theta, tau, residual, final, remaining, steps)
 
 
-def _objective(residual: Array, precision: Array, theta: Array) -> float:
-    return 0.5 * float(residual @ residual) + 0.5 * float(precision @ theta**2)
+def _objective(residual: Array, precision: Array, shift: Array) -> float:
+    return 0.5 * float(residual @ residual) + 0.5 * float(precision @ shift**2)
 
 
 def _rows(n: int, most: int) -> NDArray[np.integer]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.streams import stream
+from bayesunfold.classifier.arithmetic import Layout, forward
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_classifier
 from bayesunfold.direct.mode import Mode, Problem, find_mode
@@ -15,7 +16,7 @@ from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import PrecisionPosterior, precision_posterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import Iteration
-from bayesunfold.omnifold.problems import acceptance_of, bounded_ratio
+from bayesunfold.omnifold.problems import acceptance_of, bounded_ratio, varied_step1
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Perturbations
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
@@ -52,12 +53,14 @@ class DirectPosterior:
     precisions: PrecisionPosterior
 
 
-def find_posterior(events: StandardizedEvents, settings: DirectSettings, first: Iteration) -> DirectPosterior:
+def find_posterior(
+    events: StandardizedEvents, settings: DirectSettings, first: Iteration, seed: int
+) -> DirectPosterior:
     """Mode and precisions, each given the other, until the precisions stay."""
     _, layout = settings.layouts(events)
-    problem = Problem.of(events, layout, Moments.of(events, first))
+    problem = Problem.of(events, layout, Moments.of(events, first), prior_centre(layout, first.step2.theta, seed))
     log_tau: Array = np.zeros(len(problem.groups))
-    theta = first.step2.theta
+    theta = problem.centre if layout.sizes[0] == 1 else first.step2.theta
     for _ in range(ROUNDS):
         mode = find_mode(problem, theta, np.exp(log_tau))
         precisions = precision_posterior(problem, mode, settings.prior)
@@ -68,6 +71,24 @@ def find_posterior(events: StandardizedEvents, settings: DirectSettings, first: 
             break
     mode = find_mode(problem, theta, np.exp(log_tau))
     return DirectPosterior(problem, mode, precision_posterior(problem, mode, settings.prior))
+
+
+def prior_centre(layout: Layout, learned: Array, seed: int) -> Array:
+    """Mean of the parameters' prior: hidden layers that span functions, no output.
+
+    For one feature the hidden layers are drawn from their prior. For several they are those of the first iteration's
+    step 2, since few random units span little of many dimensions.
+
+    Parameters
+    ----------
+    layout : Layout
+    learned : array, shape (P,)
+        Of step 2 of the first iteration.
+    seed : int
+    """
+    centre = stream(seed, "centre").standard_normal(layout.n_parameters) if layout.sizes[0] == 1 else learned.copy()
+    centre[layout.n_hidden_parameters :] = 0.0
+    return centre
 
 
 def push_weights(events: StandardizedEvents, first: Iteration, particle_level: Classifier) -> Array:
@@ -108,7 +129,9 @@ def members_of(
         problem.layout, mode, precision, events.gen[gen], weight, first.step2.classes
     )
     push = push_weights(events, first, particle_level)
-    one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior)
+    alone = np.ones(len(events))
+    varied = {n: varied_step1(events, first.step1, alone, None, shift) for n, shift in perturbations.shifts.items()}
+    one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior, varied=varied)
     fakes = one if events.passes.fakes.any() else None
     changes = moment_changes(events, problem.moments, push, fakes, perturbations)
     rng = stream(seed, "direct")
@@ -125,7 +148,5 @@ def members_of(
 
 def problem_log_ratio(problem: Problem, mode: Mode, gen: Array) -> Array:
     """Log ratio of the particle-level network, largest value zero."""
-    from bayesunfold.classifier.arithmetic import forward
-
     log_ratio = forward(problem.layout, mode.theta, gen)
     return log_ratio - log_ratio.max()

@@ -60,7 +60,7 @@ def precision_posterior(problem: Problem, mode: Mode, width: float, centre: floa
     width, centre : float
         Of the Normal hyperprior of each ``log tau``.
     """
-    y = pseudo_observation(mode)
+    y = pseudo_observation(problem, mode)
     grams = [mode.derivative[:, group] @ mode.derivative[:, group].T for group in problem.groups]
     points = np.array(list(itertools.product(GRID, repeat=len(grams))))
     log_p = np.empty(len(points))
@@ -72,9 +72,9 @@ def precision_posterior(problem: Problem, mode: Mode, width: float, centre: floa
     return PrecisionPosterior(points, probability / probability.sum())
 
 
-def pseudo_observation(mode: Mode) -> Array:
-    """``y``: what the moments would be without the network, to first order about the mode, shape (p,)."""
-    return mode.residual + mode.derivative @ mode.theta
+def pseudo_observation(problem: Problem, mode: Mode) -> Array:
+    """``y``: what the moments would be at the prior's centre, to first order about the mode, shape (p,)."""
+    return mode.residual + mode.derivative @ (mode.theta - problem.centre)
 
 
 def covariance(grams: Sequence[Array], tau: Array) -> Array:

@@ -14,7 +14,7 @@ from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = ["DirectSettings", "default_networks"]
 
-ONE_FEATURE = Network(prior_scale=(1.25, 1.0, 7.0)), Network(additive=6)
+ONE_FEATURE = Network(prior_scale=(1.0, 1.0, 7.0)), Network(additive=6)
 MANY_FEATURES = Network(additive=12), Network(additive=12)
 """Default networks at particle level and at detector level (docs/studies/coverage.md).
 
