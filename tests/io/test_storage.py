@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +106,23 @@ def test_a_missing_group_is_named(everything, tmp_path, group):
     tree.to_netcdf(tmp_path / "less.nc", engine="h5netcdf")
     with pytest.raises(FileFormatError, match=f"misses '{group}'"):
         bu.load(tmp_path / "less.nc")
+
+
+def test_a_loaded_result_is_the_saved_one_with_several_blas_threads(tmp_path):
+    """Sums round differently with more threads: the fit and the reader must use the same number."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np, bayesunfold as bu\n"
+        "rng = np.random.default_rng(5)\n"
+        "gen, data = rng.normal(0, 1, (20_000, 3)), rng.normal(0.2, 1, (10_000, 3))\n"
+        "simulation = bu.Simulation(gen, gen + rng.normal(0, 0.3, gen.shape))\n"
+        "unfolder = bu.OmniFold(1, bu.Network((8,)), 'laplace', draws=10, random_seed=1, progressbar=False)\n"
+        "result = unfolder.fit(simulation, bu.Data(data))\n"
+        "loaded = bu.load(result.save('r.nc'))\n"
+        "assert np.array_equal(loaded.weights, result.weights)\n"
+    )
+    threads = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    found = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=threads, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
