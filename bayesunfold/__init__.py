@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from bayesunfold.classifier.estimator import BayesianClassifier
     from bayesunfold.classifier.network import Network
     from bayesunfold.direct.estimator import UnbinnedFBU
+    from bayesunfold.direct.unfold import unfold
     from bayesunfold.events import Background, Data, Simulation
     from bayesunfold.io.storage import load
-    from bayesunfold.omnifold.estimator import OmniFold, unfold
+    from bayesunfold.omnifold.estimator import OmniFold
     from bayesunfold.reweighting import LikelihoodRatio, Reweighter, blend, closure
     from bayesunfold.spectrum import Spectrum
     from bayesunfold.studies import CoverageStudy, coverage_study
@@ -54,7 +55,8 @@ _PLACES = {
     "classifier.network": ("Network",),
     "direct.estimator": ("UnbinnedFBU",),
     "events": ("Background", "Data", "Simulation"),
-    "omnifold.estimator": ("OmniFold", "unfold"),
+    "direct.unfold": ("unfold",),
+    "omnifold.estimator": ("OmniFold",),
     "io.storage": ("load",),
     "reweighting": ("LikelihoodRatio", "Reweighter", "blend", "closure"),
     "spectrum": ("Spectrum",),

@@ -282,6 +282,7 @@ def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         raise InputError(msg)
     toys = job.toys()
     settings = {k: v for k, v in job.unfolding().items() if k != "random_seed"}
+    settings["method"] = job.sections.unfolding.method
     problem = {
         "make_toy": toys,
         "unfold": partial(unfold_toy, settings=settings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
 from bayesunfold.cli.schema import Configuration, Source, read_configuration
+from bayesunfold.direct.estimator import UnbinnedFBU
+from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
 from bayesunfold.io.columns import is_address, read_columns
@@ -151,14 +154,28 @@ class Job:
             raise InputError(msg)
         return float(len(data))
 
-    def unfolder(self, *, progressbar: bool = True) -> OmniFold:
-        """The unfolding's settings."""
-        return OmniFold(**self.unfolding(), progressbar=progressbar)
+    def unfolder(self, *, progressbar: bool = True) -> OmniFold | UnbinnedFBU:
+        """The method with its settings."""
+        return estimator(self.sections.unfolding.method)(**self.unfolding(), progressbar=progressbar)
 
     def unfolding(self) -> dict[str, Any]:
-        """Arguments of the unfolding."""
+        """Arguments of the method.
+
+        Raises
+        ------
+        InputError
+            For a key that belongs to another method.
+        """
+        section = self.sections.unfolding
+        given = section.settings()
+        legal = list(inspect.signature(estimator(section.method)).parameters)
+        for name in given:
+            if name not in legal:
+                known = ", ".join(n for n in legal if n not in ("network", "moments", "progressbar"))
+                msg = f"unfolding.{name} does not belong to the method {section.method!r}, which has {known}."
+                raise InputError(msg)
         network: dict[str, Any] = self.sections.network.settings()
-        return self.sections.unfolding.settings() | {"network": Network(**network) if network else None}
+        return given | {"network": Network(**network) if network else None}
 
 
 def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:

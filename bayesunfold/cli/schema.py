@@ -92,20 +92,22 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
 class UnfoldingSection(Struct, kw_only=True, frozen=True):
     """The section [unfolding]."""
 
+    method: Annotated[str, Meta(description='"omnifold", or "direct" for one posterior without a loop')] = "omnifold"
     iterations: Annotated[int | Literal["auto"] | None, Meta(description="iterations")] = None
     inference: Annotated[str | None, Meta(description=" or ".join(f'"{name}"' for name in inference_names()))] = None
     draws: Annotated[int | None, Meta(description="members of the ensemble")] = None
     efficiency: Annotated[str | None, Meta(description='"learned" or "prior"')] = None
+    prior: Annotated[float | None, Meta(description="of the direct posterior: width of the hyperprior")] = None
     generator_prior: Annotated[float | None, Meta(description="relative uncertainty of the generator")] = None
     random_seed: Annotated[int | None, Meta(description="the same seed gives the same result")] = None
     bias: Annotated[
         bool,
-        Meta(description="estimate the bias at the result as well, half as long as training again (on if omitted)"),
+        Meta(description="of OmniFold: estimate the bias as well, half as long as training again (on if omitted)"),
     ] = True
 
     def settings(self) -> dict[str, object]:
-        """Arguments of :class:`bayesunfold.OmniFold`."""
-        return {name: value for name, value in _given(self).items() if name != "bias"}
+        """Arguments of the class of the method."""
+        return {name: value for name, value in _given(self).items() if name not in ("bias", "method")}
 
 
 class NetworkSection(Struct, kw_only=True, frozen=True):

@@ -12,6 +12,7 @@ import numpy as np
 from bayesunfold._support.files import atomic_write, check_writable
 from bayesunfold.binning import bin_index
 from bayesunfold.cli.configuration import Job
+from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.io import write_hepdata, write_publication, write_root
@@ -34,7 +35,7 @@ def __dir__() -> list[str]:
 class Inputs:
     """What a configuration names, read and checked."""
 
-    unfolder: OmniFold
+    unfolder: OmniFold | UnbinnedFBU
     simulation: Simulation
     data: Data
     backgrounds: list[Background]
@@ -84,7 +85,7 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
     result = inputs.unfolder.fit(
         inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics, checkpoint=checkpoint
     )
-    if job.sections.unfolding.bias:
+    if job.sections.unfolding.bias and isinstance(inputs.unfolder, OmniFold):
         result = result.estimate_bias()
     written = _write(job, result)
     checkpoint.unlink(missing_ok=True)

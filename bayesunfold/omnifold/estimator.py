@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from bayesunfold._support.versions import installed_versions
 from bayesunfold.classifier.inference import check_chains, check_inference
 from bayesunfold.classifier.network import Network
 from bayesunfold.errors import InputError, InputTypeError, WeightWarning
-from bayesunfold.events import Background, Data, Simulation, Undefined
+from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
     checkpoint_seed,
     claim_checkpoint,
@@ -42,7 +42,7 @@ from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import StandardizedEvents
 from bayesunfold.unfolding.systematics import Systematic
 
-__all__ = ["OmniFold", "unfold"]
+__all__ = ["OmniFold"]
 
 Array = NDArray[np.floating]
 
@@ -302,69 +302,3 @@ def _check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         msg = f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}."
         raise InputError(msg)
-
-
-class OmniFoldArguments(TypedDict, total=False):
-    """Arguments of :class:`OmniFold`, for editors and type checkers."""
-
-    iterations: int | Literal["auto"]
-    network: Network | None
-    inference: str
-    draws: int
-    efficiency: Literal["learned", "prior"]
-    generator_prior: float
-    linearize: bool
-    restarts: int
-    random_seed: int | None
-    progressbar: bool
-
-
-def unfold(
-    gen: ArrayLike,
-    reco: ArrayLike,
-    data: Data | ArrayLike,
-    *,
-    weight: ArrayLike | None = None,
-    pass_gen: ArrayLike | None = None,
-    pass_reco: ArrayLike | None = None,
-    undefined: Undefined = "error",
-    backgrounds: Sequence[Background] = (),
-    systematics: Sequence[Systematic] = (),
-    checkpoint: str | Path | None = None,
-    **settings: Unpack[OmniFoldArguments],
-) -> UnfoldingResult:
-    """Unfold in one line.
-
-    Parameters
-    ----------
-    gen, reco : array or frame, shape (n,) or (n, d)
-        Simulated events at particle level and detector level, row by row.
-    data : Data, array or frame, shape (m,) or (m, d_reco)
-        Measured events.
-    weight, pass_gen, pass_reco : array, shape (n,), optional
-        As for :class:`Simulation`.
-    undefined : {"error", "indicator"}
-        As for :class:`Simulation`; also of ``data`` unless that is a :class:`Data`.
-    backgrounds, systematics, checkpoint
-        As for :meth:`OmniFold.fit`.
-    **settings
-        Arguments of :class:`OmniFold`.
-
-    Returns
-    -------
-    UnfoldingResult
-
-    Examples
-    --------
-    >>> import bayesunfold as bu
-    >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
-    >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=2, inference="laplace", draws=50,
-    ...                    random_seed=1, progressbar=False)
-    >>> round(float(result.nominal.sum()))
-    300
-    """
-    unfolder = OmniFold(**settings)
-    simulation = Simulation(gen, reco, weight, pass_gen, pass_reco, undefined)
-    if not isinstance(data, Data):
-        data = Data(data, undefined=undefined)
-    return unfolder.fit(simulation, data, backgrounds, systematics, checkpoint=checkpoint)

@@ -166,8 +166,9 @@ def _resampled(b: Background, simulation: Simulation, rng: np.random.Generator) 
 
 
 def unfold_toy(toy: Toy, random_seed: int, settings: Mapping[str, Any]) -> Any:
-    """Unfold a toy; ``settings`` are arguments of :class:`bayesunfold.OmniFold`."""
-    from bayesunfold.omnifold.estimator import OmniFold
+    """Unfold a toy; ``settings`` are the ``method`` ("omnifold" if omitted) and arguments of its class."""
+    from bayesunfold.direct.unfold import estimator
 
-    unfolder = OmniFold(**settings, random_seed=random_seed, progressbar=False)
+    given = {name: value for name, value in settings.items() if name != "method"}
+    unfolder = estimator(settings.get("method", "omnifold"))(**given, random_seed=random_seed, progressbar=False)
     return unfolder.fit(toy.simulation, toy.measurement, toy.backgrounds)

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 import bayesunfold as bu
 from bayesunfold._support.streams import training_stream
+from bayesunfold.cli import main
 from bayesunfold.direct.draws import draw_parameters, moment_changes
 from bayesunfold.direct.mode import find_mode
 from bayesunfold.direct.posterior import find_posterior, push_weights, visible_classifier
@@ -216,6 +217,29 @@ def test_the_same_seed_gives_the_same_result_and_a_checkpoint_goes_on(tmp_path):
 def test_bad_arguments_are_named(arguments, error, words):
     with pytest.raises(error, match=words):
         bu.UnbinnedFBU(**arguments)
+
+
+def test_one_line_and_a_configuration_take_either_method(tmp_path, capsys):
+    toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    settings = {"draws": 20, "random_seed": 4, "progressbar": False}
+    one = bu.unfold(toy.gen, toy.reco, toy.data, method="direct", **settings)
+    two = bu.UnbinnedFBU(**settings).fit(bu.Simulation(toy.gen, toy.reco), toy.data)
+    np.testing.assert_array_equal(one.weights, two.weights)
+    with pytest.raises(InputError, match="'omnifold', 'direct'"):
+        bu.unfold(toy.gen, toy.reco, toy.data, method="bayes")
+    np.savez(tmp_path / "s.npz", x=toy.gen[:, 0], y=toy.reco[:, 0])
+    np.savez(tmp_path / "d.npz", y=toy.data[:, 0])
+    text = (
+        '[simulation]\nfile = "s.npz"\ngen = ["x"]\nreco = ["y"]\n[data]\nfile = "d.npz"\nfeatures = ["y"]\n'
+        '[[spectrum]]\nobservable = "x"\nbins = [-2, 0, 2]\n'
+        '[unfolding]\nmethod = "direct"\ndraws = 20\nrandom_seed = 4\n'
+    )
+    (tmp_path / "c.toml").write_text(text)
+    assert main(["unfold", str(tmp_path / "c.toml")]) == 0
+    assert bu.load(tmp_path / "c" / "unfolded.nc").configuration["method"] == "direct"
+    (tmp_path / "e.toml").write_text(text + "iterations = 3\n")
+    assert main(["unfold", str(tmp_path / "e.toml")]) == 2
+    assert "iterations does not belong to the method 'direct'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
