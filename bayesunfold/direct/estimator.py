@@ -55,7 +55,7 @@ class UnbinnedFBU:
 
     One particle-level network with Normal priors gives every simulated event its weight. Its posterior is that of the
     moments of data and refolded simulation at detector level, sums of the tangent features of a classifier of the two.
-    Where the detector sees nothing the band is the prior's; nothing stops early.
+    Where the detector sees nothing the prior decides; nothing stops early.
 
     Parameters
     ----------
