@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import Layout, blocks, tangent
-from bayesunfold.classifier.two_class import Classifier, TwoClass, leading_directions
+from bayesunfold.classifier.arithmetic import blocks, tangent
+from bayesunfold.classifier.two_class import Classifier, leading_directions
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import PrecisionPosterior, covariance, pseudo_observation
@@ -19,7 +20,7 @@ from bayesunfold.unfolding.perturbations import Block, Perturbations, Shifted, i
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["draw_parameters", "moment_changes", "visible_classifier"]
+__all__ = ["draw_parameters", "moment_changes", "projected", "visible_directions"]
 
 Array = NDArray[np.floating]
 
@@ -144,7 +145,7 @@ def draw_parameters(
     """
     a, y = mode.derivative, pseudo_observation(problem, mode)
     grams = [a[:, group] @ a[:, group].T for group in problem.groups]
-    out = {name: np.empty_like(noise) for name in ("prior", *changes)}
+    out = {name: np.zeros_like(noise) for name in ("prior", *changes)}
     for point in np.unique(chosen):
         members = np.flatnonzero(chosen == point)
         tau = np.exp(posterior.log_tau[point])
@@ -158,14 +159,21 @@ def draw_parameters(
             out[name][:, members] = gain(change[:, members])
         drawn = noise[:, members] / np.sqrt(precision)[:, None]
         shift = gain(y[:, None]) - (mode.theta - problem.centre)[:, None]  # the mean at these precisions
-        out["prior"][:, members] = drawn - gain(a @ drawn) + shift
+        out["prior"][:, members] += drawn - gain(a @ drawn) + shift
     return out
 
 
-def visible_classifier(
-    layout: Layout, mode: Mode, precision: Array, gen: Array, weight: Array, classes: TwoClass
-) -> tuple[Classifier, Array]:
+def visible_directions(network: Classifier, precision: Array, gen: Array, weight: Array) -> tuple[Classifier, Array]:
     """The particle-level network with the directions that its events see, and the map to coordinates along them.
+
+    Parameters
+    ----------
+    network : Classifier
+    precision : array, shape (P,)
+        Of the prior.
+    gen : array, shape (n, d)
+    weight : array, shape (n,)
+        In expected data events: what could be seen if the particle level were measured itself.
 
     Returns
     -------
@@ -175,7 +183,8 @@ def visible_classifier(
         Coordinates of a displacement of the parameters.
     """
     rows = np.arange(len(gen)) if len(gen) <= VISIBLE_ROWS else np.linspace(0, len(gen) - 1, VISIBLE_ROWS).astype(int)
-    jacobian = tangent(layout, mode.theta, gen[rows])
+    layout = network.layout
+    jacobian = tangent(layout, network.theta, gen[rows])
     w = np.abs(weight[rows])
     w *= np.abs(weight).sum() / w.sum()
     mean = (w @ jacobian) / w.sum()
@@ -188,7 +197,7 @@ def visible_classifier(
     basis = np.column_stack([directions * unit[:, None], constant])
     project = np.vstack([directions.T / unit, np.zeros(layout.n_parameters)])
     project[-1] = -(mean @ basis[:, :-1]) @ project[:-1]
-    return Classifier("the particle-level network", layout, mode.theta, classes, directions=basis), project
+    return replace(network, directions=basis), project
 
 
 def projected(classifier: Classifier, project: Array, by_source: Mapping[str, Array]) -> Displacement:

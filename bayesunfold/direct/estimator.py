@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,10 +22,10 @@ from bayesunfold.classifier.linearized import posterior_axes
 from bayesunfold.classifier.network import Network
 from bayesunfold.direct.posterior import DirectPosterior, find_posterior, members_of
 from bayesunfold.direct.settings import DirectSettings, default_networks
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
-    checkpoint_seed,
+    choose_seed,
     claim_checkpoint,
     fingerprint,
     release_checkpoint,
@@ -32,7 +33,7 @@ from bayesunfold.omnifold.checkpoint import (
 )
 from bayesunfold.omnifold.iteration import Iteration, iterate, recall, train
 from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
-from bayesunfold.unfolding.reading import check_inputs, read_inputs
+from bayesunfold.unfolding.reading import check_inputs, check_simulation, read_inputs
 from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -44,6 +45,9 @@ logger = logging.getLogger("bayesunfold")
 
 METHODS = ("marginal", "laplace")
 MOST_DRAWS, MOST_RESTARTS = 100_000, 1000
+
+LARGE_STEP = 1.0
+"""Remaining step of the fit, in posterior standard deviations, that is warned of."""
 
 
 def __dir__() -> list[str]:
@@ -65,7 +69,7 @@ class UnbinnedFBU:
     moments : Network, optional
         At detector level; its tangent features are the moments. By default with an additive part.
     inference : {"marginal", "laplace"}
-        Whether draws have prior precisions of their own, drawn from their posterior, or all have the most probable.
+        Whether draws have prior precisions of their own, drawn from their posterior, or all have its mean.
     draws : int
         Members of the ensemble: posterior draws of the network.
     prior : float
@@ -168,13 +172,11 @@ class UnbinnedFBU:
         The history of the result has one entry: the chi-square of the moments is among its losses, and the remaining
         Newton step of the fit is its change.
         """
-        if not isinstance(simulation, Simulation):
-            msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
-            raise InputTypeError(msg)
+        check_simulation(simulation)
         settings = self.settings(simulation)
         intervals = settings.moments.additive, settings.network.additive
         data, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
-        seed = self._seed(checkpoint)
+        seed = choose_seed(self.random_seed, checkpoint)
         clock = [time.perf_counter()]
         with block_threads():
             perturbations = start_perturbations(events, simulation, systematics, settings, seed)
@@ -188,6 +190,12 @@ class UnbinnedFBU:
             members.norm()
             clock.append(time.perf_counter())
             axes, _ = posterior_axes(first.step1)
+        if found.mode.decrement > LARGE_STEP:
+            msg = (
+                f"the particle-level network stopped {found.mode.decrement:.2f} posterior standard deviations short of "
+                f"its most probable weights (limit {LARGE_STEP}); bands are unreliable by about as much."
+            )
+            warnings.warn(msg, ConvergenceWarning, stacklevel=2)
         spent = dict(zip(("training", "posterior", "members"), np.diff(clock).tolist(), strict=True))
         logger.info("chi-square of %d moments: %.1f", len(found.problem.moments), found.mode.chi2)
         return UnfoldingResult(
@@ -220,13 +228,6 @@ class UnbinnedFBU:
             write_checkpoint(path, key, (first.networks(),), seed)
         progress.close(f"detector level learned, {settings.draws} members")
         return first
-
-    def _seed(self, checkpoint: str | Path | None) -> int:
-        """The seed given, that of the checkpoint to go on from, or a fresh one."""
-        if self.random_seed is not None:
-            return self.random_seed
-        stored = None if checkpoint is None else checkpoint_seed(Path(checkpoint))
-        return int(np.random.default_rng().integers(2**31)) if stored is None else stored
 
 
 def _report(progress: Progress, step: str, loss: float) -> None:

@@ -1,4 +1,4 @@
-"""The most probable particle-level network: equations (D3)-(D5).
+"""The most probable particle-level network: equations (D3), (D4).
 
 Levenberg-Marquardt steps on the moments' chi-square plus the network's prior; gradients are exact, curvatures come from
 a part of many events.
@@ -28,6 +28,7 @@ FINAL_EVENTS = 100_000
 """Events that the derivative of the moments is estimated from at the end."""
 
 MOST_STEPS, TOLERANCE = 200, 0.03
+"""Most steps, and the remaining one, in posterior standard deviations, at which to stop."""
 
 
 def __dir__() -> list[str]:
@@ -42,7 +43,7 @@ class Problem:
     ----------
     layout : Layout
     moments : Moments
-    gen, reco : array, shape (n, d)
+    gen : array, shape (n, d)
         Standardised events that pass both levels.
     weight : array, shape (n,)
         Their generator weights.
@@ -58,7 +59,6 @@ class Problem:
     layout: Layout
     moments: Moments
     gen: Array
-    reco: Array
     weight: Array
     groups: tuple[slice, ...]
     centre: Array
@@ -75,7 +75,7 @@ class Problem:
         features = np.empty((len(reco), len(moments)), dtype=np.float32)
         for rows in blocks(len(reco)):
             features[rows] = moments.features(reco[rows])
-        return cls(layout, moments, events.gen[both], reco, events.weight[both], tuple(groups), centre, features)
+        return cls(layout, moments, events.gen[both], events.weight[both], tuple(groups), centre, features)
 
     def precisions(self, tau: Array) -> Array:
         """Prior precision of every parameter, shape (P,)."""
@@ -140,7 +140,6 @@ class Mode:
         Whitened ``A``.
     decrement : float
         Remaining Newton step in posterior standard deviations.
-    steps : int
     """
 
     theta: Array
@@ -148,7 +147,6 @@ class Mode:
     residual: Array
     derivative: Array
     decrement: float
-    steps: int
 
     @property
     def chi2(self) -> float:
@@ -198,7 +196,7 @@ def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
     final = problem.derivative(theta, weights, _rows(len(weights), FINAL_EVENTS))
     gradient = precision * (theta - problem.centre) - problem.gradient(theta, weights, problem.features @ residual)
     remaining = float(np.sqrt(max(float(gradient @ _solve(final, precision, gradient)), 0.0)))
-    return Mode(theta, tau, residual, final, remaining, steps)
+    return Mode(theta, tau, residual, final, remaining)
 
 
 def _objective(residual: Array, precision: Array, shift: Array) -> float:

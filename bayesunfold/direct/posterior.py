@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.streams import stream
-from bayesunfold.classifier.arithmetic import Layout, forward
+from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.two_class import Classifier
-from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_classifier
+from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_directions
 from bayesunfold.direct.mode import Mode, Problem, find_mode
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import PrecisionPosterior, precision_posterior
@@ -20,7 +20,7 @@ from bayesunfold.omnifold.problems import acceptance_of, bounded_ratio, varied_s
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Perturbations
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
-from bayesunfold.unfolding.standardized import StandardizedEvents
+from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
 __all__ = ["DirectPosterior", "find_posterior", "members_of", "push_weights"]
 
@@ -122,13 +122,11 @@ def members_of(
         With the yields' changes.
     """
     problem, mode = found.problem, found.mode
-    precision = problem.precisions(mode.tau)
-    gen = events.passes.gen
-    weight = events.weight[gen] * np.exp(problem_log_ratio(problem, mode, events.gen[gen]))
-    particle_level, project = visible_classifier(
-        problem.layout, mode, precision, events.gen[gen], weight, first.step2.classes
-    )
-    push = push_weights(events, first, particle_level)
+    network = Classifier("the particle-level network", problem.layout, mode.theta, first.step2.classes)
+    push, gen = push_weights(events, first, network), events.passes.gen
+    weight = events.weight * push
+    weight = weight[gen] * to_yield(weight, events.passes.reco, events.signal_yield)
+    network, project = visible_directions(network, problem.precisions(mode.tau), events.gen[gen], weight)
     alone = np.ones(len(events))
     varied = {n: varied_step1(events, first.step1, alone, None, shift) for n, shift in perturbations.shifts.items()}
     one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior, varied=varied)
@@ -136,17 +134,11 @@ def members_of(
     changes = moment_changes(events, problem.moments, push, fakes, perturbations)
     rng = stream(seed, "direct")
     noise = rng.standard_normal((problem.layout.n_parameters, perturbations.n_members))
+    precisions = found.precisions
     if settings.inference == "laplace":
-        chosen = np.full(perturbations.n_members, int(np.argmax(found.precisions.probability)))
-    else:
-        chosen = found.precisions.sample(perturbations.n_members, rng)
-    by_source = draw_parameters(problem, mode, found.precisions, chosen, changes, noise)
+        precisions = PrecisionPosterior(np.log(mode.tau)[None, :], np.ones(1))
+    chosen = precisions.sample(perturbations.n_members, rng)
+    by_source = draw_parameters(problem, mode, precisions, chosen, changes, noise)
     accepted = {n: acceptance_of(events, push, first.step1, shift) for n, shift in perturbations.shifts.items()}
     kept = replace(perturbations, effects=dict(perturbations.effects) | accepted, prior=perturbations.prior[:0])
-    return Members(events, push, kept, projected(particle_level, project, by_source), fakes), one
-
-
-def problem_log_ratio(problem: Problem, mode: Mode, gen: Array) -> Array:
-    """Log ratio of the particle-level network, largest value zero."""
-    log_ratio = forward(problem.layout, mode.theta, gen)
-    return log_ratio - log_ratio.max()
+    return Members(events, push, kept, projected(network, project, by_source), fakes), one

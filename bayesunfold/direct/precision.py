@@ -20,8 +20,11 @@ __all__ = ["PrecisionPosterior", "precision_posterior"]
 
 Array = NDArray[np.floating]
 
-GRID = np.arange(-4.0, 8.01, 0.5)
-"""Logarithms of the precisions that are looked at."""
+GRID = np.linspace(-2.0, 4.0, 25)
+"""Logarithms of the precisions that are looked at, in widths of the hyperprior.
+
+Precisions more than two widths below one would let weights overflow where the detector sees nothing.
+"""
 
 
 def __dir__() -> list[str]:
@@ -50,24 +53,24 @@ class PrecisionPosterior:
         return rng.choice(len(self.probability), size=n, p=self.probability)
 
 
-def precision_posterior(problem: Problem, mode: Mode, width: float, centre: float = 0.0) -> PrecisionPosterior:
+def precision_posterior(problem: Problem, mode: Mode, width: float) -> PrecisionPosterior:
     """Posterior of the precisions near a mode.
 
     Parameters
     ----------
     problem : Problem
     mode : Mode
-    width, centre : float
-        Of the Normal hyperprior of each ``log tau``.
+    width : float
+        Of the Normal hyperprior of each ``log tau``, whose mean is zero.
     """
     y = pseudo_observation(problem, mode)
     grams = [mode.derivative[:, group] @ mode.derivative[:, group].T for group in problem.groups]
-    points = np.array(list(itertools.product(GRID, repeat=len(grams))))
+    points = np.array(list(itertools.product(width * GRID, repeat=len(grams))))
     log_p = np.empty(len(points))
     for k, log_tau in enumerate(points):
         factor = cho_factor(covariance(grams, np.exp(log_tau)), lower=True)
         log_p[k] = -np.log(np.diag(factor[0])).sum() - 0.5 * y @ cho_solve(factor, y)
-        log_p[k] -= 0.5 * (((log_tau - centre) / width) ** 2).sum()
+        log_p[k] -= 0.5 * ((log_tau / width) ** 2).sum()
     probability = np.exp(log_p - log_p.max())
     return PrecisionPosterior(points, probability / probability.sum())
 

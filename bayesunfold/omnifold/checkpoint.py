@@ -23,6 +23,7 @@ from bayesunfold.unfolding.record import MethodSettings
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = [
+    "choose_seed",
     "claim_checkpoint",
     "fingerprint",
     "pack_iterations",
@@ -148,6 +149,14 @@ def read_checkpoint(path: Path, key: str) -> list[Networks]:
     except (ValueError, TypeError, IndexError) as err:
         msg = f"{path} is not {WHAT} ({err}); remove it or name another."
         raise FileFormatError(msg) from err
+
+
+def choose_seed(given: int | None, checkpoint: str | Path | None) -> int:
+    """The seed given, that of the checkpoint to go on from, or a fresh one."""
+    if given is not None:
+        return given
+    stored = None if checkpoint is None else checkpoint_seed(Path(checkpoint))
+    return int(np.random.default_rng().integers(2**31)) if stored is None else stored
 
 
 def checkpoint_seed(path: Path) -> int | None:

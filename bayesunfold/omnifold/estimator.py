@@ -23,7 +23,7 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.errors import InputError, InputTypeError, WeightWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
-    checkpoint_seed,
+    choose_seed,
     claim_checkpoint,
     fingerprint,
     release_checkpoint,
@@ -197,7 +197,7 @@ class OmniFold:
         """
         intervals = (self.settings.network.additive,) * 2
         data, events, covered = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
-        seed = self._seed(checkpoint)
+        seed = choose_seed(self.random_seed, checkpoint)
         with block_threads():
             perturbations = start_perturbations(events, simulation, systematics, self.settings, seed)
             state, history, seconds = self._loop(events, perturbations, seed, checkpoint)
@@ -273,13 +273,6 @@ class OmniFold:
         >>> bu.OmniFold().check(toy.simulation, toy.data)
         """
         check_inputs(simulation, data, backgrounds, systematics, checkpoint)
-
-    def _seed(self, checkpoint: str | Path | None) -> int:
-        """The seed given, that of the checkpoint to go on from, or a fresh one."""
-        if self.random_seed is not None:
-            return self.random_seed
-        stored = None if checkpoint is None else checkpoint_seed(Path(checkpoint))
-        return int(np.random.default_rng().integers(2**31)) if stored is None else stored
 
 
 def _report(progress: Progress, k: int, step: str, loss: float) -> None:

@@ -15,7 +15,7 @@ from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
 from bayesunfold.unfolding.standardized import StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
 
-__all__ = ["check_inputs", "read_inputs"]
+__all__ = ["check_inputs", "check_simulation", "read_inputs"]
 
 
 def __dir__() -> list[str]:
@@ -37,9 +37,7 @@ def read_inputs(
     InputError, InputTypeError
         For anything that cannot be unfolded, and for a checkpoint that cannot be written.
     """
-    if not isinstance(simulation, Simulation):
-        msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
-        raise InputTypeError(msg)
+    check_simulation(simulation)
     _check_list(backgrounds, Background, "backgrounds")
     _check_list(systematics, Systematic, "systematics")
     names = [b.name for b in backgrounds] + [s.name for s in systematics]
@@ -56,6 +54,19 @@ def read_inputs(
     events = standardize(simulation, data, backgrounds, intervals=intervals)
     check_samples(simulation, data, backgrounds, events)
     return data, events, covered
+
+
+def check_simulation(simulation: Simulation) -> None:
+    """Whether it is one.
+
+    Raises
+    ------
+    InputTypeError
+        If it is something else.
+    """
+    if not isinstance(simulation, Simulation):
+        msg = f"simulation has type {type(simulation).__name__}; pass a bayesunfold.Simulation(gen, reco)."
+        raise InputTypeError(msg)
 
 
 def check_inputs(

@@ -10,10 +10,11 @@ from scipy.stats import norm
 
 import bayesunfold as bu
 from bayesunfold._support.streams import training_stream
+from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.cli import main
 from bayesunfold.direct.draws import draw_parameters, moment_changes
 from bayesunfold.direct.mode import find_mode
-from bayesunfold.direct.posterior import find_posterior, push_weights, visible_classifier
+from bayesunfold.direct.posterior import find_posterior, push_weights
 from bayesunfold.direct.precision import PrecisionPosterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import InputError, InputTypeError
@@ -78,15 +79,24 @@ def test_draws_have_the_posteriors_covariance(fitted):
     assert np.all(np.abs(shift) < 6 * np.sqrt(np.diag(expected) / n) + 0.2 * np.sqrt(np.diag(expected)))
 
 
+def test_changes_that_are_the_priors_own_add_to_its_draws(fitted):
+    """The prior of the classifier of fakes moves the moments too: its part must not be overwritten."""
+    problem, mode, rng = fitted.found.problem, fitted.found.mode, np.random.default_rng(6)
+    one = PrecisionPosterior(np.log(mode.tau)[None, :], np.ones(1))
+    noise, change = rng.standard_normal((len(mode.theta), 3)), rng.standard_normal((len(mode.residual), 3))
+    chosen = np.zeros(3, dtype=int)
+    alone = draw_parameters(problem, mode, one, chosen, {"data": change}, noise)
+    both = draw_parameters(problem, mode, one, chosen, {"prior": change}, noise)
+    np.testing.assert_allclose(both["prior"], alone["prior"] + alone["data"], atol=1e-10)
+
+
 def test_changes_of_the_moments_are_those_of_perturbed_weights(fitted):
     """Equation (D6): data exactly, the simulation as the derivative of moments that keep their total."""
     events, problem, mode = fitted.events, fitted.found.problem, fitted.found.mode
     settings = DirectSettings(fitted.settings.network, fitted.settings.moments, draws=3)
     p = start_perturbations(events, fitted.toy.simulation, [], settings, 5)
-    classifier, _ = visible_classifier(
-        problem.layout, mode, problem.precisions(mode.tau), events.gen, events.weight, fitted.first.step2.classes
-    )
-    push = push_weights(events, fitted.first, classifier)
+    network = Classifier("the particle-level network", problem.layout, mode.theta, fitted.first.step2.classes)
+    push = push_weights(events, fitted.first, network)
     changes = moment_changes(events, problem.moments, push, None, p)
     phi = problem.moments.features(events.data.x).astype(float)
     g = p.events["data"].block(0).astype(float)
