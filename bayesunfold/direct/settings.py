@@ -65,6 +65,16 @@ class DirectSettings:
         return 0.0
 
     @property
+    def method(self) -> str:
+        """Name of the method, for figures and tables."""
+        return "UnbinnedFBU"
+
+    @property
+    def iterates(self) -> bool:
+        """Whether the method is a loop."""
+        return False
+
+    @property
     def sampling(self) -> InferenceMethod:
         """How posterior draws are made."""
         return InferenceMethod(self.inference, sample_gaussian, is_gaussian=True, note=NOTE)

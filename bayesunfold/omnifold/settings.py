@@ -44,6 +44,16 @@ class Settings:
     restarts: int = 1
 
     @property
+    def method(self) -> str:
+        """Name of the method, for figures and tables."""
+        return "OmniFold"
+
+    @property
+    def iterates(self) -> bool:
+        """Whether the method is a loop."""
+        return True
+
+    @property
     def sampling(self) -> InferenceMethod:
         """How posterior draws are made."""
         return inference_method(self.inference)

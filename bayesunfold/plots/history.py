@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bayesunfold.errors import InputError
 from bayesunfold.plots.style import CYCLE, figure, style
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ def plot_history(result: UnfoldingResult) -> Figure:
     The left panel shows why ``iterations="auto"`` stopped; the right one the fall of each
     classifier's objective from its first value.
 
+    Raises
+    ------
+    InputError
+        For a result of a method without iterations.
+
     Examples
     --------
     >>> import bayesunfold as bu
@@ -37,6 +43,9 @@ def plot_history(result: UnfoldingResult) -> Figure:
     """
     from bayesunfold.omnifold.convergence import AUTO_CHANGE
 
+    if not result.record.settings.iterates:
+        msg = f"{result.record.settings.method} has no iterations to draw; result.summary() says how its fit ended."
+        raise InputError(msg)
     history = result.history
     k = np.arange(1, len(history) + 1)
     with style():

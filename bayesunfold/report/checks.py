@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._support.checks import effective_size
+from bayesunfold.direct.estimator import LARGE_STEP
 from bayesunfold.omnifold.convergence import AUTO_CHANGE
 from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
 from bayesunfold.unfolding.overlap import outside_range
@@ -99,21 +100,35 @@ def _some(rows: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int
     return rows if len(rows) <= CLOSURE_ROWS else np.sort(rng.choice(rows, CLOSURE_ROWS, replace=False))
 
 
+def _convergence_check(result: UnfoldingResult) -> Check:
+    """Whether the loop, or the fit of the direct posterior, has ended where it should."""
+    last = result.history[-1]
+    if not result.record.settings.iterates:
+        step = last["decrements"]["moments"]
+        return Check(
+            "the fit has converged",
+            f"{step:.2f} posterior standard deviations remain",
+            f"below {LARGE_STEP:g}",
+            step < LARGE_STEP,
+            "use fewer features or a smaller network",
+        )
+    return Check(
+        "iterations have converged",
+        f"last change {last['change']:.2f} of the band",
+        f"below {AUTO_CHANGE}",
+        bool(last["change"] < AUTO_CHANGE),
+        "take more iterations, or quote the bias from result.estimate_bias()",
+    )
+
+
 def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosure) -> list[Check]:
     """All checks of a result."""
-    last = result.history[-1]
     deviation = (closure.auc - 0.5) / closure.auc_std
     outside = float(outside_range(result.simulation, result.data)[0].max())
     kish = effective_size(result.nominal) / effective_size(result.simulation.weight[result.simulation.pass_gen])
     negative = max(result.members.negative_fraction(), result.members.negative_data)
     checks = [
-        Check(
-            "iterations have converged",
-            f"last change {last['change']:.2f} of the band",
-            f"below {AUTO_CHANGE}",
-            bool(last["change"] < AUTO_CHANGE),
-            "take more iterations, or quote the bias from result.estimate_bias()",
-        ),
+        _convergence_check(result),
         Check(
             "closure at detector level",
             f"AUC {closure.auc:.3f} +- {closure.auc_std:.3f} ({closure.auc_before:.3f} before unfolding)",

@@ -124,8 +124,7 @@ def write_report(
         ),
         "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in shown.items()}),
         "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in shown.items()}),
-        "Iterations": _grid("diagnostics", {"losses and change of the spectrum": plot_history(result)}),
-        "Classifiers": _grid("diagnostics", {"calibration and ROC of both steps": plot_classifiers(result)}),
+        **(_loop_sections(result) if result.record.settings.iterates else {}),
         "Closure at detector level": _grid(
             "diagnostics", {"a second classifier, data against the refolded result": plot_detector_closure(closure)}
         ),
@@ -218,6 +217,14 @@ def _verdict(checks: list[Check]) -> str:
         f'<p class="verdict {"bad" if failed else "good"}">{line}</p><div class="wide"><table>'
         f"<tr><th></th><th>check</th><th>found</th><th>wanted</th><th>what to do</th></tr>{rows}</table></div>"
     )
+
+
+def _loop_sections(result: UnfoldingResult) -> dict[str, str]:
+    """What only a loop has: its history, and classifiers fitted to each other's weights."""
+    return {
+        "Iterations": _grid("diagnostics", {"losses and change of the spectrum": plot_history(result)}),
+        "Classifiers": _grid("diagnostics", {"calibration and ROC of both steps": plot_classifiers(result)}),
+    }
 
 
 def _draws(result: UnfoldingResult, tree: object) -> str:

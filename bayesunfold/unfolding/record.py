@@ -36,6 +36,14 @@ class MethodSettings(Protocol):
     """Settings of the method that made a result."""
 
     @property
+    def method(self) -> str:
+        """Name of the method, for figures and tables."""
+
+    @property
+    def iterates(self) -> bool:
+        """Whether the method is a loop, whose history says how it converged."""
+
+    @property
     def inference(self) -> str:
         """Where posterior draws come from."""
 

@@ -318,6 +318,7 @@ class UnfoldingResult:
             outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
             undefined=drawn[:, n_bins + 2],
             normalization=normalization,
+            method=self.record.settings.method,
             luminosity=None if luminosity is None else size,
             units=units,
             sources=sources,
@@ -478,7 +479,14 @@ class UnfoldingResult:
     def summary(self) -> str:
         """Settings, convergence and effective sizes, as text."""
         lines = [repr(self)]
-        for k, entry in enumerate(self.history, start=1):
+        if not self.record.settings.iterates:
+            (entry,) = self.history
+            lines.append(
+                f"chi-square of {entry['directions'][0]} moments {entry['losses']['moments']:.1f}; remaining step "
+                f"{entry['decrements']['moments']:.2f} posterior standard deviations; effective size "
+                f"{entry['effective_size']:.0f}"
+            )
+        for k, entry in enumerate(self.history if self.record.settings.iterates else (), start=1):
             losses = ", ".join(f"{n} {v:.2f}" for n, v in entry["losses"].items())
             lines.append(
                 f"iteration {k}: loss {losses}; largest change {entry['change']:.2f} of the band; "

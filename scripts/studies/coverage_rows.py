@@ -1,6 +1,6 @@
 """Rows of the coverage table in docs/studies/coverage.md.
 
-``python scripts/studies coverage-rows ROW [--toys N] [--inference advi] [--seed 0] [--out DIR]``
+``python scripts/studies coverage-rows ROW [--toys N] [--method direct] [--inference advi] [--out DIR]``
 """
 
 from __future__ import annotations
@@ -66,12 +66,18 @@ def unfold(toy: bu.datasets.GaussianToy, seed: int, settings: dict) -> bu.Unfold
     return bu.OmniFold(random_seed=seed, progressbar=False, **settings).fit(toy.simulation, toy.measurement)
 
 
+def unfold_directly(toy: bu.datasets.GaussianToy, seed: int) -> bu.UnfoldingResult:
+    """The direct posterior with default settings."""
+    return bu.UnbinnedFBU(random_seed=seed, progressbar=False).fit(toy.simulation, toy.measurement)
+
+
 def main() -> None:
     """Run one row and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("row", choices=ROWS)
     parser.add_argument("--toys", type=int)
-    parser.add_argument("--inference", default="advi")
+    parser.add_argument("--method", choices=("omnifold", "direct"), default="omnifold")
+    parser.add_argument("--inference", default="advi", help="of the loop")
     parser.add_argument("--iterations", default="auto", type=lambda s: s if s == "auto" else int(s))
     parser.add_argument("--scales", help="prior scales, for example 3,2,10")
     parser.add_argument("--hidden", help="hidden units, for example 16,16")
@@ -93,11 +99,13 @@ def main() -> None:
         settings["generator_prior"] = args.generator_prior
     first = make_toy(0, toy)
     args.out.mkdir(parents=True, exist_ok=True)
-    name = f"row{args.row}-{args.inference}" + (f"-prior{args.generator_prior:g}" if args.generator_prior else "")
+    name = f"row{args.row}-{args.inference if args.method == 'omnifold' else 'direct'}" + (
+        f"-prior{args.generator_prior:g}" if args.generator_prior else ""
+    )
     names = first.simulation.gen_names
     study = bu.coverage_study(
         partial(make_toy, settings=toy),
-        unfold=partial(unfold, settings=settings),
+        unfold=partial(unfold, settings=settings) if args.method == "omnifold" else unfold_directly,
         bins=dict.fromkeys(names, edges),
         expected={name: first.expected(edges, i) for i, name in enumerate(names)},
         toys=args.toys or toys,
@@ -114,6 +122,10 @@ def main() -> None:
             dict(zip(*map(np.ndarray.tolist, np.unique(study.extra["iterations"], return_counts=True)), strict=True)),
         )
     study.save(args.out / f"{name}.npz")
-    if args.keep:
+    if args.keep and args.method == "direct":
+        narrow = float((study.std.mean(axis=0) / np.sqrt(study.expected))[study.core].mean())
+        cells = coverage_cells(study.summary()) | {"width / Poisson": f"{narrow:.2f}"}
+        print("kept:", keep("direct", [args.row], cells, study.summary() | {"width / Poisson": narrow}))
+    elif args.keep:
         label = args.row + {"advi": "", "nuts": "n", "laplace": "l"}[args.inference]
         print("kept:", keep("rows", [label], coverage_cells(study.summary()), study.summary()))

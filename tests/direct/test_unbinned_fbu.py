@@ -204,6 +204,16 @@ def test_dashboard_publication_and_arviz(everything, tmp_path):
     assert "unfolded_pt" in result.to_datatree()["posterior"]
     with pytest.raises(InputError, match="no loop whose stopping biases it"):
         result.estimate_bias()
+    with pytest.raises(InputError, match="UnbinnedFBU has no iterations to draw"):
+        result.plot_history()
+    spectrum = result.spectrum("pt", [-1, 0, 1])
+    assert spectrum.method == "UnbinnedFBU"
+    assert "Choudalakis" in bu.citations(spectrum)
+    page = (tmp_path / "r.html").read_text()
+    assert "the fit has converged" in page
+    assert "Iterations" not in page
+    assert "chi-square of" in result.summary()
+    assert "iteration 1" not in result.summary()
 
 
 def test_the_same_seed_gives_the_same_result_and_a_checkpoint_goes_on(tmp_path):
