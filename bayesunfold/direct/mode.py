@@ -1,7 +1,7 @@
 """The most probable particle-level network: equations (D3), (D4).
 
-Levenberg-Marquardt steps on the moments' chi-square plus the network's prior; gradients are exact, curvatures come from
-a part of many events.
+The moments' chi-square plus the network's prior; gradients are exact, curvatures, which only precondition the steps,
+come from a part of many events.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
 
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import Layout, blocks, forward, loss_and_gradient, tangent
@@ -27,8 +28,9 @@ CURVATURE_EVENTS = 20_000
 FINAL_EVENTS = 100_000
 """Events that the derivative of the moments is estimated from at the end."""
 
-MOST_STEPS, TOLERANCE = 200, 0.03
-"""Most steps, and the remaining one, in posterior standard deviations, at which to stop."""
+STEPS, MOST_ROUNDS, TOLERANCE = 20, 60, 0.03
+"""Steps with one preconditioner, most preconditioners, and the remaining Newton step, in posterior standard deviations,
+at which to stop."""
 
 
 def __dir__() -> list[str]:
@@ -157,6 +159,9 @@ class Mode:
 def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
     """Most probable parameters for given prior precisions.
 
+    Quasi-Newton steps (L-BFGS, Nocedal, Math. Comp. 35 (1980) 773) in coordinates whitened by the Gauss-Newton curvature,
+    which is taken again after every few steps: it lacks the second derivatives of the weights, which steps learn.
+
     Parameters
     ----------
     problem : Problem
@@ -164,39 +169,48 @@ def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
     tau : array, shape (groups,)
     """
     precision = problem.precisions(tau)
-    theta = start.copy()
+    theta, value, quiet = start, np.inf, 0
+    for _ in range(MOST_ROUNDS):
+        theta, new, gradient = _descend(problem, theta, precision)
+        quiet = quiet + 1 if value - new < 0.5 * TOLERANCE**2 else 0
+        value = new
+        if gradient < TOLERANCE or quiet > 1:
+            break
     weights = problem.weights(theta)
     residual = problem.residual(weights)
-    value = _objective(residual, precision, theta - problem.centre)
-    damping, growth, steps, quiet = 0.0, 2.0, 0, 0
-    a: Array | None = None
-    while steps < MOST_STEPS:
-        steps += 1
-        if a is None:
-            a = problem.derivative(theta, weights, _rows(len(weights), CURVATURE_EVENTS))
-        gradient = precision * (theta - problem.centre) - problem.gradient(theta, weights, problem.features @ residual)
-        step = _solve(a, precision * (1.0 + damping), -gradient)
-        decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
-        new_weights = problem.weights(theta + step)
-        new_residual = problem.residual(new_weights)
-        new_value = _objective(new_residual, precision, theta + step - problem.centre)
-        if np.isfinite(new_value) and new_value <= value:
-            quiet = quiet + 1 if value - new_value < 0.5 * TOLERANCE**2 else 0
-            theta, weights, residual, value, a = theta + step, new_weights, new_residual, new_value, None
-            damping, growth = (0.0 if damping < 1e-2 else damping / 3.0), 2.0
-            if (decrement < TOLERANCE and damping < 1.0) or quiet > 2:
-                break
-        else:
-            if decrement < TOLERANCE and damping < 1.0:
-                break
-            damping = max(damping * growth, 0.1)
-            growth *= 2.0
-            if damping > 1e8:
-                break
     final = problem.derivative(theta, weights, _rows(len(weights), FINAL_EVENTS))
-    gradient = precision * (theta - problem.centre) - problem.gradient(theta, weights, problem.features @ residual)
-    remaining = float(np.sqrt(max(float(gradient @ _solve(final, precision, gradient)), 0.0)))
+    slope = _slope(problem, theta, precision, weights, residual)
+    remaining = float(np.sqrt(max(float(slope @ _solve(final, precision, slope)), 0.0)))
     return Mode(theta, tau, residual, final, remaining)
+
+
+def _descend(problem: Problem, start: Array, precision: Array) -> tuple[Array, float, float]:
+    """Some steps with one preconditioner: parameters, objective, and the length of the whitened gradient."""
+    a = problem.derivative(start, problem.weights(start), _rows(len(problem.gen), CURVATURE_EVENTS))
+    curvature = a.T @ a
+    curvature.flat[:: len(curvature) + 1] += precision
+    factor = cholesky(curvature, lower=True, overwrite_a=True)
+
+    def parameters(z: Array) -> Array:
+        return start + solve_triangular(factor, z, lower=True, trans=1)
+
+    def objective(z: Array) -> tuple[float, Array]:
+        theta = parameters(z)
+        weights = problem.weights(theta)
+        residual = problem.residual(weights)
+        slope = _slope(problem, theta, precision, weights, residual)
+        value = _objective(residual, precision, theta - problem.centre)
+        return value, solve_triangular(factor, slope, lower=True)
+
+    options = {"maxiter": STEPS, "maxcor": STEPS, "gtol": 0.1 * TOLERANCE, "ftol": 0.0}
+    found = minimize(objective, np.zeros(len(start)), jac=True, method="L-BFGS-B", options=options)
+    return parameters(found.x), float(found.fun), float(np.linalg.norm(found.jac))
+
+
+def _slope(problem: Problem, theta: Array, precision: Array, weights: Array, residual: Array) -> Array:
+    """Gradient of the objective, shape (P,)."""
+    pull = problem.features @ residual.astype(problem.features.dtype)
+    return precision * (theta - problem.centre) - problem.gradient(theta, weights, pull)
 
 
 def _objective(residual: Array, precision: Array, shift: Array) -> float:
