@@ -12,7 +12,9 @@ import numpy as np
 
 __all__ = ["event_key", "stream", "training_stream"]
 
-Name = Literal["prior", "posterior", "yields", "systematics", "luminosity", "generator", "direct", "centre"]
+Name = Literal[
+    "prior", "posterior", "yields", "systematics", "luminosity", "generator", "direct", "centre", "precisions"
+]
 
 NUMBERS: dict[str, int] = {
     "prior": 10_001,
@@ -23,6 +25,7 @@ NUMBERS: dict[str, int] = {
     "generator": 10_006,
     "direct": 10_007,
     "centre": 10_008,
+    "precisions": 10_009,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -39,7 +42,7 @@ def stream(seed: int, name: Name) -> np.random.Generator:
     seed : int
     name : str
         ``"prior"`` noise of the networks, ``"posterior"`` draws, ``"yields"``, nuisance parameters of ``"systematics"``
-        and of the ``"luminosity"``, prior of the ``"generator"``, noise and precisions of the ``"direct"`` posterior
+        and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its ``"precisions"``
         and the ``"centre"`` of its prior.
 
     Examples

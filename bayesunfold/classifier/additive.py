@@ -26,6 +26,9 @@ __all__ = ["Additive", "choose_intervals"]
 
 Array = NDArray[np.floating]
 
+EDGE = 0.25
+"""Where an outer interval is split, in shares of an interval."""
+
 STEP = 1e-3
 """Width of a step beside a value that many events share, in standardised units: far above rounding."""
 
@@ -150,10 +153,15 @@ def choose_intervals(values: Array, weight: Array, exists: NDArray[np.bool_], n:
         if len(ordered) == 0 or ordered[0] == ordered[-1]:
             continue
         share = np.cumsum(weight[used][order])
-        at = np.searchsorted(share, np.linspace(0, 1, n + 1) * share[-1], side="left")
+        at = np.searchsorted(share, _levels(n) * share[-1], side="left")
         ends, counts = np.unique(ordered[np.minimum(at, len(ordered) - 1)], return_counts=True)
         found += [(float(j), low, high) for low, high in _between(ends, counts > 1, ordered)]
     return np.array(found).reshape(-1, 3)
+
+
+def _levels(n: int) -> Array:
+    """Equal shares of the events; the outer ones are split once more, since densities change fastest at edges."""
+    return np.sort(np.r_[np.linspace(0, 1, n + 1), [EDGE / n, 1 - EDGE / n]])
 
 
 def _between(ends: Array, shared: NDArray[np.bool_], ordered: Array) -> list[tuple[float, float]]:

@@ -69,7 +69,8 @@ class Network:
         :class:`BayesianClassifier` and :class:`Reweighter` only: in an unfolding every iteration would have its own.
     additive : int
         Intervals of each feature in a sum of one-dimensional functions that is added to the network, equation (A1);
-        0 for none. Each feature's distribution is then followed as closely as by a histogram of that many bins.
+        0 for none. They hold equal shares of the events, and the outer two are split once more. Each feature's
+        distribution is then followed as closely as by a histogram of that many bins.
     additive_scale : float
         Prior standard deviation of the change of the log ratio over one interval, equation (A2).
 

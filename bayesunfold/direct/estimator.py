@@ -69,12 +69,12 @@ class UnbinnedFBU:
     moments : Network, optional
         At detector level; its tangent features are the moments. By default with an additive part.
     inference : {"marginal", "laplace"}
-        Whether draws have prior precisions of their own, drawn from their posterior, or all have its mean.
+        Whether draws have prior precisions of their own, drawn from their posterior, or all have the most probable ones.
     draws : int
         Members of the ensemble: posterior draws of the network.
     prior : float
-        Width of the Normal hyperprior of the logarithm of each prior precision: those of the network's weights and of
-        its additive part.
+        Width of the Normal hyperprior of the logarithm of each prior precision: one for every layer, and one for every
+        feature of the additive part.
     restarts : int
         Random starts of the first classifiers.
     random_seed : int, optional
@@ -112,7 +112,7 @@ class UnbinnedFBU:
         moments: Network | None = None,
         inference: str = "marginal",
         draws: int = 500,
-        prior: float = 2.0,
+        prior: float = 1.0,
         restarts: int = 1,
         random_seed: int | None = None,
         progressbar: bool = True,

@@ -18,7 +18,7 @@ from bayesunfold.classifier.arithmetic import Layout, blocks, forward, loss_and_
 from bayesunfold.direct.moments import Moments
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["Mode", "Problem", "find_mode"]
+__all__ = ["Mode", "Problem", "find_mode", "mode_at", "parameter_groups"]
 
 Array = NDArray[np.floating]
 
@@ -50,7 +50,7 @@ class Problem:
     weight : array, shape (n,)
         Their generator weights.
     groups : tuple of slice
-        Parameters that share a prior precision: those of the network, and of its additive part.
+        Parameters that share a prior precision, from :func:`parameter_groups`.
     centre : array, shape (P,)
         Mean of the parameters' prior: hidden layers that span functions, no output. Hidden layers that a prior about
         zero pulls to zero would leave no tangent space, and a band without the prior's freedom.
@@ -70,14 +70,11 @@ class Problem:
     def of(cls, events: StandardizedEvents, layout: Layout, moments: Moments, centre: Array) -> Problem:
         """The events that pass both levels."""
         both = events.passes.both
-        groups = [slice(0, layout.n_network)]
-        if layout.additive is not None:
-            groups.append(slice(layout.n_network, layout.n_parameters))
         reco = events.reco[both]
         features = np.empty((len(reco), len(moments)), dtype=np.float32)
         for rows in blocks(len(reco)):
             features[rows] = moments.features(reco[rows])
-        return cls(layout, moments, events.gen[both], events.weight[both], tuple(groups), centre, features)
+        return cls(layout, moments, events.gen[both], events.weight[both], parameter_groups(layout), centre, features)
 
     def precisions(self, tau: Array) -> Array:
         """Prior precision of every parameter, shape (P,)."""
@@ -121,6 +118,16 @@ class Problem:
             mean += sum_j
             phi_w += sum_phi
         return total - np.outer(phi_w, mean / w.sum())
+
+
+def parameter_groups(layout: Layout) -> tuple[slice, ...]:
+    """Parameters that share a prior precision: each layer's, and each feature's in the additive part."""
+    groups = [slice(weights.start, biases.stop) for weights, biases, *_ in layout.pieces()]
+    if layout.additive is not None:
+        feature = np.array(layout.additive.feature)
+        ends = layout.n_network + np.flatnonzero(np.diff(feature, prepend=-1, append=-1))
+        groups += [slice(int(low), int(high)) for low, high in zip(ends[:-1], ends[1:], strict=True)]
+    return tuple(groups)
 
 
 CERTAIN = 1e3
@@ -176,12 +183,17 @@ def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
         value = new
         if gradient < TOLERANCE or quiet > 1:
             break
-    weights = problem.weights(theta)
+    return mode_at(problem, theta, tau)
+
+
+def mode_at(problem: Problem, theta: Array, tau: Array) -> Mode:
+    """Moments and their derivative at given parameters, and how far the mode is from them."""
+    precision, weights = problem.precisions(tau), problem.weights(theta)
     residual = problem.residual(weights)
-    final = problem.derivative(theta, weights, _rows(len(weights), FINAL_EVENTS))
+    derivative = problem.derivative(theta, weights, _rows(len(weights), FINAL_EVENTS))
     slope = _slope(problem, theta, precision, weights, residual)
-    remaining = float(np.sqrt(max(float(slope @ _solve(final, precision, slope)), 0.0)))
-    return Mode(theta, tau, residual, final, remaining)
+    remaining = float(np.sqrt(max(float(slope @ _solve(derivative, precision, slope)), 0.0)))
+    return Mode(theta, tau, residual, derivative, remaining)
 
 
 def _descend(problem: Problem, start: Array, precision: Array) -> tuple[Array, float, float]:

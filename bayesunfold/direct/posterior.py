@@ -11,9 +11,9 @@ from bayesunfold._support.streams import stream
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_directions
-from bayesunfold.direct.mode import Mode, Problem, find_mode
+from bayesunfold.direct.mode import Mode, Problem, find_mode, mode_at
 from bayesunfold.direct.moments import Moments
-from bayesunfold.direct.precision import PrecisionPosterior, precision_posterior
+from bayesunfold.direct.precision import Evidence, PrecisionPosterior, precision_posterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.omnifold.problems import acceptance_of, bounded_ratio, varied_step1
@@ -59,18 +59,19 @@ def find_posterior(
     """Mode and precisions, each given the other, until the precisions stay."""
     _, layout = settings.layouts(events)
     problem = Problem.of(events, layout, Moments.of(events, first), prior_centre(layout, first.step2.theta, seed))
-    log_tau: Array = np.zeros(len(problem.groups))
     theta = problem.centre if layout.sizes[0] == 1 else first.step2.theta
+    log_tau: Array = np.zeros(len(problem.groups))
+    log_tau = Evidence.of(problem, mode_at(problem, theta, np.exp(log_tau)), settings.prior).mode(log_tau)
     for _ in range(ROUNDS):
         mode = find_mode(problem, theta, np.exp(log_tau))
-        precisions = precision_posterior(problem, mode, settings.prior)
-        new, theta = precisions.mean(), mode.theta
+        new, theta = Evidence.of(problem, mode, settings.prior).mode(log_tau), mode.theta
         settled = bool(np.all(np.abs(new - log_tau) < SETTLED))
         log_tau = new
         if settled:
             break
-    mode = find_mode(problem, theta, np.exp(log_tau))
-    return DirectPosterior(problem, mode, precision_posterior(problem, mode, settings.prior))
+    evidence = Evidence.of(problem, mode, settings.prior)
+    precisions = precision_posterior(evidence, log_tau, stream(seed, "precisions"))
+    return DirectPosterior(problem, mode, precisions)
 
 
 def prior_centre(layout: Layout, learned: Array, seed: int) -> Array:

@@ -1,4 +1,4 @@
-"""Prior precisions of the network and of its additive part: a hyperprior, and its posterior given the data.
+"""Prior precisions of the network's layers and of its additive part: a hyperprior, and its posterior given the data.
 
 The moments are linear in the network's parameters near the mode, ``y = A theta + noise``, so the parameters can be
 integrated out: ``y ~ N(0, C)`` with ``C = 1 + sum_g A_g A_g' / tau_g``, equation (D5).
@@ -6,25 +6,31 @@ integrated out: ``y ~ N(0, C)`` with ``C = 1 + sum_g A_g A_g' / tau_g``, equatio
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
 
 from bayesunfold.direct.mode import Mode, Problem
 
-__all__ = ["PrecisionPosterior", "precision_posterior"]
+__all__ = ["Evidence", "PrecisionPosterior", "precision_posterior"]
 
 Array = NDArray[np.floating]
 
-GRID = np.linspace(-2.0, 4.0, 25)
-"""Logarithms of the precisions that are looked at, in widths of the hyperprior.
+LEAST, MOST = -2.0, 6.0
+"""Logarithms of the precisions that are allowed, in widths of the hyperprior.
 
 Precisions more than two widths below one would let weights overflow where the detector sees nothing.
 """
+
+POINTS, FREEDOM = 500, 8.0
+"""Points at which the posterior is evaluated, drawn from a Student t distribution of so many degrees of freedom."""
+
+STEP = 1e-3
+"""Of the finite differences of gradients."""
 
 
 def __dir__() -> list[str]:
@@ -33,7 +39,7 @@ def __dir__() -> list[str]:
 
 @dataclass(frozen=True)
 class PrecisionPosterior:
-    """Posterior of the logarithms of the prior precisions on a grid.
+    """Posterior of the logarithms of the prior precisions, as weighted points.
 
     Attributes
     ----------
@@ -49,28 +55,84 @@ class PrecisionPosterior:
         return self.probability @ self.log_tau
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.integer]:
-        """Grid points of ``n`` draws, shape (n,)."""
+        """Points of ``n`` draws, shape (n,)."""
         return rng.choice(len(self.probability), size=n, p=self.probability)
 
 
-def precision_posterior(problem: Problem, mode: Mode, width: float) -> PrecisionPosterior:
-    """Posterior of the precisions near a mode.
+@dataclass(frozen=True)
+class Evidence:
+    """Probability of the moments for given precisions, the network's parameters integrated out.
 
-    Parameters
+    Attributes
     ----------
-    problem : Problem
-    mode : Mode
+    y : array, shape (p,)
+        What the moments would be at the prior's centre, to first order about the mode.
+    grams : tuple of array, shape (p, p)
+        ``A_g A_g'`` of each group.
     width : float
         Of the Normal hyperprior of each ``log tau``, whose mean is zero.
     """
-    y = pseudo_observation(problem, mode)
-    grams = [mode.derivative[:, group] @ mode.derivative[:, group].T for group in problem.groups]
-    points = np.array(list(itertools.product(width * GRID, repeat=len(grams))))
-    log_p = np.empty(len(points))
-    for k, log_tau in enumerate(points):
-        factor = cho_factor(covariance(grams, np.exp(log_tau)), lower=True)
-        log_p[k] = -np.log(np.diag(factor[0])).sum() - 0.5 * y @ cho_solve(factor, y)
-        log_p[k] -= 0.5 * ((log_tau / width) ** 2).sum()
+
+    y: Array
+    grams: tuple[Array, ...]
+    width: float
+
+    @classmethod
+    def of(cls, problem: Problem, mode: Mode, width: float) -> Evidence:
+        """The evidence near a mode."""
+        a = mode.derivative
+        grams = tuple(a[:, group] @ a[:, group].T for group in problem.groups)
+        return cls(pseudo_observation(problem, mode), grams, width)
+
+    def log_density(self, log_tau: Array) -> float:
+        """Log posterior of the precisions, but for a constant; minus infinity where they are not allowed."""
+        scaled = log_tau / self.width
+        if scaled.min() < LEAST or scaled.max() > MOST:
+            return -np.inf
+        factor = cho_factor(covariance(self.grams, np.exp(log_tau)), lower=True, overwrite_a=True, check_finite=False)
+        fit = 0.5 * self.y @ cho_solve(factor, self.y, check_finite=False)
+        return float(-np.log(np.diag(factor[0])).sum() - fit - 0.5 * scaled @ scaled)
+
+    def gradient(self, log_tau: Array) -> Array:
+        """Derivative of :meth:`log_density`, shape (groups,)."""
+        tau = np.exp(log_tau)
+        inverse = np.linalg.inv(covariance(self.grams, tau))
+        r = inverse @ self.y
+        change = [float((inverse * gram).sum() - r @ gram @ r) / t for gram, t in zip(self.grams, tau, strict=True)]
+        return 0.5 * np.array(change) - log_tau / self.width**2
+
+    def mode(self, start: Array) -> Array:
+        """Most probable logarithms, shape (groups,)."""
+        bounds = [(LEAST * self.width, MOST * self.width)] * len(start)
+        found = minimize(
+            lambda t: (-self.log_density(t), -self.gradient(t)), start, jac=True, method="L-BFGS-B", bounds=bounds
+        )
+        return np.asarray(found.x)
+
+    def spread(self, mode: Array) -> Array:
+        """Covariance of the Gaussian about the mode, not wider than the hyperprior, shape (groups, groups)."""
+        shifts = STEP * np.eye(len(mode))
+        curvature = np.array([self.gradient(mode - s) - self.gradient(mode + s) for s in shifts]) / (2 * STEP)
+        values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
+        return (vectors / np.maximum(values, 1.0 / self.width**2)) @ vectors.T
+
+
+def precision_posterior(evidence: Evidence, start: Array, rng: np.random.Generator) -> PrecisionPosterior:
+    """Posterior of the precisions near a mode, by importance sampling.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    start : array, shape (groups,)
+    rng : numpy.random.Generator
+    """
+    mode = evidence.mode(start)
+    root = np.linalg.cholesky(evidence.spread(mode))
+    normal = rng.standard_normal((POINTS, len(mode)))
+    z = normal / np.sqrt(rng.chisquare(FREEDOM, POINTS) / FREEDOM)[:, None]
+    points = mode + z @ root.T
+    proposal = -0.5 * (FREEDOM + len(mode)) * np.log1p((z**2).sum(axis=1) / FREEDOM)
+    log_p = np.array([evidence.log_density(point) for point in points]) - proposal
     probability = np.exp(log_p - log_p.max())
     return PrecisionPosterior(points, probability / probability.sum())
 

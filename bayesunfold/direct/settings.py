@@ -51,7 +51,7 @@ class DirectSettings:
     moments: Network = field(default_factory=lambda: ONE_FEATURE[1])
     inference: str = "marginal"
     draws: int = 500
-    prior: float = 2.0
+    prior: float = 1.0
     restarts: int = 1
 
     @property

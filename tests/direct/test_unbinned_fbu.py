@@ -10,12 +10,13 @@ from scipy.stats import norm
 
 import bayesunfold as bu
 from bayesunfold._support.streams import training_stream
+from bayesunfold.classifier.arithmetic import tangent
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.cli import main
 from bayesunfold.direct.draws import draw_parameters, moment_changes
 from bayesunfold.direct.mode import find_mode
 from bayesunfold.direct.posterior import find_posterior, push_weights
-from bayesunfold.direct.precision import PrecisionPosterior
+from bayesunfold.direct.precision import LEAST, PrecisionPosterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.omnifold.iteration import iterate, train
@@ -113,22 +114,38 @@ def test_changes_of_the_moments_are_those_of_perturbed_weights(fitted):
 
 @pytest.mark.filterwarnings("ignore::bayesunfold.errors.BayesUnfoldWarning")
 def test_a_blind_detector_leaves_the_prior():
-    """Reco says nothing of gen: the band must be as wide as the prior and hold another truth, not shrink to noise.
+    """Reco says nothing of gen: the band is that of draws of the prior, and holds another truth.
 
     The first truth is 7 of the loop's bands away; here each bin's is within 4 bands, and bands are a quarter of the
-    content at least, where Poisson data that see everything would give 3 %.
+    content at least, where Poisson data that see everything would give 6 %. Fewer simulated events would have
+    correlations by chance, which count as a measurement.
     """
     rng = np.random.default_rng(7)
-    simulation = bu.Simulation(rng.normal(0, 1, 4000), rng.normal(0, 1, 4000))
-    unfolder = bu.UnbinnedFBU(draws=200, random_seed=1, progressbar=False)
-    result = unfolder.fit(simulation, bu.Data(rng.normal(0, 1, 3000)))
+    simulation = bu.Simulation(rng.normal(0, 1, 20_000), rng.normal(0, 1, 20_000))
+    data = bu.Data(rng.normal(0, 1, 1000))
+    unfolder = bu.UnbinnedFBU(draws=500, random_seed=1, progressbar=False)
     edges = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    spectrum = result.spectrum("gen", edges)
-    truth = 3000 * np.diff(norm(0.5, 0.8).cdf(edges))
+    spectrum = unfolder.fit(simulation, data).spectrum("gen", edges)
+    truth = 1000 * np.diff(norm(0.5, 0.8).cdf(edges))
     assert np.all(spectrum.std() > 0.25 * spectrum.nominal.mean())
     assert np.all(np.abs(truth - spectrum.nominal) < 4 * spectrum.std())
-    split = spectrum.by_source()  # 4000 events have correlations by chance, which move with data and simulation
+    split = spectrum.by_source()
     assert np.all(split["prior"] > np.maximum(split["data"], split["simulation"]))
+    # the log ratio's width, at the events, beside the prior's with the same precisions; precisions are the hyperprior's
+    events = standardize(simulation, data.matched_to(simulation), intervals=(6, 0))
+    settings = unfolder.settings(simulation)
+    found = find_posterior(events, settings, iterate(events, settings, None, None, train(training_stream(1, 0))), 1)
+    problem, mean = found.problem, found.precisions.mean()
+    a, precision = found.mode.derivative, problem.precisions(np.exp(mean))
+    j = tangent(problem.layout, found.mode.theta, problem.gen[:500])
+    j -= j.mean(axis=0)
+    prior = np.einsum("ij,ij->i", j / precision, j)
+    posterior = np.einsum("ij,ij->i", j, np.linalg.solve(a.T @ a + np.diag(precision), j.T).T)
+    ratio = np.sqrt(posterior.sum() / prior.sum())
+    width = np.sqrt(found.precisions.probability @ (found.precisions.log_tau - mean) ** 2)
+    assert 0.6 < ratio < 1.05, ratio  # over eight seeds 0.75 to 0.95
+    assert np.all(np.abs(mean) < 0.5)
+    assert np.all((width > 0.7) & (width < 1.1))  # the hyperprior's is 0.93, bounded at -2 widths
 
 
 @pytest.mark.filterwarnings("ignore::bayesunfold.errors.BayesUnfoldWarning")
