@@ -13,7 +13,16 @@ import numpy as np
 __all__ = ["event_key", "stream", "training_stream"]
 
 Name = Literal[
-    "prior", "posterior", "yields", "systematics", "luminosity", "generator", "direct", "centre", "precisions"
+    "prior",
+    "posterior",
+    "yields",
+    "systematics",
+    "luminosity",
+    "generator",
+    "direct",
+    "centre",
+    "precisions",
+    "criticism",
 ]
 
 NUMBERS: dict[str, int] = {
@@ -26,6 +35,7 @@ NUMBERS: dict[str, int] = {
     "direct": 10_007,
     "centre": 10_008,
     "precisions": 10_009,
+    "criticism": 10_010,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -42,8 +52,8 @@ def stream(seed: int, name: Name) -> np.random.Generator:
     seed : int
     name : str
         ``"prior"`` noise of the networks, ``"posterior"`` draws, ``"yields"``, nuisance parameters of ``"systematics"``
-        and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its ``"precisions"``
-        and the ``"centre"`` of its prior.
+        and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its
+        ``"precisions"``, the ``"centre"`` of its prior and its ``"criticism"``.
 
     Examples
     --------

@@ -50,7 +50,7 @@ def moment_changes(
         Of the classifier that weighs fakes.
     perturbations : Perturbations
     """
-    weights, step1 = np.where(events.passes.reco, events.weight * push, 0.0), moments.bounded.step1
+    weights, step1 = np.where(events.passes.reco, events.weight * push, 0.0), moments.bounded.classifiers[0]
     weights *= events.signal_yield / weights.sum()
     total = _total(moments, events.reco, weights)
     mean = total / weights.sum()

@@ -44,7 +44,7 @@ __all__ = ["UnbinnedFBU"]
 logger = logging.getLogger("bayesunfold")
 
 METHODS = ("marginal", "laplace")
-MOST_DRAWS, MOST_RESTARTS = 100_000, 1000
+MOST_DRAWS, MOST_RESTARTS, MOST_ROUNDS = 100_000, 1000, 20
 
 LARGE_STEP = 1.0
 """Remaining step of the fit, in posterior standard deviations, that is warned of."""
@@ -69,7 +69,7 @@ class UnbinnedFBU:
     moments : Network, optional
         At detector level; its tangent features are the moments. By default with an additive part.
     inference : {"marginal", "laplace"}
-        Whether draws have prior precisions of their own, drawn from their posterior, or all have the most probable ones.
+        Whether draws have prior precisions of their own, drawn from their posterior, or all have the most probable.
     draws : int
         Members of the ensemble: posterior draws of the network.
     prior : float
@@ -77,6 +77,9 @@ class UnbinnedFBU:
         feature of the additive part.
     restarts : int
         Random starts of the first classifiers.
+    rounds : int
+        Most second classifiers of data and refolded simulation whose tangent features may join the moments, one after
+        the other, while they find a difference (p-value below 0.01). With 0 there is no second classifier.
     random_seed : int, optional
         The same seed gives the same result.
     progressbar : bool
@@ -114,6 +117,7 @@ class UnbinnedFBU:
         draws: int = 500,
         prior: float = 1.0,
         restarts: int = 1,
+        rounds: int = 1,
         random_seed: int | None = None,
         progressbar: bool = True,
     ) -> None:
@@ -130,6 +134,7 @@ class UnbinnedFBU:
         self.network, self.moments, self.inference = network, moments, inference
         self.draws = check_count(draws, "draws", 2, MOST_DRAWS)
         self.prior = check_positive(prior, "prior")
+        self.rounds = check_count(rounds, "rounds", 0, MOST_ROUNDS)
         self.restarts = check_count(restarts, "restarts", 1, MOST_RESTARTS)
         self.random_seed = None if random_seed is None else check_seed(random_seed)
         self.progressbar = check_flag(progressbar, "progressbar")
@@ -144,6 +149,7 @@ class UnbinnedFBU:
             self.draws,
             self.prior,
             self.restarts,
+            self.rounds,
         )
 
     def check(
@@ -244,4 +250,5 @@ def _entry(found: DirectPosterior, first: Iteration, nominal: np.ndarray) -> Loo
         "effective_size": float(nominal.sum() ** 2 / (nominal**2).sum()),
         "spectra": [],
         "directions": [len(found.problem.moments), found.problem.layout.n_parameters],
+        "criticism": found.criticism.state(),
     }

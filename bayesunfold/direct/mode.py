@@ -6,6 +6,7 @@ come from a part of many events.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,7 +127,7 @@ def parameter_groups(layout: Layout) -> tuple[slice, ...]:
     if layout.additive is not None:
         feature = np.array(layout.additive.feature)
         ends = layout.n_network + np.flatnonzero(np.diff(feature, prepend=-1, append=-1))
-        groups += [slice(int(low), int(high)) for low, high in zip(ends[:-1], ends[1:], strict=True)]
+        groups += [slice(int(low), int(high)) for low, high in itertools.pairwise(ends)]
     return tuple(groups)
 
 
@@ -166,8 +167,9 @@ class Mode:
 def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
     """Most probable parameters for given prior precisions.
 
-    Quasi-Newton steps (L-BFGS, Nocedal, Math. Comp. 35 (1980) 773) in coordinates whitened by the Gauss-Newton curvature,
-    which is taken again after every few steps: it lacks the second derivatives of the weights, which steps learn.
+    Quasi-Newton steps (L-BFGS, Nocedal, Math. Comp. 35 (1980) 773) in coordinates whitened by the Gauss-Newton
+    curvature. It is taken again after every few steps, and lacks the second derivatives of the weights, which steps
+    learn.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ Array = NDArray[np.floating]
 LEAST_INFORMATION = 1.0
 """Moments of smaller variance tell less about their direction than the network's prior."""
 
-LEAST_EVENTS = 5.0
+LEAST_EVENTS = 50.0
 """Features are bounded where fewer expected events than this would make a moment alone, as bins are merged there."""
 
 
@@ -40,8 +40,8 @@ class Features:
 
     Attributes
     ----------
-    step1 : Classifier
-        Whose tangent features they are made of.
+    classifiers : tuple of Classifier
+        Whose tangent features they are made of: step 1 of the first iteration, and second classifiers.
     centre : array, shape (q,)
         Mean of the tangent features over the data.
     scaling : array, shape (q, p)
@@ -50,14 +50,16 @@ class Features:
         Largest length of an event's scaled features.
     """
 
-    step1: Classifier
+    classifiers: tuple[Classifier, ...]
     centre: Array
     scaling: Array
     bound: float
 
     def __call__(self, x: Array) -> Array:
         """Features at events, shape (n, p)."""
-        scaled = (self.step1.tangent(x) - self.centre.astype(x.dtype)) @ self.scaling.astype(x.dtype)
+        features = [classifier.tangent(x) for classifier in self.classifiers]
+        plain = features[0] if len(features) == 1 else np.hstack(features)
+        scaled = (plain - self.centre.astype(x.dtype)) @ self.scaling.astype(x.dtype)
         length = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))
         shorter = np.minimum(1.0, self.bound / np.maximum(length, 1e-30))
         return scaled * shorter[:, None].astype(x.dtype)
@@ -106,7 +108,7 @@ class Moments:
     signal: float
 
     @classmethod
-    def of(cls, events: StandardizedEvents, first: Iteration) -> Moments:
+    def of(cls, events: StandardizedEvents, first: Iteration, more: tuple[Classifier, ...] = ()) -> Moments:
         """Moments after the first OmniFold iteration.
 
         Their covariance is made of its pull weights, whose folded density is the data's, and stays fixed: a covariance
@@ -118,11 +120,12 @@ class Moments:
             If no moment has a variance.
         """
         pull, u = detector_weights(events, first), events.data.weight
-        size = first.step1.basis.shape[1]
-        plain = Features(first.step1, np.zeros(size), np.eye(size), np.inf)
+        classifiers = (first.step1, *more)
+        size = sum(classifier.basis.shape[1] for classifier in classifiers)
+        plain = Features(classifiers, np.zeros(size), np.eye(size), np.inf)
         centre = plain.total(events.data.x, u) / u.sum()
         scaling = _whitening(_covariance(events, plain, pull, centre), LEAST_INFORMATION)
-        bounded = Features(first.step1, centre, scaling, 1.0 / np.sqrt(LEAST_EVENTS))
+        bounded = Features(classifiers, centre, scaling, 1.0 / np.sqrt(LEAST_EVENTS))
         centre = bounded.total(events.data.x, u) / u.sum()
         whitening = _whitening(_covariance(events, bounded, pull, centre), 1e-3)
         rest = np.zeros(len(centre))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.streams import stream
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.two_class import Classifier
+from bayesunfold.direct.criticism import Criticism, criticise, second_classifier
 from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_directions
 from bayesunfold.direct.mode import Mode, Problem, find_mode, mode_at
 from bayesunfold.direct.moments import Moments
@@ -29,6 +30,9 @@ Array = NDArray[np.floating]
 ROUNDS = 4
 """Most times that the precisions and the mode follow each other."""
 
+DIFFERENCE = 0.01
+"""p-value of the second classifier below which its tangent features join the moments."""
+
 SETTLED = 0.2
 """Change of the logarithm of a precision that calls for no other round."""
 
@@ -39,39 +43,75 @@ def __dir__() -> list[str]:
 
 @dataclass(frozen=True)
 class DirectPosterior:
-    """The most probable network, and the posterior of its prior precisions.
+    """The most probable network, the posterior of its prior precisions, and tests of both.
 
     Attributes
     ----------
     problem : Problem
     mode : Mode
     precisions : PrecisionPosterior
+    criticism : Criticism
     """
 
     problem: Problem
     mode: Mode
     precisions: PrecisionPosterior
+    criticism: Criticism
 
 
 def find_posterior(
     events: StandardizedEvents, settings: DirectSettings, first: Iteration, seed: int
 ) -> DirectPosterior:
-    """Mode and precisions, each given the other, until the precisions stay."""
-    _, layout = settings.layouts(events)
-    problem = Problem.of(events, layout, Moments.of(events, first), prior_centre(layout, first.step2.theta, seed))
-    theta = problem.centre if layout.sizes[0] == 1 else first.step2.theta
-    log_tau: Array = np.zeros(len(problem.groups))
-    log_tau = Evidence.of(problem, mode_at(problem, theta, np.exp(log_tau)), settings.prior).mode(log_tau)
+    """Mode and precisions, with moments of second classifiers while these find a difference."""
+    reco, layout = settings.layouts(events)
+    centre = prior_centre(layout, first.step2.theta, seed)
+    theta = centre if layout.sizes[0] == 1 else first.step2.theta
+    rng = stream(seed, "criticism") if settings.rounds else None
+    log_tau: Array | None = None
+    more: tuple[Classifier, ...] = ()
+    while True:
+        problem = Problem.of(events, layout, Moments.of(events, first, more), centre)
+        mode, evidence, log_tau = find_mode_and_precisions(problem, theta, log_tau, settings.prior)
+        push = push_weights(events, first, particle_level(problem, mode, first))
+        criticism = criticise(events, reco, problem, mode, push, evidence, rng)
+        if rng is None or len(more) == settings.rounds or not criticism.p_value < DIFFERENCE:
+            break
+        more = (*more, second_classifier(events, reco, push, rng))
+        theta = mode.theta
+    precisions = precision_posterior(evidence, log_tau, stream(seed, "precisions"))
+    return DirectPosterior(problem, mode, precisions, replace(criticism, rounds=len(more)))
+
+
+def find_mode_and_precisions(
+    problem: Problem, start: Array, log_tau: Array | None, width: float
+) -> tuple[Mode, Evidence, Array]:
+    """The mode, the evidence near it and the most probable precisions, each given the other, until they stay.
+
+    Parameters
+    ----------
+    problem : Problem
+    start : array, shape (P,)
+    log_tau : array, shape (groups,), optional
+        Logarithms of the precisions to start with; by default the most probable ones near the start.
+    width : float
+        Of the hyperprior.
+    """
+    if log_tau is None:
+        unit = np.zeros(len(problem.groups))
+        log_tau = Evidence.of(problem, mode_at(problem, start, np.exp(unit)), width).mode(unit)
+    theta = start
     for _ in range(ROUNDS):
         mode = find_mode(problem, theta, np.exp(log_tau))
-        new, theta = Evidence.of(problem, mode, settings.prior).mode(log_tau), mode.theta
-        settled = bool(np.all(np.abs(new - log_tau) < SETTLED))
-        log_tau = new
-        if settled:
+        evidence, theta = Evidence.of(problem, mode, width), mode.theta
+        old, log_tau = log_tau, evidence.mode(log_tau)
+        if np.all(np.abs(log_tau - old) < SETTLED):
             break
-    evidence = Evidence.of(problem, mode, settings.prior)
-    precisions = precision_posterior(evidence, log_tau, stream(seed, "precisions"))
-    return DirectPosterior(problem, mode, precisions)
+    return mode, evidence, log_tau
+
+
+def particle_level(problem: Problem, mode: Mode, first: Iteration) -> Classifier:
+    """The network at the mode as a classifier, of the classes of the first step 2."""
+    return Classifier("the particle-level network", problem.layout, mode.theta, first.step2.classes)
 
 
 def prior_centre(layout: Layout, learned: Array, seed: int) -> Array:
@@ -123,7 +163,7 @@ def members_of(
         With the yields' changes.
     """
     problem, mode = found.problem, found.mode
-    network = Classifier("the particle-level network", problem.layout, mode.theta, first.step2.classes)
+    network = particle_level(problem, mode, first)
     push, gen = push_weights(events, first, network), events.passes.gen
     weight = events.weight * push
     weight = weight[gen] * to_yield(weight, events.passes.reco, events.signal_yield)

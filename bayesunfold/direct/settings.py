@@ -45,6 +45,8 @@ class DirectSettings:
     prior : float
         Width of the hyperprior of the logarithm of each prior precision.
     restarts : int
+    rounds : int
+        Most second classifiers whose tangent features may join the moments.
     """
 
     network: Network = field(default_factory=lambda: ONE_FEATURE[0])
@@ -53,6 +55,7 @@ class DirectSettings:
     draws: int = 500
     prior: float = 1.0
     restarts: int = 1
+    rounds: int = 1
 
     @property
     def efficiency(self) -> Literal["learned"]:

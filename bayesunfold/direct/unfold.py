@@ -52,6 +52,7 @@ class Arguments(TypedDict, total=False):
     restarts: int
     moments: Network | None
     prior: float
+    rounds: int
     random_seed: int | None
     progressbar: bool
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 from bayesunfold.classifier.inference import InferenceMethod
 from bayesunfold.classifier.sampling import Draws
@@ -30,6 +30,7 @@ class Look(TypedDict):
     effective_size: float
     spectra: list[list[float]]
     directions: list[int]
+    criticism: NotRequired[dict[str, float]]
 
 
 class MethodSettings(Protocol):

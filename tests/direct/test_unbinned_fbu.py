@@ -16,7 +16,7 @@ from bayesunfold.cli import main
 from bayesunfold.direct.draws import draw_parameters, moment_changes
 from bayesunfold.direct.mode import find_mode
 from bayesunfold.direct.posterior import find_posterior, push_weights
-from bayesunfold.direct.precision import LEAST, PrecisionPosterior
+from bayesunfold.direct.precision import PrecisionPosterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.omnifold.iteration import iterate, train

@@ -1,0 +1,265 @@
+"""Does the refolded answer look like the data? Two tests at detector level, with their null distributions.
+
+The chi-square of the moments tests the moments that the fit saw. A second classifier of data and refolded simulation,
+cross-fitted in halves, tests what they may have missed; where it finds a difference its tangent features join the
+moments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from bayesunfold._support.checks import effective_size
+from bayesunfold.classifier.arithmetic import Layout, blocks, forward, tangent
+from bayesunfold.classifier.training import fit_map
+from bayesunfold.classifier.two_class import Classifier, Joined, TwoClass
+from bayesunfold.direct.mode import Mode, Problem
+from bayesunfold.direct.precision import Evidence, covariance
+from bayesunfold.omnifold.problems import step1_classes
+from bayesunfold.reweighting.closure import auc_error, weighted_auc
+from bayesunfold.unfolding.standardized import StandardizedEvents
+
+__all__ = ["Criticism", "chi2_p_value", "chi2_tail", "criticise", "second_classifier"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Criticism:
+    """What tests at detector level say of an answer.
+
+    Attributes
+    ----------
+    chi2 : float
+        Of the moments at the answer.
+    moments : int
+    chi2_p_value : float
+    auc, auc_std : float
+        Of the second classifier on events that it was not trained on, and its standard deviation for equal samples. The
+        refolded answer follows the fluctuations of the data, so values somewhat below one half are usual.
+    p_value : float
+        One-sided, of the part of the second classifier's score that the moments do not span.
+    rounds : int
+        How often tangent features of a second classifier joined the moments.
+    """
+
+    chi2: float
+    moments: int
+    chi2_p_value: float
+    auc: float
+    auc_std: float
+    p_value: float
+    rounds: int = 0
+
+    def state(self) -> dict[str, float]:
+        """All numbers, JSON-ready."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+def chi2_p_value(evidence: Evidence, mode: Mode) -> float:
+    """p-value of the moments' chi-square at the mode.
+
+    With the network's parameters integrated out the residual is ``C^-1 y ~ N(0, C^-1)``, so its square is a sum of
+    chi-squares of one degree of freedom, each times an eigenvalue of ``C^-1``, equation (D9).
+    """
+    values = np.linalg.eigvalsh(covariance(evidence.grams, mode.tau))
+    return chi2_tail(mode.chi2, 1.0 / np.maximum(values, 1.0))
+
+
+def chi2_tail(value: float, scale: Array) -> float:
+    """Probability that ``sum scale z^2`` exceeds a value, by the saddlepoint method.
+
+    Parameters
+    ----------
+    value : float
+    scale : array
+        Positive.
+
+    References
+    ----------
+    D. Kuonen, Biometrika 86 (1999) 929, doi:10.1093/biomet/86.4.929, equation 2.
+
+    Examples
+    --------
+    >>> round(chi2_tail(3.84, np.ones(1)), 2), round(chi2_tail(18.3, np.ones(10)), 3)
+    (0.05, 0.05)
+    """
+    mean = scale.sum()
+    if value <= 0:
+        return 1.0
+
+    def slope(t: float) -> float:
+        return float((scale / (1 - 2 * t * scale)).sum()) - value
+
+    if abs(value - mean) < 1e-3 * np.sqrt(2 * (scale**2).sum()):
+        third = 8 * (scale**3).sum() / (2 * (scale**2).sum()) ** 1.5  # the limit of the formula below
+        return float(0.5 - third / (6 * np.sqrt(2 * np.pi)))
+    t = brentq(slope, -0.5 * len(scale) / value, 0.5 / scale.max() * (1 - 1e-12))
+    cumulant = -0.5 * np.log1p(-2 * t * scale).sum()
+    w = np.sign(t) * np.sqrt(max(2 * (t * value - cumulant), 0.0))
+    v = t * np.sqrt(2 * (scale**2 / (1 - 2 * t * scale) ** 2).sum())
+    return float(norm.sf(w + np.log(v / w) / w))
+
+
+def criticise(
+    events: StandardizedEvents,
+    layout: Layout,
+    problem: Problem,
+    mode: Mode,
+    push: Array,
+    evidence: Evidence,
+    rng: np.random.Generator | None,
+) -> Criticism:
+    """Both tests; without the second classifier if there is no generator of its starts.
+
+    Parameters
+    ----------
+    events : StandardizedEvents
+    layout : Layout
+        Of the network at detector level.
+    problem, mode, evidence
+        The fit.
+    push : array, shape (n,)
+        Push weights at the mode.
+    rng : numpy.random.Generator, optional
+        Halves of the events, and the second classifiers' starts.
+    """
+    of_moments = mode.chi2, len(problem.moments), chi2_p_value(evidence, mode)
+    if rng is None:
+        return Criticism(*of_moments, np.nan, np.nan, np.nan)
+    halves = [_halves(len(events.data.x), rng), _halves(len(events), rng)]
+    halves += [_halves(len(b.x), rng) for b in events.backgrounds]
+    scores, labels, weights, deviations = [], [], [], []
+    everything = step1_classes(events, push)
+    for side in (False, True):
+        trained = fit_map(layout, _part(everything, halves, side), rng)
+        tested = _Sample.of(events, push, halves, not side)
+        score = np.concatenate([forward(layout, trained.theta, x) for x in tested.x])
+        deviations.append(_deviation(tested, score, problem, mode))
+        scores.append(score)
+        labels.append(tested.label)
+        weights.append(tested.weight)
+    score, label, weight = np.concatenate(scores), np.concatenate(labels), np.concatenate(weights)
+    auc = weighted_auc(score, label, weight)
+    error = auc_error(effective_size(weight[label == 0]), effective_size(weight[label == 1]))
+    p_value = float(norm.sf(sum(deviations) / np.sqrt(2.0)))
+    return Criticism(*of_moments, auc, error, p_value)
+
+
+def second_classifier(events: StandardizedEvents, layout: Layout, push: Array, rng: np.random.Generator) -> Classifier:
+    """A classifier of all data and the refolded simulation."""
+    classes = step1_classes(events, push)
+    fit = fit_map(layout, classes.joined(), rng)
+    return Classifier("the second classifier", layout, fit.theta, classes, fit.objective, fit.decrement)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One half of the events at detector level: data, signal, backgrounds, with the simulated events' rows.
+
+    Attributes
+    ----------
+    x : list of array
+    weight : array, shape (m,)
+        In data events, all together.
+    label : int array, shape (m,)
+        1 for data.
+    signal : slice
+        Where the signal is.
+    gen : array
+        Standardised particle level of the signal's events that pass gen.
+    in_gen : boolean array
+        Which of the signal's events pass gen.
+    """
+
+    x: list[Array]
+    weight: Array
+    label: NDArray[np.integer]
+    signal: slice
+    gen: Array
+    in_gen: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, events: StandardizedEvents, push: Array, halves: list[NDArray[np.bool_]], side: bool) -> _Sample:
+        """The half on one side of the split; simulation and backgrounds scaled to half of their yields."""
+        data = halves[0] == side
+        rows = (halves[1] == side) & events.passes.reco
+        w = (events.weight * push)[rows]
+        share = events.data.weight[data].sum() / events.data.weight.sum()
+        parts = [events.data.weight[data], w * (share * events.signal_yield / w.sum())]
+        x = [events.data.x[data], events.reco[rows]]
+        for b, half in zip(events.backgrounds, halves[2:], strict=True):
+            chosen = half == side
+            x.append(b.x[chosen])
+            parts.append(b.weight[chosen] * (share * b.weight.sum() / b.weight[chosen].sum()))
+        sizes = [len(part) for part in parts]
+        label = np.repeat([1, *[0] * (len(parts) - 1)], sizes)
+        in_gen = events.passes.gen[rows]
+        signal = slice(sizes[0], sizes[0] + sizes[1])
+        return cls(x, np.concatenate(parts), label, signal, events.gen[rows][in_gen], in_gen)
+
+
+def _halves(n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which half each event is in."""
+    side = np.arange(n) % 2 == 0
+    return rng.permutation(side)
+
+
+def _part(classes: TwoClass, halves: list[NDArray[np.bool_]], side: bool) -> Joined:
+    """The classes of one half of the events."""
+    names = ["data", "simulation", *(s.name for s in classes.samples if s.name not in ("data", "simulation"))]
+    chosen = dict(zip(names, halves, strict=True))
+    samples = []
+    for sample in classes.samples:
+        rows = chosen[sample.name] == side
+        used = None if sample.used is None else sample.used[rows]
+        samples.append(replace(sample, x=sample.x[rows], ones=sample.ones[rows], zeros=sample.zeros[rows], used=used))
+    return replace(classes, samples=tuple(samples)).joined()
+
+
+def _deviation(tested: _Sample, score: Array, problem: Problem, mode: Mode) -> float:
+    """Difference of a score between data and refolded simulation, in standard deviations, equation (D10).
+
+    The part that the moments span is taken out first. What remains has the statistics of both samples, and the
+    posterior of the network: that of the moments with one more in the linear model.
+    """
+    phi = np.concatenate([problem.moments.features(x) for x in tested.x]).astype(np.float64)
+    phi = np.column_stack([phi, np.ones(len(phi))])
+    refolded = tested.label == 0
+    w = np.where(refolded, tested.weight, 0.0)
+    gram = (phi * np.abs(w)[:, None]).T @ phi
+    gram.flat[:: len(gram) + 1] += 1e-9 * np.trace(gram) / len(gram)
+    rest = score - phi @ np.linalg.solve(gram, phi.T @ (np.abs(w) * score))
+    sign = np.where(refolded, -1.0, 1.0)
+    difference = float((sign * tested.weight) @ rest)
+    noise = float((tested.weight**2) @ rest**2)
+    signal, weight = rest[tested.signal][tested.in_gen], tested.weight[tested.signal][tested.in_gen]
+    change = np.zeros(problem.layout.n_parameters)
+    mean = np.zeros(problem.layout.n_parameters)
+    for rows in blocks(len(signal)):
+        j = tangent(problem.layout, mode.theta, tested.gen[rows])
+        change += (weight[rows] * signal[rows]) @ j
+        mean += weight[rows] @ j
+    change -= mean * (weight @ signal) / weight.sum()
+    variance = noise + _posterior_variance(change, problem, mode)
+    return difference / np.sqrt(variance) if variance > 0 else 0.0
+
+
+def _posterior_variance(change: Array, problem: Problem, mode: Mode) -> float:
+    """``b' H^-1 b`` of a linear function of the network's parameters."""
+    precision, a = problem.precisions(mode.tau), mode.derivative
+    scaled = change / precision
+    inner = (a / precision) @ a.T
+    inner.flat[:: len(inner) + 1] += 1.0
+    seen = a @ scaled
+    return float(change @ scaled - seen @ cho_solve(cho_factor(inner, lower=True), seen))
