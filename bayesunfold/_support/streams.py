@@ -23,6 +23,7 @@ Name = Literal[
     "centre",
     "precisions",
     "criticism",
+    "predictive",
 ]
 
 NUMBERS: dict[str, int] = {
@@ -36,6 +37,7 @@ NUMBERS: dict[str, int] = {
     "centre": 10_008,
     "precisions": 10_009,
     "criticism": 10_010,
+    "predictive": 10_011,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -53,7 +55,8 @@ def stream(seed: int, name: Name) -> np.random.Generator:
     name : str
         ``"prior"`` noise of the networks, ``"posterior"`` draws, ``"yields"``, nuisance parameters of ``"systematics"``
         and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its
-        ``"precisions"``, the ``"centre"`` of its prior and its ``"criticism"``.
+        ``"precisions"``, the ``"centre"`` of its prior and its ``"criticism"``,
+        and ``"predictive"`` draws.
 
     Examples
     --------

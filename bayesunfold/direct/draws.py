@@ -14,7 +14,7 @@ from bayesunfold.classifier.arithmetic import blocks, tangent
 from bayesunfold.classifier.two_class import Classifier, leading_directions
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
-from bayesunfold.direct.precision import PrecisionPosterior, covariance, pseudo_observation
+from bayesunfold.direct.precision import covariance, pseudo_observation
 from bayesunfold.omnifold.problems import push_outside
 from bayesunfold.unfolding.perturbations import Block, Perturbations, Shifted, interpolate
 from bayesunfold.unfolding.propagation import Displacement
@@ -123,12 +123,7 @@ def _of_fakes(moments: Moments, x: Array, weight: Array, mean: Array, fakes: Dis
 
 
 def draw_parameters(
-    problem: Problem,
-    mode: Mode,
-    posterior: PrecisionPosterior,
-    chosen: NDArray[np.integer],
-    changes: Mapping[str, Array],
-    noise: Array,
+    problem: Problem, mode: Mode, log_tau: Array, changes: Mapping[str, Array], noise: Array
 ) -> dict[str, Array]:
     """Displacements of the parameters from the mode, equation (D7), by source, shape (P, n_members).
 
@@ -136,9 +131,8 @@ def draw_parameters(
     ----------
     problem : Problem
     mode : Mode
-    posterior : PrecisionPosterior
-    chosen : int array, shape (n_members,)
-        Grid point of every member's precisions.
+    log_tau : array, shape (n_members, groups)
+        Logarithms of every member's prior precisions.
     changes : mapping of source to array, shape (p, n_members)
     noise : array, shape (P, n_members)
         N(0, 1), the prior's.
@@ -146,9 +140,10 @@ def draw_parameters(
     a, y = mode.derivative, pseudo_observation(problem, mode)
     grams = [a[:, group] @ a[:, group].T for group in problem.groups]
     out = {name: np.zeros_like(noise) for name in ("prior", *changes)}
-    for point in np.unique(chosen):
-        members = np.flatnonzero(chosen == point)
-        tau = np.exp(posterior.log_tau[point])
+    points, place = np.unique(log_tau, axis=0, return_inverse=True)
+    for k, point in enumerate(points):
+        members = np.flatnonzero(place.ravel() == k)
+        tau = np.exp(point)
         precision = problem.precisions(tau)
         factor = cho_factor(covariance(grams, tau), lower=True)
 

@@ -15,12 +15,14 @@ from numpy.typing import ArrayLike
 
 from bayesunfold._support.checks import check_count, check_flag, check_positive, check_seed
 from bayesunfold._support.progress import Progress
-from bayesunfold._support.streams import training_stream
+from bayesunfold._support.streams import stream, training_stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold._support.versions import installed_versions
+from bayesunfold.classifier.inference import check_chains
 from bayesunfold.classifier.linearized import posterior_axes
 from bayesunfold.classifier.network import Network
-from bayesunfold.direct.posterior import DirectPosterior, find_posterior, members_of
+from bayesunfold.direct.model import PrecisionDraws, PrecisionModel, layer_names, sample_precisions
+from bayesunfold.direct.posterior import DirectPosterior, find_posterior, member_precisions, members_of
 from bayesunfold.direct.settings import DirectSettings, default_networks
 from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation
@@ -34,7 +36,7 @@ from bayesunfold.omnifold.checkpoint import (
 from bayesunfold.omnifold.iteration import Iteration, iterate, recall, train
 from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
 from bayesunfold.unfolding.reading import check_inputs, check_simulation, read_inputs
-from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
+from bayesunfold.unfolding.record import Inputs, LinearMoments, Look, Measurement, Record
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import StandardizedEvents
 from bayesunfold.unfolding.systematics import Systematic
@@ -43,7 +45,8 @@ __all__ = ["UnbinnedFBU"]
 
 logger = logging.getLogger("bayesunfold")
 
-METHODS = ("marginal", "laplace")
+METHODS = ("marginal", "laplace", "advi", "nuts")
+SAMPLED = ("advi", "nuts")
 MOST_DRAWS, MOST_RESTARTS, MOST_ROUNDS = 100_000, 1000, 20
 
 LARGE_STEP = 1.0
@@ -68,8 +71,9 @@ class UnbinnedFBU:
         one feature, and with an additive part for several.
     moments : Network, optional
         At detector level; its tangent features are the moments. By default with an additive part.
-    inference : {"marginal", "laplace"}
-        Whether draws have prior precisions of their own, drawn from their posterior, or all have the most probable.
+    inference : {"marginal", "laplace", "advi", "nuts"}
+        Where the prior precisions of draws come from: their posterior by importance sampling, the most probable ones
+        for all, or their posterior by ADVI or NUTS in PyMC. The network's weights are drawn exactly in any case.
     draws : int
         Members of the ensemble: posterior draws of the network.
     prior : float
@@ -80,6 +84,9 @@ class UnbinnedFBU:
     rounds : int
         Most second classifiers of data and refolded simulation whose tangent features may join the moments, one after
         the other, while they find a difference (p-value below 0.01). With 0 there is no second classifier.
+    model : callable, optional
+        Another hyperprior, for ``inference="advi"`` and ``"nuts"``: called with the layers' names in the context of a
+        PyMC model, it returns the logarithms of their precisions (``docs/extending.md``).
     random_seed : int, optional
         The same seed gives the same result.
     progressbar : bool
@@ -118,6 +125,7 @@ class UnbinnedFBU:
         prior: float = 1.0,
         restarts: int = 1,
         rounds: int = 1,
+        model: PrecisionModel | None = None,
         random_seed: int | None = None,
         progressbar: bool = True,
     ) -> None:
@@ -131,8 +139,15 @@ class UnbinnedFBU:
         if inference not in METHODS:
             msg = f"inference is {inference!r}; it must be one of {', '.join(map(repr, METHODS))}."
             raise InputError(msg)
-        self.network, self.moments, self.inference = network, moments, inference
+        if model is not None and not callable(model):
+            msg = f"model has type {type(model).__name__}; pass a function of the layers' names."
+            raise InputTypeError(msg)
+        if model is not None and inference not in SAMPLED:
+            msg = f'model needs a sampler; inference is {inference!r}, pass "nuts" or "advi".'
+            raise InputError(msg)
+        self.network, self.moments, self.inference, self.model = network, moments, inference, model
         self.draws = check_count(draws, "draws", 2, MOST_DRAWS)
+        check_chains(DirectSettings(inference=inference).sampling, self.draws)
         self.prior = check_positive(prior, "prior")
         self.rounds = check_count(rounds, "rounds", 0, MOST_ROUNDS)
         self.restarts = check_count(restarts, "restarts", 1, MOST_RESTARTS)
@@ -191,11 +206,20 @@ class UnbinnedFBU:
             first = self._first(events, settings, seed, checkpoint)
             clock.append(time.perf_counter())
             found = find_posterior(events, settings, first, seed)
+            precisions = self._precisions(found, settings, simulation.gen_names, seed)
             clock.append(time.perf_counter())
-            members, one = members_of(events, settings, first, found, perturbations, seed)
+            members, one = members_of(events, first, found, perturbations, precisions.log_tau, seed)
             members.norm()
             clock.append(time.perf_counter())
             axes, _ = posterior_axes(first.step1)
+        draws = replace(
+            own_draws(one, axes, perturbations),
+            chains=precisions.chains,
+            elbo=precisions.elbo,
+            sample_stats=precisions.sample_stats,
+        )
+        mode, problem = found.mode, found.problem
+        linear = LinearMoments(found.evidence.y, mode.derivative, problem.centre, precisions.log_tau, settings.prior)
         if found.mode.decrement > LARGE_STEP:
             msg = (
                 f"the particle-level network stopped {found.mode.decrement:.2f} posterior standard deviations short of "
@@ -207,11 +231,21 @@ class UnbinnedFBU:
         return UnfoldingResult(
             inputs=Inputs(simulation, data, tuple(backgrounds)),
             members=members,
-            measurement=Measurement(first.step1, own_draws(one, axes, perturbations)),
+            measurement=Measurement(first.step1, draws, linear),
             iterations=(first.networks(),),
             pull_weights=first.pull,
             record=Record(settings, seed, installed_versions(), (_entry(found, first, members.nominal()),), spent),
         )
+
+    def _precisions(
+        self, found: DirectPosterior, settings: DirectSettings, features: Sequence[str], seed: int
+    ) -> PrecisionDraws:
+        """Precisions of every member."""
+        if settings.inference not in SAMPLED:
+            return PrecisionDraws(member_precisions(found, settings, seed))
+        names = layer_names(found.problem.layout, features)
+        rng, start = stream(seed, "posterior"), found.precisions.mean()
+        return sample_precisions(settings.inference, found.evidence, start, names, settings.draws, rng, self.model)
 
     def _first(
         self, events: StandardizedEvents, settings: DirectSettings, seed: int, checkpoint: str | Path | None

@@ -23,7 +23,7 @@ from bayesunfold.unfolding.perturbations import Perturbations
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
-__all__ = ["DirectPosterior", "find_posterior", "members_of", "push_weights"]
+__all__ = ["DirectPosterior", "find_posterior", "member_precisions", "members_of", "push_weights"]
 
 Array = NDArray[np.floating]
 
@@ -51,12 +51,15 @@ class DirectPosterior:
     mode : Mode
     precisions : PrecisionPosterior
     criticism : Criticism
+    evidence : Evidence
+        Near the mode.
     """
 
     problem: Problem
     mode: Mode
     precisions: PrecisionPosterior
     criticism: Criticism
+    evidence: Evidence
 
 
 def find_posterior(
@@ -79,7 +82,7 @@ def find_posterior(
         more = (*more, second_classifier(events, reco, push, rng))
         theta = mode.theta
     precisions = precision_posterior(evidence, log_tau, stream(seed, "precisions"))
-    return DirectPosterior(problem, mode, precisions, replace(criticism, rounds=len(more)))
+    return DirectPosterior(problem, mode, precisions, replace(criticism, rounds=len(more)), evidence)
 
 
 def find_mode_and_precisions(
@@ -147,12 +150,20 @@ def push_weights(events: StandardizedEvents, first: Iteration, particle_level: C
     return push
 
 
+def member_precisions(found: DirectPosterior, settings: DirectSettings, seed: int) -> Array:
+    """Logarithms of the precisions of every member, for the methods that need no sampler, shape (n_members, groups)."""
+    if settings.inference == "laplace":
+        return np.tile(np.log(found.mode.tau), (settings.draws, 1))
+    chosen = found.precisions.sample(settings.draws, stream(seed, "posterior"))
+    return found.precisions.log_tau[chosen]
+
+
 def members_of(
     events: StandardizedEvents,
-    settings: DirectSettings,
     first: Iteration,
     found: DirectPosterior,
     perturbations: Perturbations,
+    log_tau: Array,
     seed: int,
 ) -> tuple[Members, Displacement]:
     """The ensemble, and the displacement of step 1, which weighs fakes.
@@ -161,6 +172,8 @@ def members_of(
     ----------
     perturbations : Perturbations
         With the yields' changes.
+    log_tau : array, shape (n_members, groups)
+        Logarithms of every member's precisions, from :func:`member_precisions`.
     """
     problem, mode = found.problem, found.mode
     network = particle_level(problem, mode, first)
@@ -173,13 +186,8 @@ def members_of(
     one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior, varied=varied)
     fakes = one if events.passes.fakes.any() else None
     changes = moment_changes(events, problem.moments, push, fakes, perturbations)
-    rng = stream(seed, "direct")
-    noise = rng.standard_normal((problem.layout.n_parameters, perturbations.n_members))
-    precisions = found.precisions
-    if settings.inference == "laplace":
-        precisions = PrecisionPosterior(np.log(mode.tau)[None, :], np.ones(1))
-    chosen = precisions.sample(perturbations.n_members, rng)
-    by_source = draw_parameters(problem, mode, precisions, chosen, changes, noise)
+    noise = stream(seed, "direct").standard_normal((problem.layout.n_parameters, perturbations.n_members))
+    by_source = draw_parameters(problem, mode, log_tau, changes, noise)
     accepted = {n: acceptance_of(events, push, first.step1, shift) for n, shift in perturbations.shifts.items()}
     kept = replace(perturbations, effects=dict(perturbations.effects) | accepted, prior=perturbations.prior[:0])
     return Members(events, push, kept, projected(network, project, by_source), fakes), one

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bayesunfold.classifier.arithmetic import Layout
-from bayesunfold.classifier.inference import InferenceMethod
+from bayesunfold.classifier.inference import CHAINS, InferenceMethod
 from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sampling import sample_gaussian
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -40,7 +40,7 @@ class DirectSettings:
         At particle level.
     moments : Network
         At detector level; its tangent features are the moments.
-    inference : {"marginal", "laplace"}
+    inference : {"marginal", "laplace", "advi", "nuts"}
     draws : int
     prior : float
         Width of the hyperprior of the logarithm of each prior precision.
@@ -80,7 +80,9 @@ class DirectSettings:
     @property
     def sampling(self) -> InferenceMethod:
         """How posterior draws are made."""
-        return InferenceMethod(self.inference, sample_gaussian, is_gaussian=True, note=NOTE)
+        chains = CHAINS if self.inference == "nuts" else 1
+        note = NOTE if chains == 1 else ""
+        return InferenceMethod(self.inference, sample_gaussian, is_gaussian=True, chains=chains, note=note)
 
     @property
     def citations(self) -> tuple[str, ...]:

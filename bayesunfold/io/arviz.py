@@ -16,6 +16,10 @@ log_likelihood
     multiply it, so LOO scores of it are weighted ones.
 observed_data, constant_data
     Those events with their label, weight and features; probe events; bin edges.
+prior, prior_predictive, posterior_predictive
+    Of a direct posterior: draws of ``log_precision`` (chain, draw, layer) from its hyperprior, and of the ``moments``
+    (chain, draw, moment) from prior and posterior; ``posterior`` then holds ``log_precision`` too, and
+    ``observed_data`` the ``moments``.
 fit
     Losses and changes per iteration; ``elbo``, the negative bound of each ADVI step.
 """
@@ -97,6 +101,8 @@ def to_datatree(result: UnfoldingResult, bins: Mapping[str, ArrayLike] | None = 
         "constant_data": constant,
         "fit": _fit(result),
     }
+    if result.measurement.moments is not None:
+        _add_moments(tree, result, chains)
     out = xr.DataTree.from_dict(tree)
     for group in out.children.values():
         group.attrs["inference_library"] = "bayesunfold"
@@ -157,6 +163,32 @@ def _likelihood(result: UnfoldingResult, chains: int) -> tuple[xr.Dataset, xr.Da
     probes = np.unique(np.linspace(0, n_data - 1, min(PROBES, n_data)).astype(int))
     drawn = posterior.log_ratio[probes] + result.draws.z @ posterior.tangent[probes].T
     return likelihood, observed, xr.DataArray(_chained(drawn, chains), dims=("chain", "draw", "probe_data"))
+
+
+def _add_moments(tree: dict[str, xr.Dataset], result: UnfoldingResult, chains: int) -> None:
+    """What only a direct posterior has: precisions, moments, and draws of both from the prior."""
+    from bayesunfold.direct.model import PredictedMoments, layer_names
+
+    moments = result.measurement.moments
+    if moments is None:
+        return
+    layout = result.members.step2.classifier.layout
+    layers = list(layer_names(layout, result.simulation.gen_names))
+    predicted = PredictedMoments.of(layout, moments, result.record.seed)
+    chained = ("chain", "draw")
+
+    def dataset(name: str, dim: str, values: Array, labels: list[str] | None = None) -> xr.Dataset:
+        coords = {dim: np.arange(values.shape[1]) if labels is None else labels}
+        shape = _chained(values, chains)
+        coords |= {"chain": np.arange(chains), "draw": np.arange(shape.shape[1])}
+        return xr.Dataset({name: ((*chained, dim), shape)}, coords=coords)
+
+    tree["posterior"] = tree["posterior"].merge(dataset("log_precision", "layer", moments.log_precision, layers))
+    tree["prior"] = dataset("log_precision", "layer", predicted.log_precision, layers)
+    tree["prior_predictive"] = dataset("moments", "moment", predicted.prior)
+    tree["posterior_predictive"] = dataset("moments", "moment", predicted.posterior)
+    observed = xr.DataArray(moments.observed, dims="moment", coords={"moment": np.arange(len(moments.observed))})
+    tree["observed_data"] = tree["observed_data"].assign(moments=observed)
 
 
 def _sample_stats(result: UnfoldingResult, chains: int) -> xr.Dataset:

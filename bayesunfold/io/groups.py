@@ -16,6 +16,9 @@ Groups
 ``measurement``
     ``directions`` (parameter, direction) of the first step 1, its draws ``z`` (draw, axis), ``elbo``, and
     ``multiplier`` (direction, draw), which moved the fluctuations onto the draws; ``sample_stats`` of the sampler.
+``moments``
+    Of a direct posterior: ``observed`` (moment), ``derivative`` (moment, parameter), ``centre`` (parameter) and
+    ``log_precision`` (draw, layer); attribute ``width``.
 ``step2``, ``fakes``
     ``directions`` (parameter, direction) of the last networks, ``displacement`` (source, direction, draw); of a direct
     posterior also ``theta`` (parameter) of its network.
@@ -53,7 +56,7 @@ from bayesunfold.unfolding.conditioning import Conditioning
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Variation, list_sources
 from bayesunfold.unfolding.propagation import Displacement
-from bayesunfold.unfolding.record import Inputs, Measurement, Record
+from bayesunfold.unfolding.record import Inputs, LinearMoments, Measurement, Record
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 
@@ -82,6 +85,8 @@ def to_groups(result: UnfoldingResult) -> xr.DataTree:
     groups["step2"] = _displacement(m.step2)
     if isinstance(record.settings, DirectSettings):
         groups["step2"]["theta"] = ("parameter", m.step2.classifier.theta)
+    if result.measurement.moments is not None:
+        groups["moments"] = _moments(result.measurement.moments)
     if m.fakes is not None:
         groups["fakes"] = _displacement(m.fakes)
     signal = m.perturbations.signal
@@ -167,6 +172,18 @@ def _measurement(result: UnfoldingResult) -> Groups:
     return {"measurement": dataset, "measurement/sample_stats": xr.Dataset(stats)}
 
 
+def _moments(moments: LinearMoments) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "observed": ("moment", moments.observed),
+            "derivative": (("moment", "parameter"), moments.derivative),
+            "centre": ("parameter", moments.centre),
+            "log_precision": (("draw", "layer"), moments.log_precision),
+        },
+        attrs={"width": moments.width},
+    )
+
+
 def _displacement(displacement: Displacement) -> xr.Dataset:
     by_source = displacement.by_source
     return xr.Dataset(
@@ -248,7 +265,7 @@ def from_groups(tree: xr.DataTree) -> UnfoldingResult:
     return UnfoldingResult(
         inputs=Inputs(simulation, data, backgrounds),
         members=_members(tree, events, settings, first, last),
-        measurement=Measurement(first.step1, _draws(tree)),
+        measurement=Measurement(first.step1, _draws(tree), _read_moments(tree)),
         iterations=networks,
         pull_weights=last.pull,
         record=Record(
@@ -343,6 +360,19 @@ def _draws(tree: xr.DataTree) -> Draws:
     dataset, stats = _group(tree, "measurement"), _group(tree, "measurement/sample_stats")
     reported = {str(name): values.values for name, values in stats.data_vars.items()}
     return Draws(dataset["z"].values, int(dataset.attrs["chains"]), dataset["elbo"].values, reported)
+
+
+def _read_moments(tree: xr.DataTree) -> LinearMoments | None:
+    if "moments" not in tree.children:
+        return None
+    dataset = _group(tree, "moments")
+    return LinearMoments(
+        dataset["observed"].values,
+        dataset["derivative"].values,
+        dataset["centre"].values,
+        dataset["log_precision"].values,
+        float(dataset.attrs["width"]),
+    )
 
 
 def _replay(
@@ -446,7 +476,9 @@ def _check(tree: xr.DataTree, settings: Settings | DirectSettings) -> None:
         problems.append(f"efficiency is {settings.efficiency!r}")
     if chains < 1 or members % chains:
         problems.append(f"{members} draws in {chains!r} chains")
-    made = [name for name in ("step2", "fakes", "measurement", "networks", "yields") if name in tree.children]
+    made = [
+        name for name in ("step2", "fakes", "measurement", "moments", "networks", "yields") if name in tree.children
+    ]
     made += ["systematics/weights"] if _has(tree, "systematics/weights") else []
     for name in made:
         dataset = _group(tree, name)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NotRequired, Protocol, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bayesunfold.classifier.inference import InferenceMethod
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Background, Data, Simulation
 
-__all__ = ["Inputs", "Look", "Measurement", "MethodSettings", "Record"]
+__all__ = ["Inputs", "LinearMoments", "Look", "Measurement", "MethodSettings", "Record"]
 
 
 def __dir__() -> list[str]:
@@ -74,11 +77,37 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class LinearMoments:
+    """What a direct posterior knows of the particle-level network: its moments, linear in the network's parameters.
+
+    Attributes
+    ----------
+    observed : array, shape (p,)
+        Moments, in units of their uncertainties, as they would be at the prior's centre.
+    derivative : array, shape (p, P)
+        Of the moments with respect to the parameters.
+    centre : array, shape (P,)
+        Mean of the parameters' prior.
+    log_precision : array, shape (n_members, layers)
+        Logarithms of the prior precisions of every member.
+    width : float
+        Of the Normal hyperprior of the logarithms.
+    """
+
+    observed: NDArray[np.floating]
+    derivative: NDArray[np.floating]
+    centre: NDArray[np.floating]
+    log_precision: NDArray[np.floating]
+    width: float
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """Step 1 of the first iteration, and draws of its posterior."""
+    """Step 1 of the first iteration, draws of its posterior, and the moments of a direct posterior."""
 
     step1: Classifier
     draws: Draws
+    moments: LinearMoments | None = None
 
 
 @dataclass(frozen=True)

@@ -456,11 +456,18 @@ class UnfoldingResult:
 
     @property
     def model(self) -> pm.Model:
-        """The Bayesian neural network of the first step 1 as a PyMC model, on the events it saw.
+        """The Bayesian neural network as a PyMC model.
 
-        ``pymc.model_to_graphviz(result.model)`` draws it. The draws were made with the network linearised about its
-        most probable weights, which is ``result.linearized_model``.
+        Of the loop: the first step 1, on the events it saw; draws were made with the network linearised about its most
+        probable weights, which is ``result.linearized_model``. Of a direct posterior: the linearised particle-level
+        network, whose observed variable is the moments. ``pymc.model_to_graphviz(result.model)`` draws it.
         """
+        if self.measurement.moments is not None:
+            from bayesunfold.direct.model import layer_names, network_model
+
+            layout = self.members.step2.classifier.layout
+            names = layer_names(layout, self.simulation.gen_names)
+            return network_model(layout, self.measurement.moments, names)
         from bayesunfold.classifier.network import full_model
 
         step1 = self.measurement.step1

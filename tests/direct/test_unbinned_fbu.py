@@ -16,7 +16,6 @@ from bayesunfold.cli import main
 from bayesunfold.direct.draws import draw_parameters, moment_changes
 from bayesunfold.direct.mode import find_mode
 from bayesunfold.direct.posterior import find_posterior, push_weights
-from bayesunfold.direct.precision import PrecisionPosterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.omnifold.iteration import iterate, train
@@ -64,10 +63,10 @@ def test_draws_have_the_posteriors_covariance(fitted):
     """Equation (D7) with moments that fluctuate with unit covariance: 6 standard errors of 4000 draws (1e-9 each)."""
     problem, mode = fitted.found.problem, fitted.found.mode
     n, rng = 4000, np.random.default_rng(4)
-    one = PrecisionPosterior(np.log(mode.tau)[None, :], np.ones(1))
+    precisions = np.tile(np.log(mode.tau), (n, 1))
     noise = rng.standard_normal((len(mode.theta), n))
     changes = {"data": rng.standard_normal((len(mode.residual), n))}
-    drawn = draw_parameters(problem, mode, one, np.zeros(n, dtype=int), changes, noise)
+    drawn = draw_parameters(problem, mode, precisions, changes, noise)
     d = drawn["data"] + drawn["prior"]
     a = mode.derivative
     hessian = a.T @ a + np.diag(problem.precisions(mode.tau))
@@ -83,11 +82,10 @@ def test_draws_have_the_posteriors_covariance(fitted):
 def test_changes_that_are_the_priors_own_add_to_its_draws(fitted):
     """The prior of the classifier of fakes moves the moments too: its part must not be overwritten."""
     problem, mode, rng = fitted.found.problem, fitted.found.mode, np.random.default_rng(6)
-    one = PrecisionPosterior(np.log(mode.tau)[None, :], np.ones(1))
+    precisions = np.tile(np.log(mode.tau), (3, 1))
     noise, change = rng.standard_normal((len(mode.theta), 3)), rng.standard_normal((len(mode.residual), 3))
-    chosen = np.zeros(3, dtype=int)
-    alone = draw_parameters(problem, mode, one, chosen, {"data": change}, noise)
-    both = draw_parameters(problem, mode, one, chosen, {"prior": change}, noise)
+    alone = draw_parameters(problem, mode, precisions, {"data": change}, noise)
+    both = draw_parameters(problem, mode, precisions, {"prior": change}, noise)
     np.testing.assert_allclose(both["prior"], alone["prior"] + alone["data"], atol=1e-10)
 
 
@@ -246,7 +244,7 @@ def test_the_same_seed_gives_the_same_result_and_a_checkpoint_goes_on(tmp_path):
     [
         ({"network": (8, 8)}, InputTypeError, "pass a bayesunfold.Network"),
         ({"network": bu.Network(prior_scale="evidence")}, InputError, "precisions are learned"),
-        ({"inference": "hmc"}, InputError, "'marginal', 'laplace'"),
+        ({"inference": "hmc"}, InputError, "'marginal', 'laplace', 'advi', 'nuts'"),
         ({"prior": 0.0}, InputError, "prior"),
         ({"draws": 1}, InputError, "draws"),
     ],

@@ -1,0 +1,157 @@
+"""The direct posterior's PyMC models beside its own arithmetic, and the samplers beside importance sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pymc as pm
+import pytest
+from scipy.stats import multivariate_normal, norm, truncnorm
+
+import bayesunfold as bu
+from bayesunfold.direct.model import layer_names, precision_model, sample_precisions
+from bayesunfold.direct.precision import Evidence, precision_posterior
+from bayesunfold.errors import InputError, InputTypeError
+
+
+@pytest.fixture(scope="module")
+def result():
+    toy = bu.datasets.gaussian_toy(400, 500, random_seed=2)
+    network = bu.Network((5,), prior_scale=(1.0, 4.0), additive=4)
+    unfolder = bu.UnbinnedFBU(network, draws=60, rounds=0, random_seed=1, progressbar=False)
+    return unfolder.fit(toy.simulation, toy.measurement)
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    """A small problem with one strong and one weak group of parameters."""
+    rng = np.random.default_rng(3)
+    a, b = 2.0 * rng.standard_normal((8, 6)), 0.3 * rng.standard_normal((8, 4))
+    y = a @ rng.standard_normal(6) * 0.5 + b @ rng.standard_normal(4) + rng.standard_normal(8)
+    return Evidence(y, (a @ a.T, b @ b.T), 1.0)
+
+
+def test_the_model_shows_every_layer(result):
+    """Log probability of a point by hand: priors of each layer's weights, hyperprior, and the moments."""
+    model, moments = result.model, result.measurement.moments
+    layout = result.members.step2.classifier.layout
+    assert layer_names(layout, ["gen"]) == ("layer_1", "layer_2", "additive_gen")
+    assert list(model.coords["layer"]) == ["layer_1", "layer_2", "additive_gen"]
+    assert [v.name for v in model.free_RVs] == [
+        "log_precision",
+        "weight_1",
+        "bias_1",
+        "weight_2",
+        "bias_2",
+        "additive_gen",
+    ]
+    rng = np.random.default_rng(1)
+    log_precision, shift = np.array([0.3, -0.5, 1.0]), 0.5 * rng.standard_normal(layout.n_parameters)
+    (w1, b1, _, _, sw1, sb1), (w2, b2, _, _, sw2, sb2) = layout.pieces()
+    values = moments.centre + shift
+    point = {
+        "log_precision": log_precision,
+        "weight_1": sw1 * values[w1].reshape(1, 5),
+        "bias_1": sb1 * values[b1],
+        "weight_2": sw2 * values[w2],
+        "bias_2": (sb2 * values[b2]).reshape(()),
+        "additive_gen": layout.additive.scale * values[layout.n_network :],
+    }
+    sigma = np.exp(-0.5 * log_precision)
+    expected = truncnorm(-2, np.inf).logpdf(log_precision).sum()
+    for part, scale, k in ((w1, sw1, 0), (b1, sb1, 0), (w2, sw2, 1), (b2, sb2, 1)):
+        expected += norm(0, scale * sigma[k]).logpdf(scale * shift[part]).sum()
+    s = layout.additive.scale * sigma[2]
+    expected += norm(0, s).logpdf(layout.additive.scale * shift[layout.n_network :]).sum()
+    expected += norm.logpdf(moments.observed, moments.derivative @ shift).sum()
+    logp = pm.compile_pymc if hasattr(pm, "compile_pymc") else pm.compile
+    total = sum(model.logp(vars=[v], jacobian=False, sum=True) for v in model.basic_RVs)
+    names = {model.rvs_to_values[v].name: v.name for v in model.free_RVs}
+    inputs = [model.rvs_to_values[v] for v in model.free_RVs]
+    given = [point[names[v.name]] for v in inputs]
+    given[0] = (
+        model.rvs_to_transforms[model["log_precision"]]
+        .forward(log_precision, *model["log_precision"].owner.inputs)
+        .eval()
+        if model.rvs_to_transforms[model["log_precision"]] is not None
+        else given[0]
+    )
+    assert float(logp(inputs, total)(*given)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_precisions_with_the_weights_integrated_out(evidence):
+    """Differences of the model's log density are those of the evidence, and of SciPy's multivariate Normal."""
+    model = precision_model(evidence, ["a", "b"])
+    points = [np.array([0.0, 0.0]), np.array([0.7, -1.2]), np.array([2.0, 1.0])]
+    own = np.array([evidence.log_density(p) for p in points])
+    by_scipy = []
+    for p in points:
+        c = np.eye(8) + np.exp(-p[0]) * evidence.grams[0] + np.exp(-p[1]) * evidence.grams[1]
+        by_scipy.append(multivariate_normal(np.zeros(8), c).logpdf(evidence.y) + norm.logpdf(p).sum())
+    np.testing.assert_allclose(own - own[0], np.array(by_scipy) - by_scipy[0], rtol=1e-9)
+    unit = model["unit"]
+    transform = model.rvs_to_transforms[unit]
+    logp = model.compile_logp(jacobian=False)
+    value = model.rvs_to_values[unit].name
+    found = [float(logp({value: transform.forward(p, *unit.owner.inputs).eval()})) for p in points]
+    np.testing.assert_allclose(np.array(found) - found[0], own - own[0], rtol=1e-6)
+
+
+def test_samplers_agree_with_importance_sampling(evidence):
+    """Means to 0.35 and widths to a third: 6 standard errors of 400 draws, and ADVI's Gaussian."""
+    mode = evidence.mode(np.zeros(2))
+    posterior = precision_posterior(evidence, mode, np.random.default_rng(1))
+    mean = posterior.mean()
+    width = np.sqrt(posterior.probability @ (posterior.log_tau - mean) ** 2)
+    for method in ("advi", "nuts"):
+        draws = sample_precisions(method, evidence, mode, ["a", "b"], 400, np.random.default_rng(2))
+        assert draws.log_tau.shape == (400, 2)
+        assert np.all(np.abs(draws.log_tau.mean(axis=0) - mean) < 0.35), method
+        assert np.all(np.abs(np.log(draws.log_tau.std(axis=0) / width)) < np.log(1.5)), method
+    again = sample_precisions("advi", evidence, mode, ["a", "b"], 400, np.random.default_rng(2))
+    first = sample_precisions("advi", evidence, mode, ["a", "b"], 400, np.random.default_rng(2))
+    np.testing.assert_array_equal(again.log_tau, first.log_tau)
+
+
+def test_a_users_hyperprior():
+    """Almost fixed precisions come out of the fit as they were put in; what is no log precision is refused."""
+    toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+
+    def fixed(names):
+        assert names == ("layer_1", "layer_2", "layer_3")
+        return pm.Normal("log_precision", 1.5, 0.01, dims="layer")
+
+    unfolder = bu.UnbinnedFBU(inference="advi", model=fixed, draws=20, rounds=0, random_seed=1, progressbar=False)
+    result = unfolder.fit(toy.simulation, toy.measurement)
+    np.testing.assert_allclose(result.measurement.moments.log_precision, 1.5, atol=0.2)
+    with pytest.raises(InputTypeError, match="PyTensor variable"):
+        bu.UnbinnedFBU(inference="advi", model=lambda _: 1.0, random_seed=1, progressbar=False).fit(
+            toy.simulation, toy.measurement
+        )
+    with pytest.raises(InputError, match="dimensions"):
+        bu.UnbinnedFBU(inference="advi", model=lambda _: pm.Normal("x"), random_seed=1, progressbar=False).fit(
+            toy.simulation, toy.measurement
+        )
+    with pytest.raises(InputError, match="needs a sampler"):
+        bu.UnbinnedFBU(model=fixed)
+    with pytest.raises(InputTypeError, match="function of the layers"):
+        bu.UnbinnedFBU(inference="nuts", model=3)
+    with pytest.raises(InputError, match="multiple of 4"):
+        bu.UnbinnedFBU(inference="nuts", draws=50)
+
+
+def test_groups_of_prior_and_predictions(result, tmp_path):
+    """Predicted moments: the prior's are N(0, C); the posterior's lie about the observed ones."""
+    loaded = bu.load(result.save(tmp_path / "r.nc"))
+    for r in (result, loaded):
+        tree = r.to_datatree()
+        assert tree["posterior"]["log_precision"].dims == ("chain", "draw", "layer")
+        assert list(tree["prior"]["layer"].values) == ["layer_1", "layer_2", "additive_gen"]
+        observed = tree["observed_data"]["moments"].values
+        predicted = tree["posterior_predictive"]["moments"].values[0]
+        assert predicted.shape == (60, len(observed))
+        # one unit of noise about a posterior mean that is within its own noise of the observed value
+        assert np.abs(predicted.mean(axis=0) - observed).max() < 5.0
+        wide, narrow = tree["prior_predictive"]["moments"].values[0].std(axis=0), predicted.std(axis=0)
+        assert wide.max() > 2 * narrow.max()
+    np.testing.assert_array_equal(loaded.measurement.moments.derivative, result.measurement.moments.derivative)
+    assert loaded.model.free_RVs[1].name == "weight_1"
