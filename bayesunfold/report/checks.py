@@ -26,6 +26,7 @@ __all__ = ["Check", "DetectorClosure", "detector_closure", "verdicts"]
 Array = NDArray[np.floating]
 
 MAX_R_HAT, MIN_ESS, MAX_OUTSIDE, MAX_NEGATIVE, MIN_KISH = 1.01, 400, 0.05, 0.05, 0.05
+LEAST_P_VALUE = 1e-3
 CLOSURE_ROWS = 40_000
 
 
@@ -158,8 +159,38 @@ def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosur
             "the sample is small for its network; compare with inference='laplace'",
         ),
         _bias_check(result),
+        *_criticism_checks(result),
     ]
     return checks + _sampler_checks(result, tree)
+
+
+def _criticism_checks(result: UnfoldingResult) -> list[Check]:
+    """Tests of a direct posterior at detector level, which it made itself."""
+    found = result.history[0].get("criticism")
+    if found is None:
+        return []
+    cure = "the simulation's response, or a feature that it lacks, differs from the data's"
+    checks = [
+        Check(
+            "moments of data and refolded result",
+            f"chi-square {found['chi2']:.0f} of {found['moments']:.0f} moments, p = {found['chi2_p_value']:.2g}",
+            f"p above {LEAST_P_VALUE:g}",
+            found["chi2_p_value"] > LEAST_P_VALUE,
+            cure,
+        )
+    ]
+    if np.isfinite(found["p_value"]):
+        joined = f", after {found['rounds']:.0f} round" if found["rounds"] else ""
+        checks.append(
+            Check(
+                "second classifier, cross-fitted",
+                f"AUC {found['auc']:.3f} +- {found['auc_std']:.3f}, p = {found['p_value']:.2g}{joined}",
+                f"p above {LEAST_P_VALUE:g}",
+                found["p_value"] > LEAST_P_VALUE,
+                cure + "; or raise rounds",
+            )
+        )
+    return checks
 
 
 def _bias_check(result: UnfoldingResult) -> Check:

@@ -493,6 +493,12 @@ class UnfoldingResult:
                 f"{entry['decrements']['moments']:.2f} posterior standard deviations; effective size "
                 f"{entry['effective_size']:.0f}"
             )
+            found = entry.get("criticism")
+            if found is not None:
+                lines.append(
+                    f"p-value of the moments {found['chi2_p_value']:.2g}; second classifier: AUC {found['auc']:.3f} +- "
+                    f"{found['auc_std']:.3f}, p-value {found['p_value']:.2g}, {found['rounds']:.0f} rounds"
+                )
         for k, entry in enumerate(self.history if self.record.settings.iterates else (), start=1):
             losses = ", ".join(f"{n} {v:.2f}" for n, v in entry["losses"].items())
             lines.append(

@@ -1,9 +1,9 @@
 """Coverage with misses and fakes: efficiency ``clip(0.3 + 0.7 (x + 10) / 20, 0, 1)`` and 10 % fakes.
 
-``python scripts/studies acceptance-coverage [--toys 100] [--inference advi] [--ibu] [--out DIR]``. Truth N(1.2, 3.0)
-with 3000 expected events, generator N(0.3, 2.5) with 10 000, resolution 0.5. Fakes are events of the same kind
-without a particle level. ``--ibu`` unfolds the same toys by IBU, whose covariance is known in closed form: what the
-two have in common is the toys' common fluctuation.
+``python scripts/studies acceptance-coverage [--toys 100] [--method direct] [--inference advi] [--ibu] [--out DIR]``.
+Truth N(1.2, 3.0) with 3000 expected events, generator N(0.3, 2.5) with 10 000, resolution 0.5. Fakes are events of the
+same kind without a particle level. ``--ibu`` unfolds the same toys by IBU, whose covariance is known in closed form:
+what the two have in common is the toys' common fluctuation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from coverage_rows import unfold_binned
-from results import coverage_cells, keep
+from other_problems import unfold_directly
+from results import coverage_cells, keep, keep_direct
 from scipy import stats
 
 import bayesunfold as bu
@@ -63,15 +64,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--toys", type=int, default=100)
     parser.add_argument("--ibu", action="store_true")
-    parser.add_argument("--inference", default="advi")
+    parser.add_argument("--method", choices=("omnifold", "direct"), default="omnifold")
+    parser.add_argument("--inference", default="advi", help="of the loop")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
     edges, name = (IBU_EDGES, "ibu") if args.ibu else (EDGES, args.inference)
+    method = unfold_ibu if args.ibu else partial(unfold, inference=args.inference)
+    if args.method == "direct":
+        method, name = unfold_directly, "direct"
     study = bu.coverage_study(
         make_toy,
-        unfold=unfold_ibu if args.ibu else partial(unfold, inference=args.inference),
+        unfold=method,
         bins=edges,
         expected=EXPECTED * np.diff(stats.norm(*TRUTH).cdf(edges)),
         toys=args.toys,
@@ -80,6 +85,8 @@ def main() -> None:
         checkpoint=args.out / f"acceptance-{name}.jsonl",
     )
     print(study.table())
-    if args.keep:
+    if args.keep and args.method == "direct":
+        print("kept:", keep_direct("acceptance", study))
+    elif args.keep:
         label = ("IBU, 4 iterations, 14 bins" if args.toys == 100 else "IBU") if args.ibu else "ours, 15 bins"
         print("kept:", keep("acceptance", [label], coverage_cells(study.summary()), study.summary()))

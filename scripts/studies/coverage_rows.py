@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results import coverage_cells, keep
+from results import coverage_cells, keep, keep_direct
 
 import bayesunfold as bu
 
@@ -123,9 +123,7 @@ def main() -> None:
         )
     study.save(args.out / f"{name}.npz")
     if args.keep and args.method == "direct":
-        narrow = float((study.std.mean(axis=0) / np.sqrt(study.expected))[study.core].mean())
-        cells = coverage_cells(study.summary()) | {"width / Poisson": f"{narrow:.2f}"}
-        print("kept:", keep("direct", [args.row], cells, study.summary() | {"width / Poisson": narrow}))
+        print("kept:", keep_direct(args.row, study))
     elif args.keep:
         label = args.row + {"advi": "", "nuts": "n", "laplace": "l"}[args.inference]
         print("kept:", keep("rows", [label], coverage_cells(study.summary()), study.summary()))

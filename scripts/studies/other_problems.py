@@ -1,6 +1,7 @@
 """Coverage on problems that no default was chosen with.
 
-``python scripts/studies other-problems PROBLEM [--toys 60] [--inference advi] [--out DIR]``, PROBLEM one of
+``python scripts/studies other-problems PROBLEM [--toys 60] [--method direct] [--inference advi] [--out DIR]``,
+PROBLEM one of
 
 * ``falling``: a steeply falling spectrum from a threshold on, resolution proportional to the value,
 * ``peak``: a resonance over a flat background, shifted and narrower in the truth than in the simulation,
@@ -8,7 +9,9 @@
 * ``two-features``: one Gaussian and one log-normal feature, correlated more strongly in the truth,
 * ``weighted``: the resonance with generator weights, a sixth of them negative,
 * ``few-data``: Gaussians, 300 expected events,
-* ``short-simulation``: Gaussians, less than half as many simulated events as data.
+* ``short-simulation``: Gaussians, less than half as many simulated events as data,
+* ``wide-bins``: two peaks with narrower ones in the simulation, arXiv:2111.01091, section 4,
+* ``50-data``, ``20-data``: the toy of the coverage table's first row with so few events, in six wide bins.
 
 Truth is exact in all of them, every toy has fresh data (Poisson yield) and a fresh simulation.
 """
@@ -22,10 +25,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from results import coverage_cells, keep
+from results import coverage_cells, keep, keep_direct
 from scipy import stats
 
 import bayesunfold as bu
+
+TOY_TRUTH, TOY_GENERATOR = (1.2, 3.0), (0.3, 2.5)
 
 Sampler = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -130,6 +135,34 @@ def two_features() -> Problem:
     )
 
 
+def wide_bins() -> Problem:
+    """Truth 0.3 N(-2, 1) + 0.7 N(2, 1), resolution 0.35, ten bins: least squares straight to ten bins fails here."""
+    truth, cdf = mixture((0.3, stats.norm(-2.0, 1.0)), (0.7, stats.norm(2.0, 1.0)))
+    generator, _ = mixture((0.3, stats.norm(-1.8, 0.8)), (0.7, stats.norm(1.8, 1.2)))
+    return Problem(
+        10_000,
+        100_000,
+        truth,
+        generator,
+        lambda rng, x: x + 0.35 * rng.standard_normal(x.shape),
+        {"gen": np.linspace(-7, 7, 11)},
+        {"gen": cdf},
+    )
+
+
+def toy_of_few(expected: int) -> Problem:
+    """Truth N(1.2, 3), generator N(0.3, 2.5), resolution 0.2, a shift of -2.5."""
+    return Problem(
+        expected,
+        1000,
+        lambda rng, n: rng.normal(*TOY_TRUTH, n),
+        lambda rng, n: rng.normal(*TOY_GENERATOR, n),
+        lambda rng, x: x - 2.5 + 0.2 * rng.standard_normal(x.shape),
+        {"gen": np.linspace(-6, 8, 8)},
+        {"gen": stats.norm(*TOY_TRUTH).cdf},
+    )
+
+
 def gaussian(expected: int, simulated: int) -> Problem:
     """Truth N(0.3, 0.9), generator N(0, 1), resolution 0.5."""
     return Problem(
@@ -151,6 +184,9 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "weighted": partial(peak, 1 / 6),
     "few-data": partial(gaussian, 300, 3000),
     "short-simulation": partial(gaussian, 5000, 2000),
+    "wide-bins": wide_bins,
+    "50-data": partial(toy_of_few, 50),
+    "20-data": partial(toy_of_few, 20),
 }
 
 
@@ -167,6 +203,11 @@ def make_toy(seed: int, name: str) -> tuple[bu.Simulation, bu.Data]:
     return bu.Simulation(frames[0], frames[1], sign), bu.Data(frames[2])
 
 
+def unfold_directly(toy: tuple[bu.Simulation, bu.Data], seed: int) -> bu.UnfoldingResult:
+    """The direct posterior with default settings."""
+    return bu.UnbinnedFBU(random_seed=seed, progressbar=False).fit(*toy)
+
+
 def unfold(toy: tuple[bu.Simulation, bu.Data], seed: int, inference: str) -> bu.UnfoldingResult:
     """Default settings."""
     return bu.OmniFold(random_seed=seed, inference=inference, progressbar=False).fit(*toy)
@@ -177,7 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--toys", type=int, default=60)
-    parser.add_argument("--inference", default="advi")
+    parser.add_argument("--method", choices=("omnifold", "direct"), default="omnifold")
+    parser.add_argument("--inference", default="advi", help="of the loop")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
@@ -186,15 +228,17 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     study = bu.coverage_study(
         partial(make_toy, name=args.problem),
-        unfold=partial(unfold, inference=args.inference),
+        unfold=unfold_directly if args.method == "direct" else partial(unfold, inference=args.inference),
         bins=problem.edges,
         expected=problem.expected_truth(),
         toys=args.toys,
         workers=args.workers,
         progressbar=False,
-        checkpoint=args.out / f"{args.problem}-{args.inference}.jsonl",
+        checkpoint=args.out / f"{args.problem}-{args.inference if args.method == 'omnifold' else 'direct'}.jsonl",
     )
-    print(args.problem, args.inference)
+    print(args.problem, args.method, args.inference)
     print(study.table(), flush=True)
-    if args.keep:
+    if args.keep and args.method == "direct":
+        print("kept:", keep_direct(f"`{args.problem}`", study))
+    elif args.keep:
         print("kept:", keep("other-problems", [f"`{args.problem}`"], coverage_cells(study.summary()), study.summary()))

@@ -1,8 +1,8 @@
 """Coverage of the seven Z+jets observables when the response is right.
 
-``python scripts/studies zjets-toys [--toys 10] [--iterations 5] [--out DIR]``. Toys are drawn from the simulation, with
-weights that make its seven particle-level observables the truth's (a cross-fitted classifier learns them): data and
-simulation then have the same response, which the real ones, of two tunes, have not.
+``python scripts/studies zjets-toys [--toys 10] [--method direct] [--iterations 5] [--out DIR]``. Toys are drawn from
+the simulation, with weights that make its seven particle-level observables the truth's (a cross-fitted classifier
+learns them): data and simulation then have the same response, which the real ones, of two tunes, have not.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def main() -> None:
     """Run and print one line an observable."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--toys", type=int, default=10)
+    parser.add_argument("--method", choices=("omnifold", "direct"), default="omnifold")
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--workers", type=int)
@@ -44,6 +45,9 @@ def main() -> None:
     toys = bu.studies.ResampledToys(z.simulation, float(len(z.data)), nature_factor(z))
     bins = {name: np.array(REFERENCE[name]["bin_edges"]) for name in REFERENCE}
     settings = {"iterations": args.iterations, "inference": "laplace", "draws": 200, "restarts": args.restarts}
+    name = f"zjets-{args.iterations}-{args.restarts}"
+    if args.method == "direct":
+        settings, name = {"method": "direct", "draws": 300}, "zjets-direct"
     study = bu.coverage_study(
         toys,
         unfold=partial(unfold_toy, settings=settings),
@@ -52,7 +56,7 @@ def main() -> None:
         toys=args.toys,
         workers=args.workers,
         progressbar=False,
-        checkpoint=args.out / f"zjets-{args.iterations}-{args.restarts}.jsonl",
+        checkpoint=args.out / f"{name}.jsonl",
     )
     start = 0
     print(f"{'':>10} {'in 68 %':>8} {'in 95 %':>8} {'rms pull':>9} {'rms mean pull':>14} {'seconds':>8}")
@@ -67,5 +71,10 @@ def main() -> None:
             cells = {"in the 68 % band": f"{inside[0]:.2f}", "in the 95 % band": f"{inside[1]:.2f}"}
             cells |= {"rms pull": f"{rms:.2f}", "rms of the mean pull": f"{mean:.2f}"}
             numbers = {"toys": args.toys, "inside": [float(share) for share in inside], "rms": float(rms)}
-            keep("zjets-toys", [name], cells, numbers | {"rms of the mean": float(mean)})
+            keep(
+                "zjets-toys" if args.method == "omnifold" else "zjets-toys-direct",
+                [name],
+                cells,
+                numbers | {"rms of the mean": float(mean)},
+            )
         print(f"{name:>10} {inside[0]:8.2f} {inside[1]:8.2f} {rms:9.2f} {mean:14.2f} {study.seconds.mean():8.0f}")
