@@ -20,6 +20,7 @@ from bayesunfold.classifier.arithmetic import Layout, blocks, forward, tangent
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, Joined, TwoClass
 from bayesunfold.direct.mode import Mode, Problem
+from bayesunfold.direct.moments import LEAST_EVENTS
 from bayesunfold.direct.precision import Evidence, covariance
 from bayesunfold.omnifold.problems import step1_classes
 from bayesunfold.reweighting.closure import auc_error, weighted_auc
@@ -240,6 +241,8 @@ def _deviation(tested: _Sample, score: Array, problem: Problem, mode: Mode) -> f
     gram = (phi * np.abs(w)[:, None]).T @ phi
     gram.flat[:: len(gram) + 1] += 1e-9 * np.trace(gram) / len(gram)
     rest = score - phi @ np.linalg.solve(gram, phi.T @ (np.abs(w) * score))
+    limit = np.sqrt((tested.weight**2) @ rest**2 / LEAST_EVENTS)
+    rest = np.clip(rest, -limit, limit)  # as the moments' features
     sign = np.where(refolded, -1.0, 1.0)
     difference = float((sign * tested.weight) @ rest)
     noise = float((tested.weight**2) @ rest**2)
