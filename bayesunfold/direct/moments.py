@@ -6,6 +6,7 @@ directions. A linear classifier of these features tells data from the refolded s
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.classifier.two_class import Classifier
-from bayesunfold.errors import ConvergenceError
+from bayesunfold.errors import ConvergenceError, SmallSampleWarning
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
@@ -128,6 +129,7 @@ class Moments:
         bounded = Features(classifiers, centre, scaling, 1.0 / np.sqrt(LEAST_EVENTS))
         centre = bounded.total(events.data.x, u) / u.sum()
         whitening = _whitening(_covariance(events, bounded, pull, centre), 1e-3)
+        whitening = _at_most(whitening, max(1, int(events.data.size)))
         rest = np.zeros(len(centre))
         for b in events.backgrounds:
             rest += bounded.total(b.x, b.weight) - b.weight.sum() * centre
@@ -166,6 +168,19 @@ def _whitening(covariance: Array, least: float) -> Array:
         )
         raise ConvergenceError(msg)
     return vectors[:, kept] / np.sqrt(values[kept])
+
+
+def _at_most(whitening: Array, most: int) -> Array:
+    """The moments of largest variance, if there are more of them than data events."""
+    found = whitening.shape[1]
+    if found <= most:
+        return whitening
+    msg = (
+        f"{found} moments at detector level for {most} data events; the {most} of largest variance are kept. A smaller "
+        "network of moments, moments=Network(additive=...), says the same."
+    )
+    warnings.warn(msg, SmallSampleWarning, stacklevel=2)
+    return whitening[:, -most:]  # eigenvalues rise
 
 
 def detector_weights(events: StandardizedEvents, first: Iteration) -> Array:

@@ -119,8 +119,9 @@ def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents) -> None:
     size = events.data.size
     if size < FEW_DATA:
         msg = (
-            f"the data are worth {size:.0f} events; below {FEW_DATA} the bands are too narrow (with 50 events the 68 % "
-            "band holds the truth in 59 % of the bins). Compare with bu.FBU in a few bins."
+            f"the data are worth {size:.0f} events; below {FEW_DATA} the bands of OmniFold are too narrow (with 50 "
+            "events the 68 % band holds the truth in 59 % of the bins). Use bu.UnbinnedFBU, which was tested down to 20 "
+            "events, and compare with bu.FBU in a few bins."
         )
         warnings.warn(msg, SmallSampleWarning, stacklevel=4)
     weight = simulation.weight[simulation.used]
@@ -159,7 +160,8 @@ def _warn_of_blind(simulation: Simulation) -> None:
         if best > BLIND_P_VALUE:
             msg = (
                 f"no detector-level feature depends on {name} (p-value of independence {best:.2g}): the detector tells "
-                "nothing of it. Its spectrum stays the generator's, and its band does not hold that. Do not publish it."
+                "nothing of it. OmniFold leaves its spectrum at the generator's, with a band that does not hold that: "
+                "do not publish it. The band of UnbinnedFBU is then its prior's."
             )
             warnings.warn(msg, BlindFeatureWarning, stacklevel=4)
 
