@@ -60,21 +60,19 @@ class ZJets:
     @cached_property
     def simulation(self) -> Simulation:
         """Simulated events with their pass flags, ready to unfold."""
-        simulation = Simulation(
+        return Simulation(
             self._table(self.sim, "gen"),
             self._table(self.sim, "reco"),
             pass_gen=self.sim["pass_gen"],
             pass_reco=self.sim["pass_reco"],
+            names=self.features,
+            reco_names=self.features,
         )
-        simulation.gen_names = simulation.reco_names = self.features
-        return simulation
 
     @cached_property
     def data(self) -> Data:
         """Events of the second sample that pass detector level."""
-        data = Data(self._table(self.nature, "reco")[self.nature["pass_reco"]])
-        data.names = self.features
-        return data
+        return Data(self._table(self.nature, "reco")[self.nature["pass_reco"]], names=self.features)
 
     def truth(self, feature: str) -> Array:
         """A feature of the second sample's events that pass particle level, for scoring."""

@@ -120,7 +120,7 @@ def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents) -> None:
     if size < FEW_DATA:
         msg = (
             f"the data are worth {size:.0f} events; below {FEW_DATA} the bands of OmniFold are too narrow (with 50 "
-            "events the 68 % band holds the truth in 59 % of the bins). Use bu.UnbinnedFBU, which was tested down to 20 "
+            "events the 68 % band holds the truth in 59 % of the bins). Use bu.UnbinnedFBU, tested down to 20 "
             "events, and compare with bu.FBU in a few bins."
         )
         warnings.warn(msg, SmallSampleWarning, stacklevel=4)
