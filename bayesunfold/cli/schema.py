@@ -98,6 +98,7 @@ class UnfoldingSection(Struct, kw_only=True, frozen=True):
     draws: Annotated[int | None, Meta(description="members of the ensemble")] = None
     efficiency: Annotated[str | None, Meta(description='"learned" or "prior"')] = None
     prior: Annotated[float | None, Meta(description="of the direct posterior: width of the hyperprior")] = None
+    rounds: Annotated[int | None, Meta(description="of the direct posterior: most second classifiers")] = None
     generator_prior: Annotated[float | None, Meta(description="relative uncertainty of the generator")] = None
     random_seed: Annotated[int | None, Meta(description="the same seed gives the same result")] = None
     bias: Annotated[

@@ -10,8 +10,7 @@ PROBLEM one of
 * ``weighted``: the resonance with generator weights, a sixth of them negative,
 * ``few-data``: Gaussians, 300 expected events,
 * ``short-simulation``: Gaussians, less than half as many simulated events as data,
-* ``wide-bins``: two peaks with narrower ones in the simulation, arXiv:2111.01091, section 4,
-* ``50-data``, ``20-data``: the toy of the coverage table's first row with so few events, in six wide bins.
+* ``wide-bins``: two peaks with narrower ones in the simulation, arXiv:2111.01091, section 4.
 
 Truth is exact in all of them, every toy has fresh data (Poisson yield) and a fresh simulation.
 """
@@ -29,8 +28,6 @@ from results import coverage_cells, keep, keep_direct
 from scipy import stats
 
 import bayesunfold as bu
-
-TOY_TRUTH, TOY_GENERATOR = (1.2, 3.0), (0.3, 2.5)
 
 Sampler = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -150,19 +147,6 @@ def wide_bins() -> Problem:
     )
 
 
-def toy_of_few(expected: int) -> Problem:
-    """Truth N(1.2, 3), generator N(0.3, 2.5), resolution 0.2, a shift of -2.5."""
-    return Problem(
-        expected,
-        1000,
-        lambda rng, n: rng.normal(*TOY_TRUTH, n),
-        lambda rng, n: rng.normal(*TOY_GENERATOR, n),
-        lambda rng, x: x - 2.5 + 0.2 * rng.standard_normal(x.shape),
-        {"gen": np.linspace(-6, 8, 8)},
-        {"gen": stats.norm(*TOY_TRUTH).cdf},
-    )
-
-
 def gaussian(expected: int, simulated: int) -> Problem:
     """Truth N(0.3, 0.9), generator N(0, 1), resolution 0.5."""
     return Problem(
@@ -185,8 +169,6 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "few-data": partial(gaussian, 300, 3000),
     "short-simulation": partial(gaussian, 5000, 2000),
     "wide-bins": wide_bins,
-    "50-data": partial(toy_of_few, 50),
-    "20-data": partial(toy_of_few, 20),
 }
 
 
