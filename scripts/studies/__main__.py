@@ -16,6 +16,7 @@ import sys
 STUDIES = {
     "coverage-rows": "coverage of the Gaussian toys, rows of the first table",
     "other-problems": "coverage on problems that no default was chosen with",
+    "few-data": "coverage with 20 and 50 data events",
     "acceptance-coverage": "coverage with misses and fakes",
     "binned-coverage": "coverage of the binned methods",
     "other-designs": "coverage of designs that are not used",
