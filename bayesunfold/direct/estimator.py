@@ -24,7 +24,7 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.direct.model import PrecisionDraws, PrecisionModel, layer_names, sample_precisions
 from bayesunfold.direct.posterior import DirectPosterior, find_posterior, member_precisions, members_of
 from bayesunfold.direct.settings import DirectSettings, default_networks
-from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError
+from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError, UnreliableDrawsWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
     choose_seed,
@@ -48,6 +48,9 @@ logger = logging.getLogger("bayesunfold")
 METHODS = ("marginal", "laplace", "advi", "nuts")
 SAMPLED = ("advi", "nuts")
 MOST_DRAWS, MOST_RESTARTS, MOST_ROUNDS = 100_000, 1000, 20
+
+FEW_POINTS = 30
+"""Effective number of importance samples of the precisions below which a fit warns."""
 
 LARGE_STEP = 1.0
 """Remaining step of the fit, in posterior standard deviations, that is warned of."""
@@ -226,6 +229,13 @@ class UnbinnedFBU:
                 f"its most probable weights (limit {LARGE_STEP}); bands are unreliable by about as much."
             )
             warnings.warn(msg, ConvergenceWarning, stacklevel=2)
+        size = found.precisions.effective_size
+        if settings.inference == "marginal" and size < FEW_POINTS:
+            msg = (
+                f"the prior precisions are drawn from a sample that is worth {size:.0f} points (limit {FEW_POINTS}); take "
+                'inference="nuts", which needs no such sample.'
+            )
+            warnings.warn(msg, UnreliableDrawsWarning, stacklevel=2)
         spent = dict(zip(("training", "posterior", "members"), np.diff(clock).tolist(), strict=True))
         logger.info("chi-square of %d moments: %.1f", len(found.problem.moments), found.mode.chi2)
         return UnfoldingResult(

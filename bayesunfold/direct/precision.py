@@ -54,6 +54,11 @@ class PrecisionPosterior:
         """Mean of the logarithms, shape (groups,)."""
         return self.probability @ self.log_tau
 
+    @property
+    def effective_size(self) -> float:
+        """Number of equally probable points that say as much."""
+        return float(1.0 / (self.probability**2).sum())
+
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.integer]:
         """Points of ``n`` draws, shape (n,)."""
         return rng.choice(len(self.probability), size=n, p=self.probability)

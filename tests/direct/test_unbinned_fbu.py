@@ -13,11 +13,12 @@ from bayesunfold._support.streams import training_stream
 from bayesunfold.classifier.arithmetic import tangent
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.cli import main
+from bayesunfold.direct import estimator
 from bayesunfold.direct.draws import draw_parameters, moment_changes
 from bayesunfold.direct.mode import find_mode
 from bayesunfold.direct.posterior import find_posterior, push_weights
 from bayesunfold.direct.settings import DirectSettings
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.errors import InputError, InputTypeError, UnreliableDrawsWarning
 from bayesunfold.omnifold.iteration import iterate, train
 from bayesunfold.omnifold.loop import start_perturbations
 from bayesunfold.unfolding.standardized import standardize
@@ -246,6 +247,7 @@ def test_the_same_seed_gives_the_same_result_and_a_checkpoint_goes_on(tmp_path):
         ({"network": bu.Network(prior_scale="evidence")}, InputError, "precisions are learned"),
         ({"inference": "hmc"}, InputError, "'marginal', 'laplace', 'advi', 'nuts'"),
         ({"prior": 0.0}, InputError, "prior"),
+        ({"rounds": -1}, InputError, "rounds"),
         ({"draws": 1}, InputError, "draws"),
     ],
 )
@@ -275,6 +277,13 @@ def test_one_line_and_a_configuration_take_either_method(tmp_path, capsys):
     (tmp_path / "e.toml").write_text(text + "iterations = 3\n")
     assert main(["unfold", str(tmp_path / "e.toml")]) == 2
     assert "iterations does not belong to the method 'direct'" in capsys.readouterr().err
+
+
+def test_few_importance_samples_are_told(monkeypatch):
+    toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    monkeypatch.setattr(estimator, "FEW_POINTS", 10_000)
+    with pytest.warns(UnreliableDrawsWarning, match='inference="nuts"'):
+        bu.UnbinnedFBU(draws=20, rounds=0, random_seed=4, progressbar=False).fit(toy.simulation, toy.data)
 
 
 @pytest.mark.slow
