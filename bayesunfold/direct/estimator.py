@@ -232,8 +232,8 @@ class UnbinnedFBU:
         size = found.precisions.effective_size
         if settings.inference == "marginal" and size < FEW_POINTS:
             msg = (
-                f"the prior precisions are drawn from a sample that is worth {size:.0f} points (limit {FEW_POINTS}); take "
-                'inference="nuts", which needs no such sample.'
+                f"the prior precisions are drawn from a sample that is worth {size:.0f} points (limit {FEW_POINTS}); "
+                'take inference="nuts", which needs no such sample.'
             )
             warnings.warn(msg, UnreliableDrawsWarning, stacklevel=2)
         spent = dict(zip(("training", "posterior", "members"), np.diff(clock).tolist(), strict=True))
