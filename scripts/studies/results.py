@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -65,7 +66,7 @@ def keep(
         elif column in columns:
             found["cells"][columns.index(column)] = text
     found["numbers"] = found.get("numbers", {}) | dict(numbers)
-    found["command"] = " ".join(sys.argv)
+    found["command"] = re.sub(r" --(out|workers) \S+", "", " ".join(sys.argv))
     found["bayesunfold"] = version("bayesunfold")
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path
