@@ -29,7 +29,7 @@ from bayesunfold.classifier.arithmetic import blocks, weighted_gram
 from bayesunfold.classifier.inference import CHAINS
 from bayesunfold.errors import ConvergenceWarning
 
-__all__ = ["Draws", "LinearizedPosterior", "sample_advi", "sample_gaussian", "sample_nuts"]
+__all__ = ["Draws", "LinearizedPosterior", "run_nuts", "sample_advi", "sample_gaussian", "sample_nuts"]
 
 Array = NDArray[np.floating]
 
@@ -331,12 +331,18 @@ def sample_advi(posterior: LinearizedPosterior, draws: int, rng: np.random.Gener
 
 def sample_nuts(posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:
     """NUTS by nutpie, four chains that share the draws."""
-    import nutpie
-
     p = posterior.tangent.shape[1]
     padded = posterior.thinned(MAX_ROWS, rng).padded()
     compiled = _compiled_nuts(padded.tangent.shape[1], padded.correction is not None).with_data(**padded.swapped())
-    per_chain = -(-draws // CHAINS)
+    found, stats = run_nuts(compiled, "z", -(-draws // CHAINS), rng)
+    z = found[:, :, :p]
+    return Draws(z.reshape(-1, p)[:draws], chains=CHAINS if draws % CHAINS == 0 else 1, sample_stats=stats)
+
+
+def run_nuts(compiled: Any, name: str, per_chain: int, rng: np.random.Generator) -> tuple[Array, dict[str, Array]]:
+    """Draws of one variable of a model that nutpie compiled, chain by chain, and what the sampler reports."""
+    import nutpie
+
     with quiet_pymc():
         tree = nutpie.sample(
             compiled,
@@ -347,13 +353,13 @@ def sample_nuts(posterior: LinearizedPosterior, draws: int, rng: np.random.Gener
             seed=int(rng.integers(2**31)),
             progress_bar=False,
         )
-    z = np.asarray(tree["posterior"]["z"].values)[:, :, :p]
+    found = np.asarray(tree["posterior"][name].values)
     stats = {str(k): np.asarray(v.values) for k, v in tree["sample_stats"].data_vars.items() if v.ndim == 2}
     divergent = int(stats["diverging"].sum()) if "diverging" in stats else 0
     if divergent:
-        msg = f"NUTS reports {divergent} divergent transitions of {z.shape[0] * z.shape[1]}; trust the draws less."
-        warnings.warn(msg, ConvergenceWarning, stacklevel=3)
-    return Draws(z.reshape(-1, p)[:draws], chains=CHAINS if draws % CHAINS == 0 else 1, sample_stats=stats)
+        msg = f"NUTS reports {divergent} divergent transitions of {CHAINS * per_chain}; trust the draws less."
+        warnings.warn(msg, ConvergenceWarning, stacklevel=4)
+    return found, stats
 
 
 def sample_gaussian(posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:

@@ -14,7 +14,7 @@ from bayesunfold.classifier.arithmetic import blocks, tangent
 from bayesunfold.classifier.two_class import Classifier, leading_directions
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
-from bayesunfold.direct.precision import covariance, pseudo_observation
+from bayesunfold.direct.precision import covariance, distinct, grams_of, pseudo_observation
 from bayesunfold.omnifold.problems import push_outside
 from bayesunfold.unfolding.perturbations import Block, Perturbations, Shifted, interpolate
 from bayesunfold.unfolding.propagation import Displacement
@@ -138,12 +138,9 @@ def draw_parameters(
         N(0, 1), the prior's.
     """
     a, y = mode.derivative, pseudo_observation(problem, mode)
-    grams = [a[:, group] @ a[:, group].T for group in problem.groups]
+    grams = grams_of(a, problem.groups)
     out = {name: np.zeros_like(noise) for name in ("prior", *changes)}
-    points, place = np.unique(log_tau, axis=0, return_inverse=True)
-    for k, point in enumerate(points):
-        members = np.flatnonzero(place.ravel() == k)
-        tau = np.exp(point)
+    for tau, members in distinct(log_tau):
         precision = problem.precisions(tau)
         factor = cho_factor(covariance(grams, tau), lower=True)
 

@@ -21,9 +21,16 @@ from bayesunfold._support.versions import installed_versions
 from bayesunfold.classifier.inference import check_chains
 from bayesunfold.classifier.linearized import posterior_axes
 from bayesunfold.classifier.network import Network
-from bayesunfold.direct.model import PrecisionDraws, PrecisionModel, layer_names, sample_precisions
-from bayesunfold.direct.posterior import DirectPosterior, find_posterior, member_precisions, members_of
-from bayesunfold.direct.settings import DirectSettings, default_networks
+from bayesunfold.direct.model import (
+    PrecisionDraws,
+    PrecisionModel,
+    check_hyperprior,
+    layer_names,
+    sample_precisions,
+)
+from bayesunfold.direct.posterior import DirectPosterior, find_posterior, members_of
+from bayesunfold.direct.precision import precision_posterior
+from bayesunfold.direct.settings import SAMPLED, DirectSettings, default_networks
 from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError, UnreliableDrawsWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
@@ -46,7 +53,6 @@ __all__ = ["UnbinnedFBU"]
 logger = logging.getLogger("bayesunfold")
 
 METHODS = ("marginal", "laplace", "advi", "nuts")
-SAMPLED = ("advi", "nuts")
 MOST_DRAWS, MOST_RESTARTS, MOST_ROUNDS = 100_000, 1000, 20
 
 FEW_POINTS = 30
@@ -102,7 +108,7 @@ class UnbinnedFBU:
     Notes
     -----
     New, and an approximation: the network is linearised about its most probable weights, and moments are Gaussian.
-    ``docs/statistics.md`` derives it, equations (D1) to (D8); ``docs/studies/coverage.md`` says where it was tested.
+    ``docs/statistics.md`` derives it, equations (D1) to (D10); ``docs/studies/coverage.md`` says where it was tested.
 
     References
     ----------
@@ -200,6 +206,9 @@ class UnbinnedFBU:
         settings = self.settings(simulation)
         intervals = settings.moments.additive, settings.network.additive
         data, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
+        if self.model is not None:
+            _, layout = settings.layouts(events)
+            check_hyperprior(self.model, layer_names(layout, simulation.gen_names))
         seed = choose_seed(self.random_seed, checkpoint)
         clock = [time.perf_counter()]
         with block_threads():
@@ -222,20 +231,22 @@ class UnbinnedFBU:
             sample_stats=precisions.sample_stats,
         )
         mode, problem = found.mode, found.problem
-        linear = LinearMoments(found.evidence.y, mode.derivative, problem.centre, precisions.log_tau, settings.prior)
+        hyperprior = "" if self.model is None else getattr(self.model, "__qualname__", repr(self.model))
+        linear = LinearMoments(
+            found.evidence.y,
+            mode.derivative,
+            problem.centre,
+            precisions.log_tau,
+            settings.prior,
+            hyperprior,
+            self.model,
+        )
         if found.mode.decrement > LARGE_STEP:
             msg = (
                 f"the particle-level network stopped {found.mode.decrement:.2f} posterior standard deviations short of "
                 f"its most probable weights (limit {LARGE_STEP}); bands are unreliable by about as much."
             )
             warnings.warn(msg, ConvergenceWarning, stacklevel=2)
-        size = found.precisions.effective_size
-        if settings.inference == "marginal" and size < FEW_POINTS:
-            msg = (
-                f"the prior precisions are drawn from a sample that is worth {size:.0f} points (limit {FEW_POINTS}); "
-                'take inference="nuts", which needs no such sample.'
-            )
-            warnings.warn(msg, UnreliableDrawsWarning, stacklevel=2)
         spent = dict(zip(("training", "posterior", "members"), np.diff(clock).tolist(), strict=True))
         logger.info("chi-square of %d moments: %.1f", len(found.problem.moments), found.mode.chi2)
         return UnfoldingResult(
@@ -251,11 +262,20 @@ class UnbinnedFBU:
         self, found: DirectPosterior, settings: DirectSettings, features: Sequence[str], seed: int
     ) -> PrecisionDraws:
         """Precisions of every member."""
-        if settings.inference not in SAMPLED:
-            return PrecisionDraws(member_precisions(found, settings, seed))
-        names = layer_names(found.problem.layout, features)
-        rng, start = stream(seed, "posterior"), found.precisions.mean()
-        return sample_precisions(settings.inference, found.evidence, start, names, settings.draws, rng, self.model)
+        rng, draws, start = stream(seed, "posterior"), settings.draws, found.log_tau
+        if settings.inference == "laplace":
+            return PrecisionDraws(np.tile(np.log(found.mode.tau), (draws, 1)))
+        if settings.inference in SAMPLED:
+            names = layer_names(found.problem.layout, features)
+            return sample_precisions(settings.inference, found.evidence, start, names, draws, rng, self.model)
+        posterior = precision_posterior(found.evidence, start, stream(seed, "precisions"))
+        if posterior.effective_size < FEW_POINTS:
+            msg = (
+                f"the prior precisions are drawn from a sample that is worth {posterior.effective_size:.0f} points "
+                f'(limit {FEW_POINTS}); take inference="nuts", which needs no such sample.'
+            )
+            warnings.warn(msg, UnreliableDrawsWarning, stacklevel=3)
+        return PrecisionDraws(posterior.log_tau[posterior.sample(draws, rng)])
 
     def _first(
         self, events: StandardizedEvents, settings: DirectSettings, seed: int, checkpoint: str | Path | None

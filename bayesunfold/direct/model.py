@@ -8,7 +8,6 @@ draw the weights exactly, equation (D7).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,10 @@ from scipy.stats import truncnorm
 from bayesunfold._support.streams import stream
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.inference import CHAINS
-from bayesunfold.classifier.sampling import TUNE, quiet_nutpie, quiet_pymc
+from bayesunfold.classifier.sampling import quiet_nutpie, quiet_pymc, run_nuts
 from bayesunfold.direct.mode import parameter_groups
-from bayesunfold.direct.precision import LEAST, Evidence, covariance
-from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError
+from bayesunfold.direct.precision import LEAST, Evidence, covariance, distinct, grams_of
+from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.unfolding.record import LinearMoments
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ __all__ = [
     "PrecisionDraws",
     "PrecisionModel",
     "PredictedMoments",
+    "check_hyperprior",
     "layer_names",
     "network_model",
     "precision_model",
@@ -85,9 +85,7 @@ def network_model(layout: Layout, moments: LinearMoments, names: Sequence[str]) 
     coords |= {f"unit_{k}": list(range(units)) for k, units in enumerate(layout.sizes[1:-1], start=1)}
     coords["moment"] = list(range(len(moments.observed)))
     with pm.Model(coords=coords) as model:
-        log_precision = pm.TruncatedNormal(
-            "log_precision", 0.0, moments.width, lower=LEAST * moments.width, dims="layer"
-        )
+        log_precision = hyperprior(model, names, moments.width, moments.custom)
         shrink = pt.exp(-0.5 * log_precision)
         shifts = []
         for k, (w, b, fan_in, fan_out, w_scale, b_scale) in enumerate(layout.pieces()):
@@ -136,31 +134,28 @@ def precision_model(evidence: Evidence, names: Sequence[str], custom: PrecisionM
     import pytensor.tensor as pt
 
     with pm.Model(coords={"layer": list(names)}) as model:
-        y = pm.Data("observed_moments", np.asarray(evidence.y, dtype=np.float64))
+        log_precision = hyperprior(model, names, evidence.width, custom)
         grams = pm.Data("grams", np.stack(evidence.grams))
-        width = pm.Data("width", np.float64(evidence.width))
-        if custom is None:
-            unit = pm.TruncatedNormal("unit", 0.0, 1.0, lower=LEAST, shape=len(names))
-            log_precision = pm.Deterministic("log_precision", width * unit, dims="layer")
-        else:
-            log_precision = _custom(model, custom, tuple(names))
-        cov = pt.eye(y.shape[0]) + pt.tensordot(pt.exp(-log_precision), grams, axes=1)
-        pm.MvNormal("moments", pt.zeros_like(y), cov=cov, observed=y)
+        p = len(evidence.y)
+        cov = pt.eye(p) + pt.tensordot(pt.exp(-log_precision), grams, axes=1)
+        pm.MvNormal("moments", np.zeros(p), cov=cov, observed=evidence.y)
     return model
 
 
-def _custom(model: pm.Model, custom: PrecisionModel, names: tuple[str, ...]) -> Any:
-    """What the user's function returns, as the variable ``log_precision``.
+def hyperprior(model: pm.Model, names: Sequence[str], width: float, custom: PrecisionModel | None) -> Any:
+    """The variable ``log_precision`` (layer): Normal, not below two widths, or what the user's function returns.
 
     Raises
     ------
     InputTypeError, InputError
-        If it is not a tensor with one value per layer.
+        If the function returns no tensor with one value per layer.
     """
     import pymc as pm
     import pytensor.tensor as pt
 
-    given = custom(names)
+    if custom is None:
+        return pm.TruncatedNormal("log_precision", 0.0, width, lower=LEAST * width, dims="layer")
+    given = custom(tuple(names))
     if not isinstance(given, pt.TensorVariable):
         msg = (
             f"model returned a {type(given).__name__}; it must return the layers' log precisions, a PyTensor variable."
@@ -168,6 +163,10 @@ def _custom(model: pm.Model, custom: PrecisionModel, names: tuple[str, ...]) -> 
         raise InputTypeError(msg)
     if given.ndim != 1:
         msg = f"model returned log precisions of {given.ndim} dimensions; they have one, of the {len(names)} layers."
+        raise InputError(msg)
+    found = len(np.asarray(pm.draw(given, random_seed=0)))
+    if found != len(names):
+        msg = f"model returned {found} log precisions; the network has {len(names)} layers: {', '.join(names)}."
         raise InputError(msg)
     if model.named_vars.get("log_precision") is given:
         return given
@@ -219,12 +218,10 @@ def _network_draws(
     values = drawn @ a.T
     if observed is None:
         return values
-    grams = [a[:, group] @ a[:, group].T for group in groups]
+    grams = grams_of(a, groups)
     residual = observed - values - rng.standard_normal(values.shape)
-    points, place = np.unique(log_precision, axis=0, return_inverse=True)
-    for k, point in enumerate(points):
-        rows = np.flatnonzero(place.ravel() == k)
-        inverse = np.linalg.inv(covariance(grams, np.exp(point)))
+    for tau, rows in distinct(log_precision):
+        inverse = np.linalg.inv(covariance(grams, tau))
         values[rows] += residual[rows] @ (np.eye(len(inverse)) - inverse)  # C - 1 is the network's covariance
     return values
 
@@ -277,11 +274,19 @@ def sample_precisions(
     return (_advi if method == "advi" else _nuts)(model, draws, rng)
 
 
+def check_hyperprior(custom: PrecisionModel, names: Sequence[str]) -> None:
+    """Whether a user's function gives the precisions of a network's layers; errors as for :func:`hyperprior`."""
+    import pymc as pm
+
+    with pm.Model(coords={"layer": list(names)}) as model:
+        hyperprior(model, names, 1.0, custom)
+
+
 def informative(evidence: Evidence, log_tau: Array) -> Evidence:
     """The evidence of the combinations of moments that say something about precisions."""
     total = sum(gram * np.exp(-t) for gram, t in zip(evidence.grams, log_tau, strict=True))
     values, vectors = np.linalg.eigh(np.asarray(total))
-    kept = vectors[:, values > min(INFORMATIVE, values[-1])] if values[-1] > INFORMATIVE else vectors[:, -1:]
+    kept = vectors[:, values > INFORMATIVE] if values[-1] > INFORMATIVE else vectors[:, -1:]
     return replace(evidence, y=kept.T @ evidence.y, grams=tuple(kept.T @ gram @ kept for gram in evidence.grams))
 
 
@@ -308,20 +313,5 @@ def _nuts(model: pm.Model, draws: int, rng: np.random.Generator) -> PrecisionDra
 
     with quiet_nutpie():
         compiled = nutpie.compile_pymc_model(model)
-    with quiet_pymc():
-        tree = nutpie.sample(
-            compiled,
-            draws=draws // CHAINS,
-            tune=TUNE,
-            chains=CHAINS,
-            cores=1,
-            seed=int(rng.integers(2**31)),
-            progress_bar=False,
-        )
-    found = np.asarray(tree["posterior"]["log_precision"].values)
-    stats = {str(k): np.asarray(v.values) for k, v in tree["sample_stats"].data_vars.items() if v.ndim == 2}
-    divergent = int(stats["diverging"].sum()) if "diverging" in stats else 0
-    if divergent:
-        msg = f"NUTS reports {divergent} divergent transitions of {draws}; trust the draws less, or use 'marginal'."
-        warnings.warn(msg, ConvergenceWarning, stacklevel=3)
+    found, stats = run_nuts(compiled, "log_precision", draws // CHAINS, rng)
     return PrecisionDraws(found.reshape(draws, -1), CHAINS, sample_stats=stats)

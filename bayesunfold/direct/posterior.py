@@ -14,7 +14,7 @@ from bayesunfold.direct.criticism import Criticism, criticise, second_classifier
 from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_directions
 from bayesunfold.direct.mode import Mode, Problem, find_mode, mode_at
 from bayesunfold.direct.moments import Moments
-from bayesunfold.direct.precision import Evidence, PrecisionPosterior, precision_posterior
+from bayesunfold.direct.precision import Evidence
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.omnifold.problems import acceptance_of, bounded_ratio, varied_step1
@@ -23,7 +23,7 @@ from bayesunfold.unfolding.perturbations import Perturbations
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
-__all__ = ["DirectPosterior", "find_posterior", "member_precisions", "members_of", "push_weights"]
+__all__ = ["DirectPosterior", "find_posterior", "members_of", "push_weights"]
 
 Array = NDArray[np.floating]
 
@@ -43,23 +43,27 @@ def __dir__() -> list[str]:
 
 @dataclass(frozen=True)
 class DirectPosterior:
-    """The most probable network, the posterior of its prior precisions, and tests of both.
+    """The most probable network, the evidence of its prior precisions, and tests of both.
 
     Attributes
     ----------
     problem : Problem
     mode : Mode
-    precisions : PrecisionPosterior
-    criticism : Criticism
     evidence : Evidence
         Near the mode.
+    log_tau : array, shape (groups,)
+        Logarithms of the most probable precisions.
+    push : array, shape (n,)
+        Push weights at the mode.
+    criticism : Criticism
     """
 
     problem: Problem
     mode: Mode
-    precisions: PrecisionPosterior
-    criticism: Criticism
     evidence: Evidence
+    log_tau: Array
+    push: Array
+    criticism: Criticism
 
 
 def find_posterior(
@@ -81,8 +85,7 @@ def find_posterior(
             break
         more = (*more, second_classifier(events, reco, push, rng))
         theta = mode.theta
-    precisions = precision_posterior(evidence, log_tau, stream(seed, "precisions"))
-    return DirectPosterior(problem, mode, precisions, replace(criticism, rounds=len(more)), evidence)
+    return DirectPosterior(problem, mode, evidence, log_tau, push, replace(criticism, rounds=len(more)))
 
 
 def find_mode_and_precisions(
@@ -150,14 +153,6 @@ def push_weights(events: StandardizedEvents, first: Iteration, particle_level: C
     return push
 
 
-def member_precisions(found: DirectPosterior, settings: DirectSettings, seed: int) -> Array:
-    """Logarithms of the precisions of every member, for the methods that need no sampler, shape (n_members, groups)."""
-    if settings.inference == "laplace":
-        return np.tile(np.log(found.mode.tau), (settings.draws, 1))
-    chosen = found.precisions.sample(settings.draws, stream(seed, "posterior"))
-    return found.precisions.log_tau[chosen]
-
-
 def members_of(
     events: StandardizedEvents,
     first: Iteration,
@@ -173,11 +168,11 @@ def members_of(
     perturbations : Perturbations
         With the yields' changes.
     log_tau : array, shape (n_members, groups)
-        Logarithms of every member's precisions, from :func:`member_precisions`.
+        Logarithms of every member's precisions.
     """
     problem, mode = found.problem, found.mode
     network = particle_level(problem, mode, first)
-    push, gen = push_weights(events, first, network), events.passes.gen
+    push, gen = found.push, events.passes.gen
     weight = events.weight * push
     weight = weight[gen] * to_yield(weight, events.passes.reco, events.signal_yield)
     network, project = visible_directions(network, problem.precisions(mode.tau), events.gen[gen], weight)

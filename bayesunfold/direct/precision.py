@@ -6,7 +6,7 @@ integrated out: ``y ~ N(0, C)`` with ``C = 1 + sum_g A_g A_g' / tau_g``, equatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from bayesunfold.direct.mode import Mode, Problem
 
-__all__ = ["Evidence", "PrecisionPosterior", "precision_posterior"]
+__all__ = ["Evidence", "PrecisionPosterior", "covariance", "distinct", "grams_of", "precision_posterior"]
 
 Array = NDArray[np.floating]
 
@@ -85,9 +85,7 @@ class Evidence:
     @classmethod
     def of(cls, problem: Problem, mode: Mode, width: float) -> Evidence:
         """The evidence near a mode."""
-        a = mode.derivative
-        grams = tuple(a[:, group] @ a[:, group].T for group in problem.groups)
-        return cls(pseudo_observation(problem, mode), grams, width)
+        return cls(pseudo_observation(problem, mode), grams_of(mode.derivative, problem.groups), width)
 
     def log_density(self, log_tau: Array) -> float:
         """Log posterior of the precisions, but for a constant; minus infinity where they are not allowed."""
@@ -145,6 +143,18 @@ def precision_posterior(evidence: Evidence, start: Array, rng: np.random.Generat
 def pseudo_observation(problem: Problem, mode: Mode) -> Array:
     """``y``: what the moments would be at the prior's centre, to first order about the mode, shape (p,)."""
     return mode.residual + mode.derivative @ (mode.theta - problem.centre)
+
+
+def grams_of(derivative: Array, groups: Sequence[slice]) -> tuple[Array, ...]:
+    """``A_g A_g'`` of each group, shape (p, p)."""
+    return tuple(derivative[:, group] @ derivative[:, group].T for group in groups)
+
+
+def distinct(log_tau: Array) -> Iterator[tuple[Array, NDArray[np.integer]]]:
+    """Every different row of precisions, shape (groups,), and the members that have it."""
+    points, place = np.unique(log_tau, axis=0, return_inverse=True)
+    for k, point in enumerate(points):
+        yield np.exp(point), np.flatnonzero(place.ravel() == k)
 
 
 def covariance(grams: Sequence[Array], tau: Array) -> Array:

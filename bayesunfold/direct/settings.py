@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bayesunfold.classifier.arithmetic import Layout
-from bayesunfold.classifier.inference import CHAINS, InferenceMethod
+from bayesunfold.classifier.inference import CHAINS, InferenceMethod, inference_method
 from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sampling import sample_gaussian
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["DirectSettings", "default_networks"]
+__all__ = ["SAMPLED", "DirectSettings", "default_networks"]
+
+SAMPLED = ("advi", "nuts")
+"""Methods that sample the precisions in PyMC."""
 
 ONE_FEATURE = Network(prior_scale=(1.0, 1.0, 7.0)), Network(additive=6)
 MANY_FEATURES = Network(additive=12), Network(additive=12)
@@ -87,7 +90,8 @@ class DirectSettings:
     @property
     def citations(self) -> tuple[str, ...]:
         """Keys of the works behind the method."""
-        return ("Choudalakis:2012hz", "Andreassen:2019cjw", "Immer:2021", "Rubin:1981", "MacKay:1992")
+        used = inference_method(self.inference).citations if self.inference in SAMPLED else ()
+        return ("Choudalakis:2012hz", "Andreassen:2019cjw", "Immer:2021", "Rubin:1981", "MacKay:1992", *used)
 
     def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
         """The networks at detector level and at particle level."""

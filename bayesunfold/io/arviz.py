@@ -17,9 +17,9 @@ log_likelihood
 observed_data, constant_data
     Those events with their label, weight and features; probe events; bin edges.
 prior, prior_predictive, posterior_predictive
-    Of a direct posterior: draws of ``log_precision`` (chain, draw, layer) from its hyperprior, and of the ``moments``
-    (chain, draw, moment) from prior and posterior; ``posterior`` then holds ``log_precision`` too, and
-    ``observed_data`` the ``moments``.
+    Of a direct posterior: draws of ``log_precision`` (chain, draw, layer) from its Normal hyperprior, and of the
+    ``moments`` (chain, draw, moment) from prior and posterior; ``posterior`` then holds ``log_precision`` too, and
+    ``observed_data`` the ``moments``. With a hyperprior of the user's there is no prior.
 fit
     Losses and changes per iteration; ``elbo``, the negative bound of each ADVI step.
 """
@@ -39,6 +39,7 @@ from bayesunfold.classifier.activations import log1pexp
 from bayesunfold.errors import InputError
 
 if TYPE_CHECKING:
+    from bayesunfold.unfolding.record import LinearMoments
     from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["default_bins", "to_datatree"]
@@ -102,7 +103,7 @@ def to_datatree(result: UnfoldingResult, bins: Mapping[str, ArrayLike] | None = 
         "fit": _fit(result),
     }
     if result.measurement.moments is not None:
-        _add_moments(tree, result, chains)
+        _add_moments(tree, result, result.measurement.moments, chains)
     out = xr.DataTree.from_dict(tree)
     for group in out.children.values():
         group.attrs["inference_library"] = "bayesunfold"
@@ -165,13 +166,10 @@ def _likelihood(result: UnfoldingResult, chains: int) -> tuple[xr.Dataset, xr.Da
     return likelihood, observed, xr.DataArray(_chained(drawn, chains), dims=("chain", "draw", "probe_data"))
 
 
-def _add_moments(tree: dict[str, xr.Dataset], result: UnfoldingResult, chains: int) -> None:
+def _add_moments(tree: dict[str, xr.Dataset], result: UnfoldingResult, moments: LinearMoments, chains: int) -> None:
     """What only a direct posterior has: precisions, moments, and draws of both from the prior."""
     from bayesunfold.direct.model import PredictedMoments, layer_names
 
-    moments = result.measurement.moments
-    if moments is None:
-        return
     layout = result.members.step2.classifier.layout
     layers = list(layer_names(layout, result.simulation.gen_names))
     predicted = PredictedMoments.of(layout, moments, result.record.seed)
@@ -184,8 +182,9 @@ def _add_moments(tree: dict[str, xr.Dataset], result: UnfoldingResult, chains: i
         return xr.Dataset({name: ((*chained, dim), shape)}, coords=coords)
 
     tree["posterior"] = tree["posterior"].merge(dataset("log_precision", "layer", moments.log_precision, layers))
-    tree["prior"] = dataset("log_precision", "layer", predicted.log_precision, layers)
-    tree["prior_predictive"] = dataset("moments", "moment", predicted.prior)
+    if not moments.hyperprior:
+        tree["prior"] = dataset("log_precision", "layer", predicted.log_precision, layers)
+        tree["prior_predictive"] = dataset("moments", "moment", predicted.prior)
     tree["posterior_predictive"] = dataset("moments", "moment", predicted.posterior)
     observed = xr.DataArray(moments.observed, dims="moment", coords={"moment": np.arange(len(moments.observed))})
     tree["observed_data"] = tree["observed_data"].assign(moments=observed)

@@ -18,7 +18,7 @@ Groups
     ``multiplier`` (direction, draw), which moved the fluctuations onto the draws; ``sample_stats`` of the sampler.
 ``moments``
     Of a direct posterior: ``observed`` (moment), ``derivative`` (moment, parameter), ``centre`` (parameter) and
-    ``log_precision`` (draw, layer); attribute ``width``.
+    ``log_precision`` (draw, layer); attributes ``width`` and ``hyperprior``.
 ``step2``, ``fakes``
     ``directions`` (parameter, direction) of the last networks, ``displacement`` (source, direction, draw); of a direct
     posterior also ``theta`` (parameter) of its network.
@@ -180,7 +180,7 @@ def _moments(moments: LinearMoments) -> xr.Dataset:
             "centre": ("parameter", moments.centre),
             "log_precision": (("draw", "layer"), moments.log_precision),
         },
-        attrs={"width": moments.width},
+        attrs={"width": moments.width, "hyperprior": moments.hyperprior},
     )
 
 
@@ -372,6 +372,7 @@ def _read_moments(tree: xr.DataTree) -> LinearMoments | None:
         dataset["centre"].values,
         dataset["log_precision"].values,
         float(dataset.attrs["width"]),
+        str(dataset.attrs["hyperprior"]),
     )
 
 

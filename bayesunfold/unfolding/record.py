@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NotRequired, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +93,10 @@ class LinearMoments:
         Logarithms of the prior precisions of every member.
     width : float
         Of the Normal hyperprior of the logarithms.
+    hyperprior : str
+        Name of the user's function that gave another one; empty for the Normal one.
+    custom : callable, optional
+        That function, which a file does not keep.
     """
 
     observed: NDArray[np.floating]
@@ -99,6 +104,8 @@ class LinearMoments:
     centre: NDArray[np.floating]
     log_precision: NDArray[np.floating]
     width: float
+    hyperprior: str = ""
+    custom: Callable[[tuple[str, ...]], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -465,9 +465,15 @@ class UnfoldingResult:
         if self.measurement.moments is not None:
             from bayesunfold.direct.model import layer_names, network_model
 
+            moments = self.measurement.moments
+            if moments.hyperprior and moments.custom is None:
+                msg = (
+                    f"the hyperprior was the function {moments.hyperprior!r}, which a file does not keep; unfold again."
+                )
+                raise InputError(msg)
             layout = self.members.step2.classifier.layout
             names = layer_names(layout, self.simulation.gen_names)
-            return network_model(layout, self.measurement.moments, names)
+            return network_model(layout, moments, names)
         from bayesunfold.classifier.network import full_model
 
         step1 = self.measurement.step1

@@ -30,6 +30,16 @@ def evidence():
     return Evidence(y, (a @ a.T, b @ b.T), 1.0)
 
 
+def log_density(model, point):
+    """Of a model at the values of its free variables, in their own units."""
+    bounded = model["log_precision"]
+    transform = model.rvs_to_transforms[bounded]
+    values = {model.rvs_to_values[v].name: point[v.name] for v in model.free_RVs}
+    inner = transform.forward(point["log_precision"], *bounded.owner.inputs).eval()
+    values[model.rvs_to_values[bounded].name] = inner
+    return float(model.compile_logp(jacobian=False)(values))
+
+
 def test_the_model_shows_every_layer(result):
     """Log probability of a point by hand: priors of each layer's weights, hyperprior, and the moments."""
     model, moments = result.model, result.measurement.moments
@@ -63,19 +73,7 @@ def test_the_model_shows_every_layer(result):
     s = layout.additive.scale * sigma[2]
     expected += norm(0, s).logpdf(layout.additive.scale * shift[layout.n_network :]).sum()
     expected += norm.logpdf(moments.observed, moments.derivative @ shift).sum()
-    logp = pm.compile_pymc if hasattr(pm, "compile_pymc") else pm.compile
-    total = sum(model.logp(vars=[v], jacobian=False, sum=True) for v in model.basic_RVs)
-    names = {model.rvs_to_values[v].name: v.name for v in model.free_RVs}
-    inputs = [model.rvs_to_values[v] for v in model.free_RVs]
-    given = [point[names[v.name]] for v in inputs]
-    given[0] = (
-        model.rvs_to_transforms[model["log_precision"]]
-        .forward(log_precision, *model["log_precision"].owner.inputs)
-        .eval()
-        if model.rvs_to_transforms[model["log_precision"]] is not None
-        else given[0]
-    )
-    assert float(logp(inputs, total)(*given)) == pytest.approx(expected, rel=1e-6)
+    assert log_density(model, point) == pytest.approx(expected, rel=1e-6)
 
 
 def test_precisions_with_the_weights_integrated_out(evidence):
@@ -88,12 +86,8 @@ def test_precisions_with_the_weights_integrated_out(evidence):
         c = np.eye(8) + np.exp(-p[0]) * evidence.grams[0] + np.exp(-p[1]) * evidence.grams[1]
         by_scipy.append(multivariate_normal(np.zeros(8), c).logpdf(evidence.y) + norm.logpdf(p).sum())
     np.testing.assert_allclose(own - own[0], np.array(by_scipy) - by_scipy[0], rtol=1e-9)
-    unit = model["unit"]
-    transform = model.rvs_to_transforms[unit]
-    logp = model.compile_logp(jacobian=False)
-    value = model.rvs_to_values[unit].name
-    found = [float(logp({value: transform.forward(p, *unit.owner.inputs).eval()})) for p in points]
-    np.testing.assert_allclose(np.array(found) - found[0], own - own[0], rtol=1e-6)
+    found = np.array([log_density(model, {"log_precision": p}) for p in points])
+    np.testing.assert_allclose(found - found[0], own - own[0], rtol=1e-6)
 
 
 def test_samplers_agree_with_importance_sampling(evidence):
@@ -112,7 +106,7 @@ def test_samplers_agree_with_importance_sampling(evidence):
     np.testing.assert_array_equal(again.log_tau, first.log_tau)
 
 
-def test_a_users_hyperprior():
+def test_a_users_hyperprior(tmp_path):
     """Almost fixed precisions come out of the fit as they were put in; what is no log precision is refused."""
     toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
 
@@ -123,12 +117,21 @@ def test_a_users_hyperprior():
     unfolder = bu.UnbinnedFBU(inference="advi", model=fixed, draws=20, rounds=0, random_seed=1, progressbar=False)
     result = unfolder.fit(toy.simulation, toy.measurement)
     np.testing.assert_allclose(result.measurement.moments.log_precision, 1.5, atol=0.2)
+    assert "prior" not in result.to_datatree().children  # the Normal one was not used
+    assert str(result.model["log_precision"].owner.op).startswith("normal")
+    assert "Kucukelbir" in bu.citations(result)
+    with pytest.raises(InputError, match="fixed', which a file does not keep"):
+        _ = bu.load(result.save(tmp_path / "r.nc")).model
     with pytest.raises(InputTypeError, match="PyTensor variable"):
         bu.UnbinnedFBU(inference="advi", model=lambda _: 1.0, random_seed=1, progressbar=False).fit(
             toy.simulation, toy.measurement
         )
     with pytest.raises(InputError, match="dimensions"):
         bu.UnbinnedFBU(inference="advi", model=lambda _: pm.Normal("x"), random_seed=1, progressbar=False).fit(
+            toy.simulation, toy.measurement
+        )
+    with pytest.raises(InputError, match="returned 2 log precisions; the network has 3 layers"):
+        bu.UnbinnedFBU(inference="advi", model=lambda _: pm.Normal("x", shape=2), random_seed=1, progressbar=False).fit(
             toy.simulation, toy.measurement
         )
     with pytest.raises(InputError, match="needs a sampler"):

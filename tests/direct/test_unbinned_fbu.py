@@ -17,6 +17,7 @@ from bayesunfold.direct import estimator
 from bayesunfold.direct.draws import draw_parameters, moment_changes
 from bayesunfold.direct.mode import find_mode
 from bayesunfold.direct.posterior import find_posterior, push_weights
+from bayesunfold.direct.precision import precision_posterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import InputError, InputTypeError, UnreliableDrawsWarning
 from bayesunfold.omnifold.iteration import iterate, train
@@ -134,14 +135,15 @@ def test_a_blind_detector_leaves_the_prior():
     events = standardize(simulation, data.matched_to(simulation), intervals=(6, 0))
     settings = unfolder.settings(simulation)
     found = find_posterior(events, settings, iterate(events, settings, None, None, train(training_stream(1, 0))), 1)
-    problem, mean = found.problem, found.precisions.mean()
+    problem, precisions = found.problem, precision_posterior(found.evidence, found.log_tau, rng)
+    mean = precisions.mean()
     a, precision = found.mode.derivative, problem.precisions(np.exp(mean))
     j = tangent(problem.layout, found.mode.theta, problem.gen[:500])
     j -= j.mean(axis=0)
     prior = np.einsum("ij,ij->i", j / precision, j)
     posterior = np.einsum("ij,ij->i", j, np.linalg.solve(a.T @ a + np.diag(precision), j.T).T)
     ratio = np.sqrt(posterior.sum() / prior.sum())
-    width = np.sqrt(found.precisions.probability @ (found.precisions.log_tau - mean) ** 2)
+    width = np.sqrt(precisions.probability @ (precisions.log_tau - mean) ** 2)
     assert 0.6 < ratio < 1.05, ratio  # over eight seeds 0.75 to 0.95
     assert np.all(np.abs(mean) < 0.5)
     assert np.all((width > 0.7) & (width < 1.1))  # the hyperprior's is 0.93, bounded at -2 widths
