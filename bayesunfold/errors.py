@@ -18,6 +18,7 @@ __all__ = [
     "InputTypeError",
     "OverlapWarning",
     "SmallSampleWarning",
+    "ProfilingWarning",
     "UnreliableDrawsWarning",
     "WeightWarning",
 ]
@@ -73,6 +74,10 @@ class BlindFeatureWarning(BayesUnfoldWarning):
 
 class WeightWarning(BayesUnfoldWarning):
     """Event weights lost much of the sample's information, or members went negative."""
+
+
+class ProfilingWarning(BayesUnfoldWarning):
+    """A profiled nuisance parameter that data should not constrain, cannot, or pull very far."""
 
 
 class UnreliableDrawsWarning(BayesUnfoldWarning):

@@ -19,6 +19,7 @@ from bayesunfold._support.checks import (
     as_flag,
     as_weight,
     check_finite,
+    check_flag,
     check_names,
     check_not_negative,
     check_source_name,
@@ -364,11 +365,13 @@ class Background:
         What NaN means, as for :class:`Simulation`.
     names : sequence of str, optional
         Names of the features, as for :class:`Data`.
+    profile : bool
+        Whether data constrain the normalisation: it becomes a parameter of the fit (:class:`UnbinnedFBU` only).
 
     Raises
     ------
     InputError, InputTypeError
-        As for :class:`Data`; an uncertainty that is negative or above one.
+        As for :class:`Data`; an uncertainty that is negative or above one; ``profile`` without an uncertainty.
 
     Examples
     --------
@@ -385,6 +388,8 @@ class Background:
         relative_uncertainty: float = 0.0,
         undefined: Undefined = "error",
         names: Sequence[str] | None = None,
+        *,
+        profile: bool = False,
     ) -> None:
         _check_undefined(undefined)
         self.name, self.undefined = check_source_name(name, "background"), undefined
@@ -395,6 +400,13 @@ class Background:
             msg = (
                 f"relative_uncertainty of {name} is {relative_uncertainty!r}, {100 * relative_uncertainty:g} % of it; "
                 "0.1 is 10 %. Above one a normalisation would often be negative."
+            )
+            raise InputError(msg)
+        self.profile = check_flag(profile, "profile")
+        if self.profile and self.relative_uncertainty == 0:
+            msg = (
+                f"background {name!r} has profile=True and no uncertainty to constrain; give relative_uncertainty, "
+                "0.3 for 30 %."
             )
             raise InputError(msg)
         self.features, columns = as_features(features, name)
@@ -413,6 +425,7 @@ class Background:
 
     def __repr__(self) -> str:
         uncertainty = f" +- {100 * self.relative_uncertainty:.3g} %" if self.relative_uncertainty else ""
+        uncertainty += ", profiled" if self.profile else ""
         return f"Background({self.name}: {len(self)} events, yield {self.weight.sum():.6g}{uncertainty})"
 
 

@@ -24,6 +24,7 @@ Name = Literal[
     "precisions",
     "criticism",
     "predictive",
+    "migration",
 ]
 
 NUMBERS: dict[str, int] = {
@@ -38,6 +39,7 @@ NUMBERS: dict[str, int] = {
     "precisions": 10_009,
     "criticism": 10_010,
     "predictive": 10_011,
+    "migration": 10_012,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -56,7 +58,7 @@ def stream(seed: int, name: Name) -> np.random.Generator:
         ``"prior"`` noise of the networks, ``"posterior"`` draws, ``"yields"``, nuisance parameters of ``"systematics"``
         and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its
         ``"precisions"``, the ``"centre"`` of its prior and its ``"criticism"``,
-        and ``"predictive"`` draws.
+        ``"predictive"`` draws, and the ``"migration"`` of events into and out of a profiled selection.
 
     Examples
     --------

@@ -21,7 +21,7 @@ from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, Joined, TwoClass
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import LEAST_EVENTS
-from bayesunfold.direct.precision import Evidence, covariance
+from bayesunfold.direct.precision import Evidence, base_covariance
 from bayesunfold.omnifold.problems import step1_classes
 from bayesunfold.reweighting.closure import auc_error, weighted_auc
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -77,7 +77,7 @@ def chi2_p_value(evidence: Evidence, mode: Mode) -> float:
     With the network's parameters integrated out the residual is ``C^-1 y ~ N(0, C^-1)``, so its square is a sum of
     chi-squares of one degree of freedom, each times an eigenvalue of ``C^-1``, equation (D9).
     """
-    values = np.linalg.eigvalsh(covariance(evidence.grams, mode.tau))
+    values = np.linalg.eigvalsh(evidence.covariance(mode.tau))
     return chi2_tail(mode.chi2, 1.0 / np.maximum(values, 1.0))
 
 
@@ -274,7 +274,9 @@ def _posterior_variance(change: Array, problem: Problem, mode: Mode) -> float:
     """``b' H^-1 b`` of a linear function of the network's parameters."""
     precision, a = problem.precisions(mode.tau), mode.derivative
     scaled = change / precision
-    inner = (a / precision) @ a.T
-    inner.flat[:: len(inner) + 1] += 1.0
+    inner = (a / precision) @ a.T + base_covariance(mode)
     seen = a @ scaled
+    if mode.free.shape[1]:
+        mimicked = mode.free.T @ change
+        scaled, seen = scaled + mode.free @ mimicked, seen + mode.mimics @ mimicked
     return float(change @ scaled - seen @ cho_solve(cho_factor(inner, lower=True), seen))

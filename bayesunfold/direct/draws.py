@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import blocks, tangent
+from bayesunfold.classifier.arithmetic import tangent
 from bayesunfold.classifier.two_class import Classifier, leading_directions
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
-from bayesunfold.direct.precision import covariance, distinct, grams_of, pseudo_observation
+from bayesunfold.direct.precision import base_covariance, covariance, distinct, grams_of, pseudo_observation
 from bayesunfold.omnifold.problems import push_outside
 from bayesunfold.unfolding.perturbations import Block, Perturbations, Shifted, interpolate
 from bayesunfold.unfolding.propagation import Displacement
@@ -52,18 +52,18 @@ def moment_changes(
     """
     weights, step1 = np.where(events.passes.reco, events.weight * push, 0.0), moments.bounded.classifiers[0]
     weights *= events.signal_yield / weights.sum()
-    total = _total(moments, events.reco, weights)
+    total = moments.total(events.reco, weights)
     mean = total / weights.sum()
     out = {"data": _fluctuation(moments, "data", events.data.x, events.data.weight, perturbations)}
     out["simulation"] = -_fluctuation(moments, "simulation", events.reco, weights, perturbations, mean)
     for b in events.backgrounds:
         own = _fluctuation(moments, b.name, b.x, b.weight, perturbations)
         scale = perturbations.scales.get(b.name, np.zeros(perturbations.n_members))
-        out[b.name] = -own - np.outer(_total(moments, b.x, b.weight), scale)
+        out[b.name] = -own - np.outer(moments.total(b.x, b.weight), scale)
     for name, change in perturbations.signal.items():
         out[name] = out[name] - np.outer(total, change)
     for name, v in perturbations.variations.items():
-        sides = [_total(moments, events.reco, weights * side) - (weights @ side) * mean for side in (v.up, v.down)]
+        sides = [moments.total(events.reco, weights * side) - (weights @ side) * mean for side in (v.up, v.down)]
         out[name] = -interpolate(sides[0], sides[1], v.alpha)
     for name, shift in perturbations.shifts.items():
         up = _shifted(events, moments, push, step1, weights.sum(), shift.up) - total
@@ -73,15 +73,6 @@ def moment_changes(
         rows = events.passes.fakes
         for name, moved in _of_fakes(moments, events.reco[rows], weights[rows], mean, fakes).items():
             out[name] = out.get(name, 0.0) - moved
-    return out
-
-
-def _total(moments: Moments, x: Array, weight: Array) -> Array:
-    """Whitened moments of weighted events, shape (p,)."""
-    used = np.flatnonzero(weight)
-    out = np.zeros(len(moments))
-    for part in map_blocks(lambda rows: moments.features(x[used[rows]]).T @ weight[used[rows]], blocks(len(used))):
-        out += part
     return out
 
 
@@ -110,7 +101,7 @@ def _shifted(
     """Whitened moments of the refolded simulation at a shifted detector level, the signal keeping its total."""
     everywhere = push_outside(events, push, step1, shifted)
     moved = np.where(shifted.passes, events.weight * everywhere, 0.0)
-    return _total(moments, shifted.features, moved * (total / moved.sum()))
+    return moments.total(shifted.features, moved * (total / moved.sum()))
 
 
 def _of_fakes(moments: Moments, x: Array, weight: Array, mean: Array, fakes: Displacement) -> dict[str, Array]:
@@ -123,9 +114,17 @@ def _of_fakes(moments: Moments, x: Array, weight: Array, mean: Array, fakes: Dis
 
 
 def draw_parameters(
-    problem: Problem, mode: Mode, log_tau: Array, changes: Mapping[str, Array], noise: Array
+    problem: Problem,
+    mode: Mode,
+    log_tau: Array,
+    changes: Mapping[str, Array],
+    noise: Array,
+    nuisances: Sequence[str] = (),
 ) -> dict[str, Array]:
-    """Displacements of the parameters from the mode, equation (D7), by source, shape (P, n_members).
+    """Displacements of the parameters from the mode, equation (D7), by source, shape (P + K, n_members).
+
+    The parameters of the network come first, then the profiled nuisance parameters, which are columns of ``A`` with a
+    prior precision of one. The source of each is the noise of its own prior: what another calibration would have said.
 
     Parameters
     ----------
@@ -134,24 +133,46 @@ def draw_parameters(
     log_tau : array, shape (n_members, groups)
         Logarithms of every member's prior precisions.
     changes : mapping of source to array, shape (p, n_members)
-    noise : array, shape (P, n_members)
-        N(0, 1), the prior's.
+    noise : array, shape (P + 2 K, n_members)
+        N(0, 1), of the priors: of the network's parameters, of changes that mimic nuisance parameters, and of these.
+    nuisances : sequence of str
+        Names of the profiled nuisance parameters.
+
+    References
+    ----------
+    A. Pinto et al., arXiv:2307.04007, for the sources of a profile likelihood fit.
     """
+    n_parameters, k = problem.layout.n_parameters, len(nuisances)
     a, y = mode.derivative, pseudo_observation(problem, mode)
-    grams = grams_of(a, problem.groups)
-    out = {name: np.zeros_like(noise) for name in ("prior", *changes)}
+    grams, base = grams_of(a, problem.groups), base_covariance(mode)
+    free = mode.free if k else np.zeros((n_parameters, 0))
+    a = np.hstack([a, mode.mimics, mode.columns]) if k else a
+    here = np.concatenate([mode.theta - problem.centre, mode.alpha])
+    out: dict[str, Array] = {
+        name: np.zeros((n_parameters + k, noise.shape[1])) for name in ("prior", *changes, *nuisances)
+    }
+    rows = n_parameters + free.shape[1]
+
+    def merged(drawn: Array) -> Array:
+        """Network and nuisance parameters, what mimics the latter being part of the former."""
+        return np.vstack([drawn[:n_parameters] + free @ drawn[n_parameters:rows], drawn[rows:]]) if k else drawn
+
     for tau, members in distinct(log_tau):
-        precision = problem.precisions(tau)
-        factor = cho_factor(covariance(grams, tau), lower=True)
+        precision = np.concatenate([problem.precisions(tau), np.ones(a.shape[1] - n_parameters)])
+        factor = cho_factor(covariance(base, grams, tau), lower=True)
 
         def gain(moments: Array, factor: tuple[Array, bool] = factor, precision: Array = precision) -> Array:
-            return (a.T @ cho_solve(factor, moments)) / precision[:, None]
+            return merged((a.T @ cho_solve(factor, moments)) / precision[:, None])
 
         for name, change in changes.items():
             out[name][:, members] = gain(change[:, members])
         drawn = noise[:, members] / np.sqrt(precision)[:, None]
-        shift = gain(y[:, None]) - (mode.theta - problem.centre)[:, None]  # the mean at these precisions
-        out["prior"][:, members] += drawn - gain(a @ drawn) + shift
+        own, drawn = drawn[rows:], np.vstack([drawn[:rows], np.zeros((k, len(members)))])
+        shift = gain(y[:, None]) - here[:, None]  # the mean at these precisions
+        out["prior"][:, members] += merged(drawn) - gain(a @ drawn) + shift
+        for row, name in enumerate(nuisances):
+            out[name][n_parameters + row, members] += own[row]
+            out[name][:, members] -= gain(a[:, rows + row, None]) * own[row]
     return out
 
 

@@ -28,8 +28,9 @@ from bayesunfold.direct.model import (
     layer_names,
     sample_precisions,
 )
-from bayesunfold.direct.posterior import DirectPosterior, find_posterior, members_of
+from bayesunfold.direct.posterior import DirectPosterior, find_nuisances, find_posterior, members_of
 from bayesunfold.direct.precision import precision_posterior
+from bayesunfold.direct.profile import Profile, warn_of_nuisances
 from bayesunfold.direct.settings import SAMPLED, DirectSettings, default_networks
 from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError, UnreliableDrawsWarning
 from bayesunfold.events import Background, Data, Simulation
@@ -42,8 +43,9 @@ from bayesunfold.omnifold.checkpoint import (
 )
 from bayesunfold.omnifold.iteration import Iteration, iterate, recall, train
 from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
+from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.reading import check_inputs, check_simulation, read_inputs
-from bayesunfold.unfolding.record import Inputs, LinearMoments, Look, Measurement, Record
+from bayesunfold.unfolding.record import Inputs, LinearMoments, Look, Measurement, NuisanceDraws, Record
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import StandardizedEvents
 from bayesunfold.unfolding.systematics import Systematic
@@ -211,18 +213,30 @@ class UnbinnedFBU:
             check_hyperprior(self.model, layer_names(layout, simulation.gen_names))
         seed = choose_seed(self.random_seed, checkpoint)
         clock = [time.perf_counter()]
+        inputs = Inputs(simulation, data, tuple(backgrounds))
         with block_threads():
-            perturbations = start_perturbations(events, simulation, systematics, settings, seed)
-            signal, scales = yield_changes(events, perturbations, seed)
-            perturbations = replace(perturbations, signal=signal, scales=scales)
+            profile, others = self._profile(inputs, events, systematics, seed)
+            perturbations = start_perturbations(events, simulation, others, settings, seed)
             first = self._first(events, settings, seed, checkpoint)
             clock.append(time.perf_counter())
-            found = find_posterior(events, settings, first, seed)
+            if profile is None:
+                found = find_posterior(events, settings, first, seed)
+            else:
+                found = _profiled(events, settings, first, seed, profile)
+            events = found.events
+            if found.profile is not None:
+                warn_of_nuisances(found.profile, found.mode.columns)
+                moved = found.profile.now
+                inputs = replace(inputs, simulation=moved.simulation, backgrounds=moved.backgrounds)
+                perturbations = start_perturbations(events, moved.simulation, moved.systematics, settings, seed)
+            signal, scales = yield_changes(events, perturbations, seed)
+            perturbations = replace(perturbations, signal=signal, scales=scales)
             precisions = self._precisions(found, settings, simulation.gen_names, seed)
             clock.append(time.perf_counter())
-            members, one = members_of(events, first, found, perturbations, precisions.log_tau, seed)
+            members, one, alphas = members_of(found, perturbations, precisions.log_tau, seed)
             members.norm()
             clock.append(time.perf_counter())
+            first = found.setup.first
             axes, _ = posterior_axes(first.step1)
         draws = replace(
             own_draws(one, axes, perturbations),
@@ -240,7 +254,11 @@ class UnbinnedFBU:
             settings.prior,
             hyperprior,
             self.model,
+            *(() if found.profile is None else (found.profile.nuisances.names, mode.columns, mode.free)),
         )
+        nuisances = None
+        if found.profile is not None:
+            nuisances = NuisanceDraws(found.profile.nuisances.names, found.profile.alpha, alphas)
         if found.mode.decrement > LARGE_STEP:
             msg = (
                 f"the particle-level network stopped {found.mode.decrement:.2f} posterior standard deviations short of "
@@ -250,13 +268,22 @@ class UnbinnedFBU:
         spent = dict(zip(("training", "posterior", "members"), np.diff(clock).tolist(), strict=True))
         logger.info("chi-square of %d moments: %.1f", len(found.problem.moments), found.mode.chi2)
         return UnfoldingResult(
-            inputs=Inputs(simulation, data, tuple(backgrounds)),
+            inputs=inputs,
             members=members,
-            measurement=Measurement(first.step1, draws, linear),
+            measurement=Measurement(first.step1, draws, linear, nuisances),
             iterations=(first.networks(),),
             pull_weights=first.pull,
             record=Record(settings, seed, installed_versions(), (_entry(found, first, members.nominal()),), spent),
         )
+
+    def _profile(
+        self, inputs: Inputs, events: StandardizedEvents, systematics: Sequence[Systematic], seed: int
+    ) -> tuple[Profile | None, Sequence[Systematic]]:
+        """The nuisance parameters that are profiled, None for none, and the other systematics."""
+        if not any(s.profile for s in systematics) and not any(b.profile for b in inputs.backgrounds):
+            return None, systematics
+        nuisances = Nuisances.of(inputs.simulation, inputs.backgrounds, systematics, events.scales, seed)
+        return Profile.start(nuisances, inputs.data, events.scales), nuisances.systematics
 
     def _precisions(
         self, found: DirectPosterior, settings: DirectSettings, features: Sequence[str], seed: int
@@ -298,6 +325,21 @@ class UnbinnedFBU:
             write_checkpoint(path, key, (first.networks(),), seed)
         progress.close(f"detector level learned, {settings.draws} members")
         return first
+
+
+def _profiled(
+    events: StandardizedEvents, settings: DirectSettings, first: Iteration, seed: int, profile: Profile
+) -> DirectPosterior:
+    """The posterior of network and nuisance parameters."""
+
+    def retrain(k: int, moved: StandardizedEvents) -> Iteration:
+        return iterate(moved, settings, None, None, train(training_stream(seed, k)))
+
+    trained, first, profile, start = find_nuisances(events, settings, first, seed, profile, retrain)
+    found = find_posterior(trained, settings, first, seed, profile, start)
+    # its networks at the events where the nuisance parameters are, as a saved result has them
+    here = iterate(found.events, settings, None, None, recall(first.networks()))
+    return replace(found, setup=replace(found.setup, first=here))
 
 
 def _report(progress: Progress, step: str, loss: float) -> None:

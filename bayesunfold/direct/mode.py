@@ -19,7 +19,7 @@ from bayesunfold.classifier.arithmetic import Layout, blocks, forward, loss_and_
 from bayesunfold.direct.moments import Moments
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["Mode", "Problem", "find_mode", "mode_at", "parameter_groups"]
+__all__ = ["Mode", "Problem", "find_mode", "mode_at", "parameter_groups", "thinned_rows"]
 
 Array = NDArray[np.floating]
 
@@ -150,6 +150,12 @@ class Mode:
         Whitened ``A``.
     decrement : float
         Remaining Newton step in posterior standard deviations.
+    alpha : array, shape (K,)
+        Profiled nuisance parameters, where the simulation is.
+    columns : array, shape (p, K)
+        Derivative of the refolded moments by them, whitened: ``B`` of (N1) to (N3).
+    free : array, shape (P, K)
+        Changes of the parameters that mimic them, equation (N4).
     """
 
     theta: Array
@@ -157,6 +163,14 @@ class Mode:
     residual: Array
     derivative: Array
     decrement: float
+    alpha: Array = field(default_factory=lambda: np.zeros(0))
+    columns: Array = field(default_factory=lambda: np.zeros((1, 0)))
+    free: Array = field(default_factory=lambda: np.zeros((1, 0)))
+
+    @property
+    def mimics(self) -> Array:
+        """Derivative of the moments by the changes that mimic nuisance parameters, shape (p, K)."""
+        return self.derivative @ self.free if self.free.shape[1] else self.columns
 
     @property
     def chi2(self) -> float:
@@ -164,7 +178,7 @@ class Mode:
         return float(self.residual @ self.residual)
 
 
-def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
+def find_mode(problem: Problem, start: Array, tau: Array, most: int = MOST_ROUNDS) -> Mode:
     """Most probable parameters for given prior precisions.
 
     Quasi-Newton steps (L-BFGS, Nocedal, Math. Comp. 35 (1980) 773) in coordinates whitened by the Gauss-Newton
@@ -176,10 +190,12 @@ def find_mode(problem: Problem, start: Array, tau: Array) -> Mode:
     problem : Problem
     start : array, shape (P,)
     tau : array, shape (groups,)
+    most : int
+        Preconditioners.
     """
     precision = problem.precisions(tau)
     theta, value, quiet = start, np.inf, 0
-    for _ in range(MOST_ROUNDS):
+    for _ in range(most):
         theta, new, gradient = _descend(problem, theta, precision)
         quiet = quiet + 1 if value - new < 0.5 * TOLERANCE**2 else 0
         value = new
@@ -192,7 +208,7 @@ def mode_at(problem: Problem, theta: Array, tau: Array) -> Mode:
     """Moments and their derivative at given parameters, and how far the mode is from them."""
     precision, weights = problem.precisions(tau), problem.weights(theta)
     residual = problem.residual(weights)
-    derivative = problem.derivative(theta, weights, _rows(len(weights), FINAL_EVENTS))
+    derivative = problem.derivative(theta, weights, thinned_rows(len(weights), FINAL_EVENTS))
     slope = _slope(problem, theta, precision, weights, residual)
     remaining = float(np.sqrt(max(float(slope @ _solve(derivative, precision, slope)), 0.0)))
     return Mode(theta, tau, residual, derivative, remaining)
@@ -200,7 +216,7 @@ def mode_at(problem: Problem, theta: Array, tau: Array) -> Mode:
 
 def _descend(problem: Problem, start: Array, precision: Array) -> tuple[Array, float, float]:
     """Some steps with one preconditioner: parameters, objective, and the length of the whitened gradient."""
-    a = problem.derivative(start, problem.weights(start), _rows(len(problem.gen), CURVATURE_EVENTS))
+    a = problem.derivative(start, problem.weights(start), thinned_rows(len(problem.gen), CURVATURE_EVENTS))
     curvature = a.T @ a
     curvature.flat[:: len(curvature) + 1] += precision
     factor = cholesky(curvature, lower=True, overwrite_a=True)
@@ -231,7 +247,7 @@ def _objective(residual: Array, precision: Array, shift: Array) -> float:
     return 0.5 * float(residual @ residual) + 0.5 * float(precision @ shift**2)
 
 
-def _rows(n: int, most: int) -> NDArray[np.integer]:
+def thinned_rows(n: int, most: int) -> NDArray[np.integer]:
     """All events, or evenly spaced ones."""
     return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(int)
 

@@ -76,7 +76,8 @@ def network_model(layout: Layout, moments: LinearMoments, names: Sequence[str]) 
     -------
     pymc.Model
         Free variables ``log_precision`` (layer), ``weight_1, bias_1, ...`` and ``additive_<feature>``, in the units of
-        the network; observed ``moments``.
+        the network, and if nuisance parameters are profiled ``alpha`` and ``mimic`` (systematic), the size of a change
+        of the network that looks like them; observed ``moments``.
     """
     import pymc as pm
     import pytensor.tensor as pt
@@ -84,6 +85,8 @@ def network_model(layout: Layout, moments: LinearMoments, names: Sequence[str]) 
     coords: dict[str, Sequence[object]] = {"layer": names, "feature": list(range(layout.sizes[0]))}
     coords |= {f"unit_{k}": list(range(units)) for k, units in enumerate(layout.sizes[1:-1], start=1)}
     coords["moment"] = list(range(len(moments.observed)))
+    if moments.systematics:
+        coords["systematic"] = list(moments.systematics)
     with pm.Model(coords=coords) as model:
         log_precision = hyperprior(model, names, moments.width, moments.custom)
         shrink = pt.exp(-0.5 * log_precision)
@@ -109,6 +112,10 @@ def network_model(layout: Layout, moments: LinearMoments, names: Sequence[str]) 
                 shifts.append(value / layout.additive.scale)
         derivative = pm.Data("derivative", np.asarray(moments.derivative, dtype=np.float64))
         change = derivative @ pt.concatenate(shifts)
+        if moments.columns is not None and moments.free is not None:
+            change += pm.Data("columns", moments.columns) @ pm.Normal("alpha", 0.0, 1.0, dims="systematic")
+            mimic = pm.Normal("mimic", 0.0, 1.0, dims="systematic")
+            change += (derivative @ pm.Data("free", moments.free)) @ mimic
         pm.Normal("moments", change, 1.0, observed=moments.observed, dims="moment")
     return model
 
@@ -137,7 +144,7 @@ def precision_model(evidence: Evidence, names: Sequence[str], custom: PrecisionM
         log_precision = hyperprior(model, names, evidence.width, custom)
         grams = pm.Data("grams", np.stack(evidence.grams))
         p = len(evidence.y)
-        cov = pt.eye(p) + pt.tensordot(pt.exp(-log_precision), grams, axes=1)
+        cov = pm.Data("base", evidence.base) + pt.tensordot(pt.exp(-log_precision), grams, axes=1)
         pm.MvNormal("moments", np.zeros(p), cov=cov, observed=evidence.y)
     return model
 
@@ -210,8 +217,12 @@ def _network_draws(
     rng: np.random.Generator,
     observed: Array | None = None,
 ) -> Array:
-    """Moments of draws of the network, without noise, from its prior or given observed moments, shape (n, p)."""
-    a = moments.derivative
+    """Moments of draws of network and nuisances, without noise, from the prior or given observed ones, shape (n, p)."""
+    a, base = moments.derivative, np.eye(len(moments.observed))
+    if moments.columns is not None and moments.free is not None:
+        more = np.hstack([a @ moments.free, moments.columns])
+        a = np.hstack([a, more])
+        base += more @ more.T
     drawn = rng.standard_normal((len(log_precision), a.shape[1]))
     for k, group in enumerate(groups):
         drawn[:, group] *= np.exp(-0.5 * log_precision[:, k, None])
@@ -221,8 +232,8 @@ def _network_draws(
     grams = grams_of(a, groups)
     residual = observed - values - rng.standard_normal(values.shape)
     for tau, rows in distinct(log_precision):
-        inverse = np.linalg.inv(covariance(grams, tau))
-        values[rows] += residual[rows] @ (np.eye(len(inverse)) - inverse)  # C - 1 is the network's covariance
+        inverse = np.linalg.inv(covariance(base, grams, tau))
+        values[rows] += residual[rows] @ (np.eye(len(inverse)) - inverse)  # C - 1 is the parameters' covariance
     return values
 
 
@@ -287,7 +298,8 @@ def informative(evidence: Evidence, log_tau: Array) -> Evidence:
     total = sum(gram * np.exp(-t) for gram, t in zip(evidence.grams, log_tau, strict=True))
     values, vectors = np.linalg.eigh(np.asarray(total))
     kept = vectors[:, values > INFORMATIVE] if values[-1] > INFORMATIVE else vectors[:, -1:]
-    return replace(evidence, y=kept.T @ evidence.y, grams=tuple(kept.T @ gram @ kept for gram in evidence.grams))
+    grams = tuple(kept.T @ gram @ kept for gram in evidence.grams)
+    return replace(evidence, y=kept.T @ evidence.y, grams=grams, base=kept.T @ evidence.base @ kept)
 
 
 def _advi(model: pm.Model, draws: int, rng: np.random.Generator) -> PrecisionDraws:

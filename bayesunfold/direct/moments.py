@@ -7,7 +7,7 @@ directions. A linear classifier of these features tells data from the refolded s
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from bayesunfold.errors import ConvergenceError, SmallSampleWarning
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
-__all__ = ["Moments"]
+__all__ = ["Moments", "detector_weights"]
 
 Array = NDArray[np.floating]
 
@@ -130,13 +130,32 @@ class Moments:
         centre = bounded.total(events.data.x, u) / u.sum()
         whitening = _whitening(_covariance(events, bounded, pull, centre), 1e-3)
         whitening = _at_most(whitening, max(1, int(events.data.size)))
-        rest = np.zeros(len(centre))
+        return cls(bounded, centre, whitening, np.zeros(whitening.shape[1]), 0.0).at(events, pull)
+
+    def at(self, events: StandardizedEvents, pull: Array) -> Moments:
+        """The same moments, what does not depend on the particle level taken from other events.
+
+        Parameters
+        ----------
+        events : StandardizedEvents
+        pull : array, shape (n,)
+            From :func:`detector_weights`.
+        """
+        rest = np.zeros(len(self.centre))
         for b in events.backgrounds:
-            rest += bounded.total(b.x, b.weight) - b.weight.sum() * centre
+            rest += self.bounded.total(b.x, b.weight) - b.weight.sum() * self.centre
         fakes = events.passes.fakes
         in_fakes = float(pull[fakes].sum())
-        rest += bounded.total(events.reco[fakes], pull[fakes]) - in_fakes * centre
-        return cls(bounded, centre, whitening, -(whitening.T @ rest), events.signal_yield - in_fakes)
+        rest += self.bounded.total(events.reco[fakes], pull[fakes]) - in_fakes * self.centre
+        return replace(self, data=-(self.whitening.T @ rest), signal=events.signal_yield - in_fakes)
+
+    def total(self, x: Array, weight: Array) -> Array:
+        """Whitened moments of weighted events, shape (p,)."""
+        used = np.flatnonzero(weight)
+        out = np.zeros(len(self))
+        for part in map_blocks(lambda rows: self.features(x[used[rows]]).T @ weight[used[rows]], blocks(len(used))):
+            out += part
+        return out
 
     def __len__(self) -> int:
         return self.whitening.shape[1]

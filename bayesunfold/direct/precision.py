@@ -1,7 +1,8 @@
 """Prior precisions of the network's layers and of its additive part: a hyperprior, and its posterior given the data.
 
 The moments are linear in the network's parameters near the mode, ``y = A theta + noise``, so the parameters can be
-integrated out: ``y ~ N(0, C)`` with ``C = 1 + sum_g A_g A_g' / tau_g``, equation (D5).
+integrated out: ``y ~ N(0, C)`` with ``C = 1 + sum_g A_g A_g' / tau_g``, equation (D5). Profiled nuisance parameters,
+of precision one, are more columns, and so are changes of the network that mimic them: ``C`` gains ``B B' + M M'``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from scipy.optimize import minimize
 
 from bayesunfold.direct.mode import Mode, Problem
 
-__all__ = ["Evidence", "PrecisionPosterior", "covariance", "distinct", "grams_of", "precision_posterior"]
+__all__ = [
+    "Evidence",
+    "PrecisionPosterior",
+    "base_covariance",
+    "covariance",
+    "distinct",
+    "grams_of",
+    "precision_posterior",
+]
 
 Array = NDArray[np.floating]
 
@@ -76,30 +85,39 @@ class Evidence:
         ``A_g A_g'`` of each group.
     width : float
         Of the Normal hyperprior of each ``log tau``, whose mean is zero.
+    base : array, shape (p, p)
+        Covariance of the moments at a given network: their noise, one, and what profiled nuisance parameters and the
+        changes that mimic them add.
     """
 
     y: Array
     grams: tuple[Array, ...]
     width: float
+    base: Array
 
     @classmethod
     def of(cls, problem: Problem, mode: Mode, width: float) -> Evidence:
         """The evidence near a mode."""
-        return cls(pseudo_observation(problem, mode), grams_of(mode.derivative, problem.groups), width)
+        grams = grams_of(mode.derivative, problem.groups)
+        return cls(pseudo_observation(problem, mode), grams, width, base_covariance(mode))
+
+    def covariance(self, tau: Array) -> Array:
+        """``C``, shape (p, p)."""
+        return covariance(self.base, self.grams, tau)
 
     def log_density(self, log_tau: Array) -> float:
         """Log posterior of the precisions, but for a constant; minus infinity where they are not allowed."""
         scaled = log_tau / self.width
         if scaled.min() < LEAST or scaled.max() > MOST:
             return -np.inf
-        factor = cho_factor(covariance(self.grams, np.exp(log_tau)), lower=True, overwrite_a=True, check_finite=False)
+        factor = cho_factor(self.covariance(np.exp(log_tau)), lower=True, overwrite_a=True, check_finite=False)
         fit = 0.5 * self.y @ cho_solve(factor, self.y, check_finite=False)
         return float(-np.log(np.diag(factor[0])).sum() - fit - 0.5 * scaled @ scaled)
 
     def gradient(self, log_tau: Array) -> Array:
         """Derivative of :meth:`log_density`, shape (groups,)."""
         tau = np.exp(log_tau)
-        inverse = np.linalg.inv(covariance(self.grams, tau))
+        inverse = np.linalg.inv(self.covariance(tau))
         r = inverse @ self.y
         change = [float((inverse * gram).sum() - r @ gram @ r) / t for gram, t in zip(self.grams, tau, strict=True)]
         return 0.5 * np.array(change) - log_tau / self.width**2
@@ -142,7 +160,12 @@ def precision_posterior(evidence: Evidence, start: Array, rng: np.random.Generat
 
 def pseudo_observation(problem: Problem, mode: Mode) -> Array:
     """``y``: what the moments would be at the prior's centre, to first order about the mode, shape (p,)."""
-    return mode.residual + mode.derivative @ (mode.theta - problem.centre)
+    return mode.residual + mode.derivative @ (mode.theta - problem.centre) + mode.columns @ mode.alpha
+
+
+def base_covariance(mode: Mode) -> Array:
+    """Of the moments at a given network, but for what mimics nuisance parameters, shape (p, p)."""
+    return np.eye(len(mode.residual)) + mode.mimics @ mode.mimics.T + mode.columns @ mode.columns.T
 
 
 def grams_of(derivative: Array, groups: Sequence[slice]) -> tuple[Array, ...]:
@@ -157,9 +180,9 @@ def distinct(log_tau: Array) -> Iterator[tuple[Array, NDArray[np.integer]]]:
         yield np.exp(point), np.flatnonzero(place.ravel() == k)
 
 
-def covariance(grams: Sequence[Array], tau: Array) -> Array:
+def covariance(base: Array, grams: Sequence[Array], tau: Array) -> Array:
     """``C``, shape (p, p)."""
-    out = np.eye(len(grams[0]))
+    out = base.copy()
     for gram, value in zip(grams, tau, strict=True):
         out += gram / value
     return out

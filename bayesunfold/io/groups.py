@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.standardize import STATE, Standardizer
-from bayesunfold.direct.posterior import push_weights
+from bayesunfold.direct.fit import push_weights
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import FileFormatError
 from bayesunfold.events import Background, Data, Simulation, Undefined

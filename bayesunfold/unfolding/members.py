@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.threads import block_threads, map_blocks
 from bayesunfold.errors import ConvergenceError, InputError
-from bayesunfold.unfolding.perturbations import Acceptance, Block, Fluctuations, Perturbations
+from bayesunfold.unfolding.perturbations import Acceptance, Block, Effect, Fluctuations, Perturbations, Shift, alpha_of
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
@@ -85,7 +85,10 @@ class Members:
         Displacements are linear in the nuisance parameter on either side of zero, so any member gives them. Ask the
         two for weights with ``source=systematic``.
         """
-        alpha = self.perturbations.effects[systematic].alpha
+        effect = self.perturbations.effects[systematic]
+        alpha = effect.alpha
+        if not isinstance(effect, Shift) and effect.parts is not None:
+            alpha = effect.parts[systematic]
         chosen = [int(np.argmax(alpha)), int(np.argmin(alpha))]
         if np.isnan(alpha).any():
             msg = f"the file was saved without the nuisance parameters of {systematic!r}; unfold and save again."
@@ -95,14 +98,17 @@ class Members:
             raise InputError(msg)
 
         def scaled(displacement: Displacement) -> Displacement:
-            moved = displacement.by_source[systematic][:, chosen] / np.abs(alpha[chosen])
+            found = displacement.by_source.get(systematic)
+            moved = np.zeros((displacement.classifier.basis.shape[1], 2))
+            if found is not None:
+                moved = found[:, chosen] / np.abs(alpha[chosen])
             return Displacement(displacement.classifier, {systematic: moved})
 
         pair = Perturbations(
             self.perturbations.sources,
             {"simulation": Fluctuations(len(self.events), 2, 0)},
             np.zeros((0, 2)),
-            {n: replace(effect, alpha=np.array([1.0, -1.0])) for n, effect in self.perturbations.effects.items()},
+            {n: _one_sigma(effect, n) for n, effect in self.perturbations.effects.items()},
         )
         fakes = None if self.fakes is None else scaled(self.fakes)
         return Members(self.events, self.push, pair, scaled(self.step2), fakes)
@@ -134,7 +140,10 @@ class Members:
         parts = []
         if source in (None, "simulation"):
             parts.append(self.perturbations.simulation.block(index))
-        parts += [v.change(rows) for name, v in self.perturbations.variations.items() if source in (None, name)]
+        for name, v in self.perturbations.variations.items():
+            alpha = alpha_of(v, name, source)
+            if alpha is not None:
+                parts.append(v.change(rows, alpha))
         return np.sum(parts, axis=0) if parts else None
 
     def signal_factor(self, source: str | None = None) -> Array:
@@ -166,27 +175,31 @@ class Members:
             self._norms[source] = self.events.signal_yield * self.signal_factor(source) / total
         return self._norms[source]
 
-    def _moving(self, source: str | None) -> list[Acceptance]:
-        """Systematics that move events in and out of detector level."""
-        named = self.perturbations.acceptances.items()
-        return [a for name, a in named if source in (None, name) and a.up is not None and a.down is not None]
+    def _moving(self, source: str | None) -> list[tuple[Acceptance, Array]]:
+        """Systematics that move events in and out of detector level, and what the source moves of their parameters."""
+        out = []
+        for name, a in self.perturbations.acceptances.items():
+            alpha = alpha_of(a, name, source)
+            if alpha is not None and a.up is not None and a.down is not None:
+                out.append((a, alpha))
+        return out
 
     def _migrated(self, raw: Array, rows: slice, source: str | None) -> Array:
         """Weight that comes into detector level, minus what leaves it, in a block; shape (n_members,)."""
         total = np.zeros(self.n_members)
-        for a in self._moving(source):
+        for a, alpha in self._moving(source):
             up, down = cast("Array", a.up)[rows], cast("Array", a.down)[rows]
             moved = (up != 0) | (down != 0)
             weights = raw[moved].astype(np.float64)
-            total += np.maximum(a.alpha, 0.0) * (up[moved] @ weights)
-            total += np.maximum(-a.alpha, 0.0) * (down[moved] @ weights)
+            total += np.maximum(alpha, 0.0) * (up[moved] @ weights)
+            total += np.maximum(-alpha, 0.0) * (down[moved] @ weights)
         return total
 
     def _from_outside(self, source: str | None) -> Array:
         """Weight of events that pass neither level and come into detector level, shape (n_members,)."""
         total = np.zeros(self.n_members)
-        for a in self._moving(source):
-            total += np.maximum(a.alpha, 0.0) * a.outside[0] + np.maximum(-a.alpha, 0.0) * a.outside[1]
+        for a, alpha in self._moving(source):
+            total += np.maximum(alpha, 0.0) * a.outside[0] + np.maximum(-alpha, 0.0) * a.outside[1]
         return total
 
     def _largest_variation(self) -> str:
@@ -293,6 +306,14 @@ class Members:
         if self.multiplier is None:
             return 0.0
         return self.perturbations.simulation.negative_share(self.events.passes.reco)
+
+
+def _one_sigma(effect: Effect, name: str) -> Effect:
+    """The same with the parameters one and minus one, moved by itself alone."""
+    alpha = np.array([1.0, -1.0])
+    if isinstance(effect, Shift) or effect.parts is None:
+        return replace(effect, alpha=alpha)
+    return replace(effect, alpha=alpha, parts={name: alpha})
 
 
 def _group_sums(groups: NDArray[np.integer], weights: Array, n_groups: int) -> Array:

@@ -29,6 +29,7 @@ __all__ = [
     "Shifted",
     "Source",
     "Variation",
+    "alpha_of",
     "event_fluctuations",
     "interpolate",
     "list_sources",
@@ -130,16 +131,25 @@ class Variation:
     alpha : array, shape (n_members,)
         The nuisance parameter of each member, N(0, 1).
     up, down : array, shape (n,)
-        Relative change of each event's weight at ``alpha`` = 1 and -1.
+        Relative change of each event's weight at ``alpha`` = 1 and -1; of a profiled one the change of its logarithm.
+    parts : dict of source to array, shape (n_members,), optional
+        Of a profiled one: what each source moves of ``alpha``, which is their sum.
     """
 
     alpha: Array
     up: Array
     down: Array
+    parts: Mapping[str, Array] | None = None
 
-    def change(self, rows: slice) -> Array:
-        """Relative change of the weights, linear on either side of zero, shape (events, n_members)."""
-        return interpolate(self.up[rows], self.down[rows], self.alpha)
+    def change(self, rows: slice, alpha: Array | None = None) -> Array:
+        """Relative change of the weights, shape (events, n_members), for the members' parameters or others.
+
+        Linear on either side of zero; exponential if the variation is profiled.
+        """
+        alpha = self.alpha if alpha is None else alpha
+        if self.parts is None:
+            return interpolate(self.up[rows], self.down[rows], alpha)
+        return np.expm1(np.multiply.outer(self.up[rows], alpha))
 
 
 @dataclass(frozen=True)
@@ -186,17 +196,29 @@ class Acceptance:
         if all pass as they did.
     outside : (float, float)
         Weight of events that pass neither level and pass detector level in the variation, up and down.
+    parts : dict of source to array, shape (n_members,), optional
+        Of a profiled one: what each source moves of ``alpha``, which is their sum; ``up`` and ``down`` are shares then.
     """
 
     alpha: Array
-    up: NDArray[np.int8] | None = None
-    down: NDArray[np.int8] | None = None
+    up: NDArray[np.int8] | Array | None = None
+    down: NDArray[np.int8] | Array | None = None
     outside: tuple[float, float] = (0.0, 0.0)
+    parts: Mapping[str, Array] | None = None
 
 
 def interpolate(up: Array, down: Array, alpha: Array) -> Array:
     """``alpha up`` for positive alpha and ``|alpha| down`` for negative, outer product over members."""
     return np.multiply.outer(up, np.maximum(alpha, 0.0)) + np.multiply.outer(down, np.maximum(-alpha, 0.0))
+
+
+def alpha_of(effect: Variation | Acceptance, name: str, source: str | None) -> Array | None:
+    """What a source moves of a nuisance parameter, shape (n_members,); all of it for None, None for nothing."""
+    if source is None:
+        return effect.alpha
+    if effect.parts is not None:
+        return effect.parts.get(source)
+    return effect.alpha if source == name else None
 
 
 Kind = Literal["data", "simulation", "prior", "background", "weights", "detector", "generator"]

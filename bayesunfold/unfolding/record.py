@@ -14,7 +14,7 @@ from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Background, Data, Simulation
 
-__all__ = ["Inputs", "LinearMoments", "Look", "Measurement", "MethodSettings", "Record"]
+__all__ = ["Inputs", "LinearMoments", "Look", "Measurement", "MethodSettings", "NuisanceDraws", "Record"]
 
 
 def __dir__() -> list[str]:
@@ -97,6 +97,12 @@ class LinearMoments:
         Name of the user's function that gave another one; empty for the Normal one.
     custom : callable, optional
         That function, which a file does not keep.
+    systematics : tuple of str
+        Names of the profiled nuisance parameters.
+    columns : array, shape (p, K)
+        Derivative of the moments by them.
+    free : array, shape (P, K)
+        Changes of the network that mimic them, with a prior of their own.
     """
 
     observed: NDArray[np.floating]
@@ -106,15 +112,41 @@ class LinearMoments:
     width: float
     hyperprior: str = ""
     custom: Callable[[tuple[str, ...]], Any] | None = None
+    systematics: tuple[str, ...] = ()
+    columns: NDArray[np.floating] | None = None
+    free: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True)
+class NuisanceDraws:
+    """Posterior of the profiled nuisance parameters, each N(0, 1) before the data.
+
+    Attributes
+    ----------
+    names : tuple of str
+    estimate : array, shape (K,)
+        Where the simulation was moved to.
+    by_source : dict of source to array, shape (K, n_members)
+        What each source of uncertainty moves of them.
+    """
+
+    names: tuple[str, ...]
+    estimate: NDArray[np.floating]
+    by_source: dict[str, NDArray[np.floating]]
+
+    def draws(self) -> NDArray[np.floating]:
+        """Their values in every member, shape (K, n_members)."""
+        return self.estimate[:, None] + np.sum(list(self.by_source.values()), axis=0)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Step 1 of the first iteration, draws of its posterior, and the moments of a direct posterior."""
+    """Step 1 of the first iteration, draws of its posterior, and the moments and nuisances of a direct posterior."""
 
     step1: Classifier
     draws: Draws
     moments: LinearMoments | None = None
+    nuisances: NuisanceDraws | None = None
 
 
 @dataclass(frozen=True)

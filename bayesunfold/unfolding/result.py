@@ -30,9 +30,11 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.pulls import known_nuisances, pulls_table
 from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pymc as pm
     from matplotlib.figure import Figure
 
@@ -123,6 +125,19 @@ class UnfoldingResult:
     def draws(self) -> Draws:
         """Posterior draws of step 1 of the first iteration, in whitened axes."""
         return self.measurement.draws
+
+    @property
+    def nuisances(self) -> pd.DataFrame:
+        """Profiled nuisance parameters, one row each: ``mean``, ``std``, ``pull``, ``constraint``, correlations.
+
+        Each is N(0, 1) before the data; see :class:`Systematic`, ``profile=True``.
+
+        Raises
+        ------
+        InputError
+            If none is profiled.
+        """
+        return pulls_table(known_nuisances(self.measurement.nuisances))
 
     @property
     def history(self) -> tuple[Look, ...]:

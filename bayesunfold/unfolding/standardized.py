@@ -53,6 +53,7 @@ class StandardizedBackground:
     weight : array, shape (b,)
         In units of expected data events.
     relative_uncertainty : float
+        Zero if it is a parameter of the fit.
     """
 
     name: str
@@ -151,7 +152,9 @@ def standardize(
     both = simulation.both
     scales = scales or Scales.fit(simulation, intervals)
     prepared = tuple(
-        StandardizedBackground(b.name, scales.reco(b.columns_for(simulation)), b.weight, b.relative_uncertainty)
+        StandardizedBackground(
+            b.name, scales.reco(b.columns_for(simulation)), b.weight, 0.0 if b.profile else b.relative_uncertainty
+        )
         for b in backgrounds
     )
     _check_backgrounds(prepared, float(data.weight.sum()))

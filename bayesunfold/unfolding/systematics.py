@@ -7,10 +7,10 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.checks import as_features, as_flag, as_weight, check_finite, check_source_name
+from bayesunfold._support.checks import as_features, as_flag, as_weight, check_finite, check_flag, check_source_name
 from bayesunfold._support.streams import stream
 from bayesunfold.classifier.standardize import Standardizer
-from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, ProfilingWarning
 from bayesunfold.events import Simulation
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
 
@@ -47,6 +47,9 @@ class Systematic:
     alternative : Simulation, optional
         Events of another model with the same features. A classifier of both levels together learns their ratio to the
         nominal events, whose weights then vary by it.
+    profile : bool
+        Whether data constrain the nuisance parameter: it becomes a parameter of the fit (:class:`UnbinnedFBU` only).
+        Weights then change log-linearly and must keep their sign; pass flags are needed in both directions.
 
     Raises
     ------
@@ -58,6 +61,9 @@ class Systematic:
     -----
     OverlapWarning
         If shifted features cross a hard edge of the simulated distribution, which a cut leaves, and no flags are given.
+    ProfilingWarning
+        If the difference of two models is profiled: data that prefer one of them make the uncertainty look smaller than
+        it is (Ghosh, Nachman, arXiv:2109.08159).
 
     Examples
     --------
@@ -78,6 +84,7 @@ class Systematic:
         pass_reco_up: ArrayLike | None = None,
         pass_reco_down: ArrayLike | None = None,
         alternative: Simulation | None = None,
+        profile: bool = False,
     ) -> None:
         check_source_name(name, "systematic")
         up = {"weight": weight_up, "reco": reco_up, "pass_reco": pass_reco_up}
@@ -95,6 +102,13 @@ class Systematic:
         self.reco_up, self.reco_down = reco_up, reco_down
         self.pass_reco_up, self.pass_reco_down = pass_reco_up, pass_reco_down
         self.alternative = alternative
+        self.profile = check_flag(profile, "profile")
+        if self.profile and alternative is not None:
+            msg = (
+                f"the two-point uncertainty {name!r} is profiled; data that prefer one of two models make the "
+                "difference of both look better known than it is (arXiv:2109.08159). Compare with profile=False."
+            )
+            warnings.warn(msg, ProfilingWarning, stacklevel=2)
 
     @property
     def two_sided(self) -> bool:
@@ -103,9 +117,10 @@ class Systematic:
 
     def __repr__(self) -> str:
         kind = "weights" if self.weight_up is not None else "detector level"
+        profiled = ", profiled" if self.profile else ""
         if self.alternative is not None:
-            return f"Systematic({self.name}: two-point, {len(self.alternative)} alternative events)"
-        return f"Systematic({self.name}: {'two' if self.two_sided else 'one'}-sided {kind})"
+            return f"Systematic({self.name}: two-point, {len(self.alternative)} alternative events{profiled})"
+        return f"Systematic({self.name}: {'two' if self.two_sided else 'one'}-sided {kind}{profiled})"
 
 
 def relative_change(systematic: Systematic, weight: ArrayLike, simulation: Simulation, direction: str) -> Array:

@@ -27,7 +27,7 @@ def evidence():
     rng = np.random.default_rng(3)
     a, b = 2.0 * rng.standard_normal((8, 6)), 0.3 * rng.standard_normal((8, 4))
     y = a @ rng.standard_normal(6) * 0.5 + b @ rng.standard_normal(4) + rng.standard_normal(8)
-    return Evidence(y, (a @ a.T, b @ b.T), 1.0)
+    return Evidence(y, (a @ a.T, b @ b.T), 1.0, np.eye(8))
 
 
 def log_density(model, point):

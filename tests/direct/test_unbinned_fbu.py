@@ -15,8 +15,9 @@ from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.cli import main
 from bayesunfold.direct import estimator
 from bayesunfold.direct.draws import draw_parameters, moment_changes
+from bayesunfold.direct.fit import push_weights
 from bayesunfold.direct.mode import find_mode
-from bayesunfold.direct.posterior import find_posterior, push_weights
+from bayesunfold.direct.posterior import find_posterior
 from bayesunfold.direct.precision import precision_posterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import InputError, InputTypeError, UnreliableDrawsWarning

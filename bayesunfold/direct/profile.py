@@ -1,0 +1,325 @@
+"""Nuisance parameters in the fit: where the data pull them, and more columns of the moments' derivative.
+
+The simulation is moved to the parameters' most probable values, given the network; there everything is made linear
+again, until the parameters stay. Network and nuisance parameters then have one joint posterior, equations (N1) to (N3).
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from bayesunfold.direct.fit import Setup
+from bayesunfold.direct.mode import FINAL_EVENTS, Mode, Problem, find_mode, mode_at, thinned_rows
+from bayesunfold.direct.moments import Moments
+from bayesunfold.direct.precision import Evidence, base_covariance, covariance, grams_of, pseudo_observation
+from bayesunfold.errors import ConvergenceWarning, ProfilingWarning
+from bayesunfold.events import Data
+from bayesunfold.omnifold.problems import push_outside
+from bayesunfold.unfolding.nuisances import Moved, Nuisances
+from bayesunfold.unfolding.perturbations import Shifted
+from bayesunfold.unfolding.standardized import Scales, StandardizedEvents
+
+__all__ = ["Profile", "follow", "warn_of_nuisances"]
+
+Array = NDArray[np.floating]
+
+MOST_ROUNDS, SETTLED = 20, 0.1
+"""Most times that the simulation is moved, and the change, in posterior standard deviations, at which it stays."""
+
+ENDING = 1.0
+"""Change after which the network is brought to its end in every round."""
+
+LONGEST_STEP = 1.0
+"""Change of a parameter in one round."""
+
+STEPS = (0.1, 0.25)
+"""Smallest and largest of the differences of features, on either side, in prior standard deviations."""
+
+NOISE_EVENTS = 5_000
+"""Events that the statistics of a column are estimated from."""
+
+SIGNIFICANT, FINAL_ROUND = 25.0, 3
+"""Difference of deviances, five standard deviations, at which no change of the particle level is like a column, and the
+round after which this is not asked again."""
+
+NEGLIGIBLE = 0.2
+"""Change of a moment per prior standard deviation that says nothing, in standard deviations of the moment."""
+
+FREEDOM = 10.0
+"""Prior standard deviation of a change that mimics a nuisance parameter, in units of that parameter's."""
+
+FAR = 5.0
+"""Value of a parameter, in prior standard deviations, that is warned of."""
+
+ALIKE, UNSEEN = 0.999, 0.02
+"""Cosine of two parameters' columns that are called the same, and the length of a column that says nothing."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The profiled nuisance parameters at some value.
+
+    Attributes
+    ----------
+    nuisances : Nuisances
+    data : Data
+    scales : Scales
+        Of the nominal simulation.
+    alpha : array, shape (K,)
+    std : array, shape (K,)
+        Posterior standard deviations, as far as they are known.
+    now : Moved
+        The inputs there.
+    measured : tuple of bool, optional
+        Which parameters data can tell from a change of the particle level; None while that is not decided.
+    """
+
+    nuisances: Nuisances
+    data: Data
+    scales: Scales
+    alpha: Array
+    std: Array
+    now: Moved
+    measured: tuple[bool, ...] | None = None
+
+    @classmethod
+    def start(cls, nuisances: Nuisances, data: Data, scales: Scales) -> Profile:
+        """At the nominal simulation."""
+        zero = np.zeros(len(nuisances))
+        return cls(nuisances, data, scales, zero, np.ones(len(nuisances)), nuisances.moved(zero, data, scales))
+
+    def at(self, alpha: Array, std: Array) -> Profile:
+        """At another value."""
+        return replace(self, alpha=alpha, std=std, now=self.nuisances.moved(alpha, self.data, self.scales))
+
+    @property
+    def events(self) -> StandardizedEvents:
+        """The standardised inputs."""
+        return self.now.events
+
+    def columns(
+        self, problem: Problem, mode: Mode, push: Array, outside: Callable[[Array, NDArray[np.bool_]], Array]
+    ) -> tuple[Array, Array]:
+        """Derivative of the refolded moments by the parameters, whitened, and changes of the network that mimic it.
+
+        Returns
+        -------
+        columns : array, shape (p, K)
+        free : array, shape (P, K)
+            In units of their prior standard deviation, :data:`FREEDOM`.
+        """
+        step = np.clip(self.std, *STEPS)
+        rows = thinned_rows(len(self.events), FINAL_EVENTS)
+        signed = self.nuisances.derivatives(self.alpha, step, self.now, push, outside, rows)
+        out = np.zeros((len(problem.moments), len(signed)))
+        changes = np.zeros((problem.layout.n_parameters, len(signed)))
+        for k, samples in enumerate(signed):
+            plain = np.zeros(len(out))
+            for x, weight in itertools.chain.from_iterable(samples):
+                plain += problem.moments.total(x, weight)
+            noise = sum(_noise(problem.moments, sample) for sample in samples)
+            measured = None if self.measured is None else self.measured[k]
+            out[:, k], changes[:, k] = smoothed(plain, np.asarray(noise), mode.derivative, measured)
+        return out, FREEDOM * changes
+
+
+def _noise(moments: Moments, sample: list[tuple[Array, Array]]) -> Array:
+    """Covariance of a sum of moments from its events' statistics, shape (p, p)."""
+    used = np.flatnonzero(np.any([weight != 0 for _, weight in sample], axis=0))
+    rows = used[thinned_rows(len(used), NOISE_EVENTS)]
+    values = np.sum([moments.features(x[rows]) * weight[rows, None] for x, weight in sample], axis=0)
+    return np.asarray(values.T @ values) * (len(used) / max(1, len(rows)))
+
+
+def smoothed(column: Array, noise: Array, derivative: Array, measured: bool | None = None) -> tuple[Array, Array]:
+    """A change of the particle level that looks like a nuisance parameter, (N4), and the column without its own noise.
+
+    A particle level that differs from the simulation can look like a nuisance parameter at detector level. Which of the
+    two it is only the network's prior could tell, and it must not: such changes are as good as free. A prior of
+    precision one says how far they may go.
+
+    What no particle level mimics measures the parameter. Of this, templates of systematic variations hold the
+    statistics of their own events, which would seem to measure it too. It is taken as Normal with one variance for all
+    moments, of the largest likelihood, and its best estimate is kept; nothing if the variance is not significant.
+
+    Parameters
+    ----------
+    column : array, shape (p,)
+        Derivative of the moments by the parameter.
+    noise : array, shape (p, p)
+        Its covariance.
+    derivative : array, shape (p, P)
+        Of the moments by the network's parameters.
+    measured : bool, optional
+        Whether the variance is significant, if that is known.
+
+    Returns
+    -------
+    column : array, shape (p,)
+    change : array, shape (P,)
+    """
+    gram = derivative @ derivative.T
+    gram.flat[:: len(gram) + 1] += 1.0
+    rest = np.linalg.inv(gram)  # 1 - A (A'A + 1)^-1 A'
+    difference = rest @ column
+    change = derivative.T @ difference
+    values, vectors = np.linalg.eigh(rest @ noise @ rest.T)
+    values = np.maximum(values, 0.0) + NEGLIGIBLE**2
+    along = vectors.T @ difference
+
+    def deviance(size: float) -> float:
+        total = size + values
+        return float(np.log(total).sum() + (along**2 / total).sum())
+
+    sizes = (along @ along + 1e-12) * np.geomspace(1e-9, 1.0, 91)
+    deviances = [deviance(size) for size in sizes]
+    best = int(np.argmin(deviances))
+    if measured is None:
+        measured = deviance(0.0) - deviances[best] > SIGNIFICANT
+    if not measured:
+        return column - difference, change
+    return column - difference + vectors @ (sizes[best] / (sizes[best] + values) * along), change
+
+
+def follow(
+    profile: Profile, setup: Setup, start: Array, log_tau: Array | None, *, near: bool = False
+) -> tuple[Profile, Problem, Mode, Evidence, Array]:
+    """Fit network, precisions and nuisance parameters, moving the simulation until these stay.
+
+    The network is not brought to its end before they do: where the simulation is wrong, it would bend far to hide that.
+
+    Parameters
+    ----------
+    profile : Profile
+    setup : Setup
+    start : array, shape (P,)
+        Parameters of the network.
+    log_tau : array, shape (groups,), optional
+        Logarithms of the precisions to start with.
+    near : bool
+        Whether the start is the end of the same fit.
+
+    Returns
+    -------
+    profile, problem, mode, evidence, log_tau
+        At the end.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If they do not stay after many rounds.
+    """
+    problem = setup.problem(profile.events)
+    log_tau = np.zeros(len(problem.groups)) if log_tau is None else log_tau
+    mode = mode_at(problem, start, np.exp(log_tau))
+    settled = near
+    for number in range(MOST_ROUNDS):
+        mode = _with_columns(profile, setup, problem, mode)
+        if number == FINAL_ROUND:
+            profile = replace(profile, measured=_measured(mode))
+        evidence = Evidence.of(problem, mode, setup.width)
+        log_tau = evidence.mode(log_tau)
+        theta, alpha, std = joint_mean(problem, mode, np.exp(log_tau))
+        step = alpha - profile.alpha
+        stays = bool(np.all(np.abs(step) < SETTLED * std))
+        if stays and settled:
+            return replace(profile, std=std), problem, replace(mode, tau=np.exp(log_tau)), evidence, log_tau
+        short = min(1.0, LONGEST_STEP / float(np.abs(step).max()))
+        profile = profile.at(profile.alpha + short * step, std)
+        problem = setup.problem(profile.events)
+        settled = bool(np.all(np.abs(step) < ENDING * std))
+        theta = mode.theta + short * (theta - mode.theta)
+        mode = find_mode(problem, theta, np.exp(log_tau), *(() if settled else (1,)))
+    worst = int(np.argmax(np.abs(step) / std))
+    msg = (
+        f"after {MOST_ROUNDS} rounds the nuisance parameter {profile.nuisances.names[worst]!r} still moves by "
+        f"{abs(step[worst]) / std[worst]:.2f} of its posterior width (limit {SETTLED}); its value is unreliable by it."
+    )
+    warnings.warn(msg, ConvergenceWarning, stacklevel=4)
+    mode = _with_columns(profile, setup, problem, mode)
+    return profile, problem, mode, Evidence.of(problem, mode, setup.width), log_tau
+
+
+def _with_columns(profile: Profile, setup: Setup, problem: Problem, mode: Mode) -> Mode:
+    """What is linear about the nuisance parameters at a mode, and the changes that mimic them."""
+    columns, free = profile.columns(problem, mode, *_weights(profile, setup, mode))
+    return replace(mode, alpha=profile.alpha, columns=columns, free=free)
+
+
+def _measured(mode: Mode) -> tuple[bool, ...]:
+    """Which parameters' columns differ from every change of the particle level."""
+    rest = mode.columns - mode.mimics / FREEDOM
+    return tuple(bool(length > 1e-6) for length in np.linalg.norm(rest, axis=0))
+
+
+def _weights(profile: Profile, setup: Setup, mode: Mode) -> tuple[Array, Callable[[Array, NDArray[np.bool_]], Array]]:
+    """Push weights, and a function that adds those of events from outside of both levels."""
+    events = profile.events
+    push = setup.push(events, mode)
+    return push, lambda x, passes: push_outside(events, push, setup.first.step1, Shifted(x, passes))
+
+
+def warn_of_nuisances(profile: Profile, columns: Array) -> None:
+    """Warn of parameters that data cannot constrain, or pull very far.
+
+    Warns
+    -----
+    ProfilingWarning
+    """
+    names = profile.nuisances.names
+    for name, alpha in zip(names, profile.alpha, strict=True):
+        if abs(alpha) > FAR:
+            msg = (
+                f"the data pull {name!r} to {alpha:.1f} standard deviations (limit {FAR:g}); the variation is "
+                "extrapolated there, and something else may be wrong. Look at result.goodness_of_fit()."
+            )
+            warnings.warn(msg, ProfilingWarning, stacklevel=4)
+    length = np.linalg.norm(columns, axis=0)
+    for k, name in enumerate(names):
+        if length[k] < UNSEEN:
+            msg = f"{name!r} changes nothing that the data see; its posterior is its prior."
+            warnings.warn(msg, ProfilingWarning, stacklevel=4)
+    seen = np.flatnonzero(length >= UNSEEN)
+    unit = columns[:, seen] / length[seen]
+    alike = np.argwhere(np.triu(np.abs(unit.T @ unit) > ALIKE, 1))
+    for i, j in alike:
+        msg = (
+            f"{names[seen[i]]!r} and {names[seen[j]]!r} change the data alike; only a combination of them is measured, "
+            "and the rest is the prior. Merge them if they are one uncertainty."
+        )
+        warnings.warn(msg, ProfilingWarning, stacklevel=4)
+
+
+def joint_mean(problem: Problem, mode: Mode, tau: Array) -> tuple[Array, Array, Array]:
+    """Most probable network and nuisance parameters of the linear model about a mode, and the latter's widths.
+
+    Parameters
+    ----------
+    problem : Problem
+    mode : Mode
+        With the columns of the nuisance parameters.
+    tau : array, shape (groups,)
+
+    Returns
+    -------
+    theta : array, shape (P,)
+    alpha, std : array, shape (K,)
+    """
+    y, a, b = pseudo_observation(problem, mode), mode.derivative, mode.columns
+    total = covariance(base_covariance(mode), grams_of(a, problem.groups), tau)
+    factor = cho_factor(total, lower=True)
+    pulled = cho_solve(factor, y)
+    theta = problem.centre + (a.T @ pulled) / problem.precisions(tau) + mode.free @ (mode.mimics.T @ pulled)
+    variance = 1.0 - (b * cho_solve(factor, b)).sum(axis=0)
+    return theta, b.T @ pulled, np.sqrt(np.maximum(variance, 1e-12))
