@@ -49,7 +49,7 @@ SIGNIFICANT, FINAL_ROUND = 25.0, 3
 """Difference of deviances, five standard deviations, at which no change of the particle level is like a column, and the
 round after which this is not asked again."""
 
-NEGLIGIBLE = 0.2
+NEGLIGIBLE = 0.5
 """Change of a moment per prior standard deviation that says nothing, in standard deviations of the moment."""
 
 FREEDOM = 10.0
@@ -223,6 +223,9 @@ def follow(
     problem = setup.problem(profile.events)
     log_tau = np.zeros(len(problem.groups)) if log_tau is None else log_tau
     mode = mode_at(problem, start, np.exp(log_tau))
+    if not near:
+        log_tau = Evidence.of(problem, mode, setup.width).mode(log_tau)
+        mode = find_mode(problem, start, np.exp(log_tau), 1)
     settled = near
     for number in range(MOST_ROUNDS):
         mode = _with_columns(profile, setup, problem, mode)

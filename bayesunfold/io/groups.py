@@ -18,7 +18,11 @@ Groups
     ``multiplier`` (direction, draw), which moved the fluctuations onto the draws; ``sample_stats`` of the sampler.
 ``moments``
     Of a direct posterior: ``observed`` (moment), ``derivative`` (moment, parameter), ``centre`` (parameter) and
-    ``log_precision`` (draw, layer); attributes ``width`` and ``hyperprior``.
+    ``log_precision`` (draw, layer); attributes ``width`` and ``hyperprior``. With profiled nuisance parameters also
+    ``columns`` (moment, systematic) and ``free`` (parameter, systematic).
+``nuisances``
+    ``estimate`` (systematic) of the profiled ones, and what each source moves of them, ``displacement`` (source,
+    systematic, draw). The simulation and backgrounds of the file are those at the estimate.
 ``step2``, ``fakes``
     ``directions`` (parameter, direction) of the last networks, ``displacement`` (source, direction, draw); of a direct
     posterior also ``theta`` (parameter) of its network.
@@ -56,7 +60,7 @@ from bayesunfold.unfolding.conditioning import Conditioning
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Variation, list_sources
 from bayesunfold.unfolding.propagation import Displacement
-from bayesunfold.unfolding.record import Inputs, LinearMoments, Measurement, Record
+from bayesunfold.unfolding.record import Inputs, LinearMoments, Measurement, NuisanceDraws, Record
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 
@@ -87,6 +91,8 @@ def to_groups(result: UnfoldingResult) -> xr.DataTree:
         groups["step2"]["theta"] = ("parameter", m.step2.classifier.theta)
     if result.measurement.moments is not None:
         groups["moments"] = _moments(result.measurement.moments)
+    if result.measurement.nuisances is not None:
+        groups["nuisances"] = _nuisances(result.measurement.nuisances)
     if m.fakes is not None:
         groups["fakes"] = _displacement(m.fakes)
     signal = m.perturbations.signal
@@ -126,6 +132,7 @@ def _inputs(result: UnfoldingResult) -> Groups:
     for b in result.backgrounds:
         dataset = _sample(b, b.names)
         dataset.attrs |= {"relative_uncertainty": b.relative_uncertainty, "named": int(b.named)}
+        dataset.attrs["profile"] = int(b.profile)
         groups[f"backgrounds/{b.name}"] = dataset
     return groups
 
@@ -173,7 +180,7 @@ def _measurement(result: UnfoldingResult) -> Groups:
 
 
 def _moments(moments: LinearMoments) -> xr.Dataset:
-    return xr.Dataset(
+    dataset = xr.Dataset(
         {
             "observed": ("moment", moments.observed),
             "derivative": (("moment", "parameter"), moments.derivative),
@@ -181,6 +188,19 @@ def _moments(moments: LinearMoments) -> xr.Dataset:
             "log_precision": (("draw", "layer"), moments.log_precision),
         },
         attrs={"width": moments.width, "hyperprior": moments.hyperprior},
+    )
+    if moments.columns is not None and moments.free is not None:
+        dataset["columns"] = ("moment", "systematic"), moments.columns
+        dataset["free"] = ("parameter", "systematic"), moments.free
+        dataset = dataset.assign_coords(systematic=list(moments.systematics))
+    return dataset
+
+
+def _nuisances(nuisances: NuisanceDraws) -> xr.Dataset:
+    moved = np.stack(list(nuisances.by_source.values()))
+    return xr.Dataset(
+        {"estimate": ("systematic", nuisances.estimate), "displacement": (("source", "systematic", "draw"), moved)},
+        coords={"systematic": list(nuisances.names), "source": list(nuisances.by_source)},
     )
 
 
@@ -265,7 +285,7 @@ def from_groups(tree: xr.DataTree) -> UnfoldingResult:
     return UnfoldingResult(
         inputs=Inputs(simulation, data, backgrounds),
         members=_members(tree, events, settings, first, last),
-        measurement=Measurement(first.step1, _draws(tree), _read_moments(tree)),
+        measurement=Measurement(first.step1, _draws(tree), _read_moments(tree), _read_nuisances(tree)),
         iterations=networks,
         pull_weights=last.pull,
         record=Record(
@@ -327,6 +347,7 @@ def _background(tree: xr.DataTree, name: str) -> Background:
         float(dataset.attrs["relative_uncertainty"]),
         _undefined(dataset),
         names=_labels(dataset, "reco_feature") if dataset.attrs["named"] else None,
+        profile=bool(dataset.attrs.get("profile", 0)),
     )
 
 
@@ -373,7 +394,18 @@ def _read_moments(tree: xr.DataTree) -> LinearMoments | None:
         dataset["log_precision"].values,
         float(dataset.attrs["width"]),
         str(dataset.attrs["hyperprior"]),
+        systematics=_labels(dataset, "systematic") if "columns" in dataset else (),
+        columns=dataset["columns"].values if "columns" in dataset else None,
+        free=dataset["free"].values if "columns" in dataset else None,
     )
+
+
+def _read_nuisances(tree: xr.DataTree) -> NuisanceDraws | None:
+    if "nuisances" not in tree.children:
+        return None
+    dataset = _group(tree, "nuisances")
+    by_source = dict(zip(_labels(dataset, "source"), dataset["displacement"].values, strict=True))
+    return NuisanceDraws(_labels(dataset, "systematic"), dataset["estimate"].values, by_source)
 
 
 def _replay(
@@ -449,17 +481,26 @@ def _by_source(tree: xr.DataTree, name: str) -> dict[str, Array]:
 
 def _effects(tree: xr.DataTree) -> dict[str, Effect]:
     effects: dict[str, Effect] = {}
+    nuisances = _read_nuisances(tree)
+
+    def parts(name: str) -> dict[str, Array] | None:
+        if nuisances is None or name not in nuisances.names:
+            return None
+        row = nuisances.names.index(name)
+        return {source: values[row] for source, values in nuisances.by_source.items()}
+
     if _has(tree, "systematics/weights"):
         dataset = _group(tree, "systematics/weights")
         for k, name in enumerate(_labels(dataset, "systematic")):
-            effects[name] = Variation(*(dataset[part].values[k] for part in ("alpha", "up", "down")))
+            alpha, up, down = (dataset[part].values[k] for part in ("alpha", "up", "down"))
+            effects[name] = Variation(alpha, up, down, parts(name))
     if _has(tree, "systematics/detector"):
         dataset = _group(tree, "systematics/detector")
         for k, name in enumerate(_labels(dataset, "systematic")):
             alpha, outside = dataset["alpha"].values[k], dataset["outside"].values[k]
             moves = bool(dataset["moves"].values[k])
             up, down = (dataset[side].values[k] if moves else None for side in ("up", "down"))
-            effects[name] = Acceptance(alpha, up, down, (float(outside[0]), float(outside[1])))
+            effects[name] = Acceptance(alpha, up, down, (float(outside[0]), float(outside[1])), parts(name))
     return effects
 
 
@@ -478,7 +519,9 @@ def _check(tree: xr.DataTree, settings: Settings | DirectSettings) -> None:
     if chains < 1 or members % chains:
         problems.append(f"{members} draws in {chains!r} chains")
     made = [
-        name for name in ("step2", "fakes", "measurement", "moments", "networks", "yields") if name in tree.children
+        name
+        for name in ("step2", "fakes", "measurement", "moments", "networks", "nuisances", "yields")
+        if name in tree.children
     ]
     made += ["systematics/weights"] if _has(tree, "systematics/weights") else []
     for name in made:

@@ -63,8 +63,10 @@ def score_resolution(seed: int, toy: str, events: int) -> dict[str, Any]:
     unfolder = bu.UnbinnedFBU(random_seed=seed, progressbar=False)
     result = unfolder.fit(simulation, data, systematics=systematics)
     draws = settings["nominal"] + settings["unit"] * result.measurement.nuisances.draws()[0]
-    mean = result.expectation(lambda x: x[:, 0])
-    width = np.sqrt(result.expectation(lambda x: x[:, 0] ** 2) - mean**2)
+    weights, gen = result.weights.values.astype(np.float64), simulation.gen[:, 0]
+    weights /= weights.sum(axis=1, keepdims=True)
+    mean = weights @ gen
+    width = np.sqrt(weights @ gen**2 - mean**2)
     out: dict[str, Any] = {"seed": seed, "seconds": sum(result.seconds.values())}
     for name, values, truth in (("resolution", draws, true), ("mean", mean, settings["mean"]), ("sigma", width, 1.0)):
         low, high = np.quantile(np.asarray(values), [0.16, 0.84])
