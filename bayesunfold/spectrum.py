@@ -6,6 +6,7 @@ exports are the same for all methods.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from scipy import stats
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold._support.tables import as_text
 from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold.impacts import Parameter, ranking_table
 
 if TYPE_CHECKING:
     import hist
@@ -90,6 +92,8 @@ class Spectrum:
         Covariance of methods that know it; otherwise that of the draws is used.
     exact_sources : mapping of str to array, shape (bins,)
         Standard deviation from each source, of methods that know it.
+    parameters : mapping of str to Parameter
+        Nuisance parameters of those sources that have one.
     seconds : float, optional
         Time the method took.
     settings : dict
@@ -132,6 +136,7 @@ class Spectrum:
     bias: Array | None = None
     exact_covariance: Array | None = None
     exact_sources: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict, repr=False, compare=False)
     seconds: float | None = None
     settings: dict[str, Any] = field(default_factory=dict, compare=False)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -252,6 +257,50 @@ class Spectrum:
             split = {name: np.asarray(make()).std(axis=0, ddof=1) for name, make in self.sources.items()}
             self._cache["by_source"] = split | {"total": self.std()}
         return dict(self._cache["by_source"])
+
+    def ranking(self) -> pd.DataFrame:
+        """Impact of every source on every bin, the largest of a bin first.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``bin``, ``source``, ``kind`` (``"statistics"``, ``"systematic"`` or ``"profiled"``), ``up`` and ``down`` in
+            the units of the spectrum, ``relative up`` and ``relative down``, and ``mean`` and ``std`` of profiled
+            nuisance parameters. The impact of one of these is the change that goes with its posterior standard
+            deviation, the other parameters following.
+
+        Raises
+        ------
+        InputError
+            If the spectrum does not know its sources.
+
+        Examples
+        --------
+        >>> import bayesunfold as bu
+        >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[900, 1600])
+        >>> list(bu.MatrixInversion().fit(R, [100, 150]).ranking()["source"])
+        ['data', 'simulation', 'data', 'simulation']
+        """
+        if not self.sources:
+            stds = self.by_source()
+            draws = {name: np.outer([1.0, -1.0], std / np.sqrt(2.0)) for name, std in stds.items() if name != "total"}
+        else:
+            draws = {name: np.asarray(make()) for name, make in self.sources.items()}
+        return ranking_table(draws, self.parameters, self.nominal, self._bin_labels())
+
+    def plot_ranking(self, bin: str | None = None, top: int = 20) -> Figure:
+        """The largest impacts on a bin, by its label in :meth:`ranking`; see ``bayesunfold.plots.plot_ranking``."""
+        from bayesunfold.plots import plot_ranking
+
+        return plot_ranking(self.ranking(), bin, top)
+
+    def _bin_labels(self) -> list[str]:
+        """Ranges of the bins, in the order of the draws."""
+        axes = [
+            [f"{name} [{low:g}, {high:g})" for low, high in itertools.pairwise(edges)]
+            for name, edges in zip(self.names, self.edges, strict=True)
+        ]
+        return [", ".join(parts) for parts in itertools.product(*axes)]
 
     def chi2(self, model: ArrayLike, model_covariance: ArrayLike | None = None) -> Chi2:
         """Chi-square of a model with the full covariance.

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from bayesunfold.plots.coverage import plot_coverage
 from bayesunfold.plots.history import plot_history
+from bayesunfold.plots.nuisances import plot_pulls, plot_ranking
 from bayesunfold.plots.spectrum import plot_correlation, plot_sources, plot_spectrum
 
-__all__ = ["plot_correlation", "plot_coverage", "plot_history", "plot_sources", "plot_spectrum"]
+__all__ = [
+    "plot_correlation",
+    "plot_coverage",
+    "plot_history",
+    "plot_pulls",
+    "plot_ranking",
+    "plot_sources",
+    "plot_spectrum",
+]
 
 
 def __dir__() -> list[str]:

@@ -27,10 +27,12 @@ from bayesunfold.classifier.linearized import linearize, posterior_axes
 from bayesunfold.classifier.sampling import Draws, LinearizedPosterior
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.impacts import Parameter
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.pulls import known_nuisances, pulls_table
+from bayesunfold.unfolding.ranking import parameters_of, rank_expectation
 from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
 
 if TYPE_CHECKING:
@@ -138,6 +140,25 @@ class UnfoldingResult:
             If none is profiled.
         """
         return pulls_table(known_nuisances(self.measurement.nuisances))
+
+    def plot_pulls(self) -> Figure:
+        """Posterior of each profiled nuisance parameter; see ``bayesunfold.plots.plot_pulls``."""
+        from bayesunfold.plots import plot_pulls
+
+        return plot_pulls(self.nuisances)
+
+    def ranking(self, f: Callable[[Array], ArrayLike] | ArrayLike, label: str = "expectation") -> pd.DataFrame:
+        """Impact of every source on :meth:`expectation`; columns as of :meth:`Spectrum.ranking`.
+
+        Parameters
+        ----------
+        f : callable or array, shape (n,)
+            As for :meth:`expectation`.
+        label : str
+            What the column ``bin`` says.
+        """
+        values = self._event_values(f)
+        return rank_expectation(self.members, self.measurement.nuisances, values, self.simulation.pass_gen, label)
 
     @property
     def history(self) -> tuple[Look, ...]:
@@ -316,8 +337,10 @@ class UnfoldingResult:
         drawn = self.members.accumulate(groups, n_groups, reco=level == "reco")
         sources = {name: make(name) for name in self.members.sources}
         factor = 1.0 / (1.0 + uncertainty * self._luminosity_pulls())
+        parameters = parameters_of(self.members, self.measurement.nuisances)
         if uncertainty > 0:
             sources["luminosity"] = lambda: np.outer(factor, finish.nominal)
+            parameters["luminosity"] = Parameter(self._luminosity_pulls())
         bias = None
         if self.closure_weights is not None and level == "gen":
             bias = finish.nominal_of(project(groups, self.closure_weights, n_groups)) - finish.nominal
@@ -338,6 +361,7 @@ class UnfoldingResult:
             units=units,
             sources=sources,
             bias=bias,
+            parameters=parameters,
             seconds=float(sum(self.seconds.values())) or None,
         )
 
@@ -379,6 +403,18 @@ class UnfoldingResult:
         xarray.DataArray
             One value a draw, centred on the point estimate, which is the attribute ``nominal``.
         """
+        values = self._event_values(f)
+        nominal = float(self.nominal @ values / self.nominal.sum())
+        top, bottom = np.zeros(self.members.n_members), np.zeros(self.members.n_members)
+        with block_threads():
+            for rows, block in self.members.blocks():
+                top += values[rows] @ block
+                bottom += block.sum(axis=0, dtype=np.float64)
+        drawn = top / bottom
+        return xr.DataArray(drawn - drawn.mean() + nominal, dims="draw", attrs={"nominal": nominal})
+
+    def _event_values(self, f: Callable[[Array], ArrayLike] | ArrayLike) -> Array:
+        """Of a function of the particle level, or an observable, in every event; zero where gen fails, shape (n,)."""
         gen = self.simulation.pass_gen
         values = np.zeros(len(self))
         if callable(f):
@@ -392,14 +428,7 @@ class UnfoldingResult:
         if not np.all(np.isfinite(values)):
             msg = f"f gives NaN or infinity in {int((~np.isfinite(values)).sum())} events; the mean would not exist."
             raise InputError(msg)
-        nominal = float(self.nominal @ values / self.nominal.sum())
-        top, bottom = np.zeros(self.members.n_members), np.zeros(self.members.n_members)
-        with block_threads():
-            for rows, block in self.members.blocks():
-                top += values[rows] @ block
-                bottom += block.sum(axis=0, dtype=np.float64)
-        drawn = top / bottom
-        return xr.DataArray(drawn - drawn.mean() + nominal, dims="draw", attrs={"nominal": nominal})
+        return values
 
     def profile(self, x: Observable, y: Observable, bins: ArrayLike) -> xr.DataArray:
         """Posterior mean of one observable in bins of another.

@@ -1,0 +1,125 @@
+"""Impacts: what one standard deviation of each source of uncertainty moves.
+
+The impact of a nuisance parameter is the change of a number when the parameter moves by its posterior standard
+deviation, the others following as the fit makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Parameter", "impact_of", "ranking_table"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """The nuisance parameter of a source of uncertainty.
+
+    Attributes
+    ----------
+    own : array, shape (draws,)
+        What the source itself moves of it in every draw.
+    mean, std : float
+        Of the posterior, in standard deviations of the prior.
+    profiled : bool
+        Whether data constrain it.
+    """
+
+    own: Array
+    mean: float = 0.0
+    std: float = 1.0
+    profiled: bool = False
+
+
+def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:
+    """Impact up and down on each bin, shape (bins,).
+
+    Parameters
+    ----------
+    draws : array, shape (draws, bins)
+        In which only the source fluctuates.
+    parameter : Parameter, optional
+        Without one the impact is the standard deviation, up and down alike.
+
+    Examples
+    --------
+    >>> alpha = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    >>> up, down = impact_of(np.where(alpha > 0, 3 * alpha, alpha)[:, None], Parameter(alpha))
+    >>> np.round(up, 6), np.round(down, 6)
+    (array([3.]), array([-1.]))
+    """
+    if parameter is None:
+        std = draws.std(axis=0, ddof=1)
+        return std, -std
+    own = parameter.own
+    if parameter.profiled:
+        centred = own - own.mean()
+        up = parameter.std * (centred @ draws) / (centred @ centred)
+        return up, -up
+    sides = np.column_stack([np.ones(len(own)), np.maximum(own, 0.0), np.maximum(-own, 0.0)])
+    _, up, down = np.linalg.lstsq(sides, draws, rcond=None)[0]
+    return up, down
+
+
+def ranking_table(
+    draws: Mapping[str, Array], parameters: Mapping[str, Parameter], nominal: Array, labels: Sequence[str]
+) -> pd.DataFrame:
+    """Impacts of all sources on all bins, the largest of a bin first.
+
+    Parameters
+    ----------
+    draws : mapping of source to array, shape (draws, bins)
+    parameters : mapping of source to Parameter
+        Of those that have one.
+    nominal : array, shape (bins,)
+    labels : sequence of str
+        Of the bins.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``bin``, ``source``, ``kind``, ``up``, ``down``, the same relative to the point estimate, and ``mean``
+        and ``std`` of profiled nuisance parameters.
+    """
+    import pandas as pd
+
+    frames = []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for source, drawn in draws.items():
+            parameter = parameters.get(source)
+            up, down = impact_of(drawn, parameter)
+            kind = "statistics" if parameter is None else "profiled" if parameter.profiled else "systematic"
+            known = parameter is not None and parameter.profiled
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "bin": labels,
+                        "source": source,
+                        "kind": kind,
+                        "up": up,
+                        "down": down,
+                        "relative up": up / nominal,
+                        "relative down": down / nominal,
+                        "mean": parameter.mean if parameter is not None and known else np.nan,
+                        "std": parameter.std if parameter is not None and known else np.nan,
+                        "size": np.maximum(np.abs(up), np.abs(down)),
+                        "place": np.arange(len(labels)),
+                    }
+                )
+            )
+    table = pd.concat(frames).sort_values(["place", "size"], ascending=[True, False], kind="stable")
+    return table.drop(columns=["size", "place"]).reset_index(drop=True)
