@@ -94,7 +94,7 @@ class Job:
                 name: _table(columns, value) if isinstance(value, list) else columns[value]
                 for name, value in section.variations().items()
             }
-            systematics.append(Systematic(section.name, **given))
+            systematics.append(Systematic(section.name, **given, profile=section.profile))
         return simulation, systematics
 
     def _used(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -121,7 +121,7 @@ class Job:
         out = []
         for s in self.sections.background:
             features, weight = self._sample(s, s.features, s.weight)
-            out.append(Background(features, weight, s.name, s.relative_uncertainty))
+            out.append(Background(features, weight, s.name, s.relative_uncertainty, profile=s.profile))
         return out
 
     def _sample(self, source: Source, features: list[str], weight: str | None) -> tuple[np.ndarray, np.ndarray | None]:

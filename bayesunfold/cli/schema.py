@@ -65,6 +65,7 @@ class BackgroundSection(Source, kw_only=True, frozen=True):
     features: Annotated[Texts, Meta(description="detector-level features (required)")]
     weight: Annotated[str | None, Meta(description="weight in units of expected data events")] = None
     relative_uncertainty: Annotated[float, Meta(description="of the normalisation")] = 0.0
+    profile: Annotated[bool, Meta(description="data constrain the normalisation (method direct)")] = False
 
 
 class SystematicSection(Struct, kw_only=True, frozen=True):
@@ -82,11 +83,12 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
         Meta(description="expression: passes the detector-level selection at +1; needed where a cut moves too"),
     ] = None
     pass_reco_down: Annotated[str | None, Meta(description="the same at -1")] = None
+    profile: Annotated[bool, Meta(description="data constrain the nuisance parameter (method direct)")] = False
 
     def variations(self) -> dict[str, str | list[str]]:
         """Expressions by the argument of :class:`bayesunfold.Systematic` that they give."""
         given = cast("dict[str, str | list[str]]", _given(self))
-        return {name: value for name, value in given.items() if name != "name"}
+        return {name: value for name, value in given.items() if name not in ("name", "profile")}
 
 
 class UnfoldingSection(Struct, kw_only=True, frozen=True):

@@ -39,7 +39,7 @@ from bayesunfold.classifier.activations import log1pexp
 from bayesunfold.errors import InputError
 
 if TYPE_CHECKING:
-    from bayesunfold.unfolding.record import LinearMoments
+    from bayesunfold.unfolding.record import LinearMoments, NuisanceDraws
     from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["default_bins", "to_datatree"]
@@ -104,9 +104,23 @@ def to_datatree(result: UnfoldingResult, bins: Mapping[str, ArrayLike] | None = 
     }
     if result.measurement.moments is not None:
         _add_moments(tree, result, result.measurement.moments, chains)
+    if result.measurement.nuisances is not None:
+        tree["posterior"] = _with_nuisances(tree["posterior"], result.measurement.nuisances, chains)
     out = xr.DataTree.from_dict(tree)
     for group in out.children.values():
         group.attrs["inference_library"] = "bayesunfold"
+    return out
+
+
+def _with_nuisances(posterior: xr.Dataset, nuisances: NuisanceDraws, chains: int) -> xr.Dataset:
+    """Profiled nuisance parameters as ``alpha`` (systematic), and their correlation with every bin of the spectra."""
+    drawn = nuisances.draws().T
+    alpha = xr.DataArray(
+        _chained(drawn, chains), dims=("chain", "draw", "systematic"), coords={"systematic": list(nuisances.names)}
+    )
+    out = posterior.assign(alpha=alpha)
+    for name in [str(v) for v in posterior.data_vars if str(v).startswith("unfolded_")]:
+        out[f"correlation_{name.removeprefix('unfolded_')}"] = xr.corr(out["alpha"], out[name], dim=("chain", "draw"))
     return out
 
 

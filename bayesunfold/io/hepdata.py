@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from bayesunfold._support.files import check_replaceable, replace_folder
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.io.checks import check_spectra
 from bayesunfold.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["check_hepdata", "write_hepdata"]
 
@@ -49,6 +52,7 @@ def write_hepdata(
     abstract: str = "",
     units: Mapping[str, str] | None = None,
     keywords: Mapping[str, Sequence[str]] | None = None,
+    nuisances: pd.DataFrame | None = None,
 ) -> Path:
     """Write a HEPData submission: a table and a covariance table for every spectrum.
 
@@ -64,6 +68,8 @@ def write_hepdata(
         Unit of each observable, by name of the spectrum or of the axis; that of the spectrum if omitted.
     keywords : mapping of str to sequence of str, optional
         HEPData's keywords of all tables: ``reactions``, ``cmenergies``, ``observables``, ``phrases``.
+    nuisances : pandas.DataFrame, optional
+        ``result.nuisances``: a table of the profiled nuisance parameters.
 
     Raises
     ------
@@ -103,6 +109,8 @@ def write_hepdata(
         ):
             table.keywords |= {"observables": list(spectrum.names), "phrases": ["Unfolding", spectrum.method]} | words
             submission.add_table(table)
+    if nuisances is not None:
+        submission.add_table(_nuisance_table(hl, nuisances))
 
     def write(new: Path) -> None:
         with tempfile.TemporaryDirectory() as elsewhere, contextlib.chdir(elsewhere):
@@ -212,6 +220,19 @@ def _table(hl: Any, name: str, spectrum: Spectrum, units: Sequence[str], kept: N
             for end, edge in (("lower", low), ("upper", high)):
                 table.add_variable(_column(hl, f"{100 * level:.0f} % band, {end} end", edge[kept], unit))
         table.add_variable(_column(hl, "total standard deviation", std, unit))
+    return table
+
+
+def _nuisance_table(hl: Any, nuisances: pd.DataFrame) -> Any:
+    """Posterior of the profiled nuisance parameters, in standard deviations of their priors."""
+    table = hl.Table("nuisance parameters")
+    table.description = "Profiled nuisance parameters in standard deviations of their priors, with correlations."
+    table.keywords = {"observables": ["nuisance parameter"], "phrases": ["Unfolding"]}
+    names = hl.Variable("nuisance parameter", is_independent=True, is_binned=False, units="")
+    names.values = [str(name) for name in nuisances.index]
+    table.add_variable(names)
+    for column in ("mean", "std", *(c for c in nuisances.columns if str(c).startswith("correlation"))):
+        table.add_variable(_column(hl, str(column), nuisances[column].to_numpy(), ""))
     return table
 
 

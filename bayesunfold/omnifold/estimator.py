@@ -36,7 +36,7 @@ from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import check_learned
 from bayesunfold.unfolding.perturbations import Perturbations
-from bayesunfold.unfolding.reading import check_inputs, read_inputs
+from bayesunfold.unfolding.reading import check_inputs, check_not_profiled, read_inputs
 from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -196,6 +196,7 @@ class OmniFold:
             fixed number of three and more.
         """
         intervals = (self.settings.network.additive,) * 2
+        check_not_profiled(backgrounds, systematics, "OmniFold")
         data, events, covered = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
         seed = choose_seed(self.random_seed, checkpoint)
         with block_threads():
@@ -272,6 +273,7 @@ class OmniFold:
         >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
         >>> bu.OmniFold().check(toy.simulation, toy.data)
         """
+        check_not_profiled(backgrounds, systematics, "OmniFold")
         check_inputs(simulation, data, backgrounds, systematics, checkpoint)
 
 

@@ -20,7 +20,7 @@ from bayesunfold.binning import project
 from bayesunfold.errors import InputError
 from bayesunfold.io.arviz import default_bins
 from bayesunfold.normalization import EXTRA, Finish, assign_groups
-from bayesunfold.plots import plot_correlation, plot_history, plot_sources, plot_spectrum
+from bayesunfold.plots import plot_correlation, plot_history, plot_ranking, plot_sources, plot_spectrum
 from bayesunfold.report.checks import Check, detector_closure, verdicts
 from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, plot_draws, plot_weights
 from bayesunfold.spectrum import Spectrum
@@ -124,6 +124,7 @@ def write_report(
         ),
         "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in shown.items()}),
         "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in shown.items()}),
+        **_nuisance_sections(result, shown),
         **(_loop_sections(result) if result.record.settings.iterates else {}),
         "Closure at detector level": _grid(
             "diagnostics", {"a second classifier, data against the refolded result": plot_detector_closure(closure)}
@@ -217,6 +218,19 @@ def _verdict(checks: list[Check]) -> str:
         f'<p class="verdict {"bad" if failed else "good"}">{line}</p><div class="wide"><table>'
         f"<tr><th></th><th>check</th><th>found</th><th>wanted</th><th>what to do</th></tr>{rows}</table></div>"
     )
+
+
+def _nuisance_sections(result: UnfoldingResult, shown: Mapping[str, Spectrum]) -> dict[str, str]:
+    """Pulls, a table, and rankings of the fullest bin of every spectrum; nothing if no parameter is profiled."""
+    if result.measurement.nuisances is None:
+        return {}
+    table = result.nuisances.round(3).to_html(border=0)
+    figures = {"pulls": result.plot_pulls()}
+    for name, spectrum in shown.items():
+        ranking = spectrum.ranking()
+        label = list(dict.fromkeys(ranking["bin"]))[int(np.nanargmax(spectrum.nominal))]
+        figures[f"ranking, {name}"] = plot_ranking(ranking, label)
+    return {"Nuisance parameters": _grid("nuisances", figures) + f'<div class="wide">{table}</div>'}
 
 
 def _loop_sections(result: UnfoldingResult) -> dict[str, str]:

@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.files import check_writable
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation, as_data
+from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
 from bayesunfold.unfolding.standardized import StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
 
-__all__ = ["check_inputs", "check_simulation", "read_inputs"]
+__all__ = ["check_inputs", "check_not_profiled", "check_simulation", "read_inputs"]
 
 
 def __dir__() -> list[str]:
@@ -56,6 +57,23 @@ def read_inputs(
     return data, events, covered
 
 
+def check_not_profiled(backgrounds: Sequence[Background], systematics: Sequence[Systematic], method: str) -> None:
+    """Whether a method that cannot profile is asked to.
+
+    Raises
+    ------
+    InputError
+    """
+    every: list[Background | Systematic] = [*backgrounds, *systematics]
+    for source in every:
+        if source.profile:
+            msg = (
+                f"{source.name!r} has profile=True; {method} does not constrain nuisance parameters. Take "
+                'method="direct" (bayesunfold.UnbinnedFBU), or profile=False.'
+            )
+            raise InputError(msg)
+
+
 def check_simulation(simulation: Simulation) -> None:
     """Whether it is one.
 
@@ -79,6 +97,7 @@ def check_inputs(
     """Every check that needs no training, systematic variations included; errors as for :func:`read_inputs`."""
     _, events, _ = read_inputs(simulation, data, backgrounds, systematics, (0, 0), checkpoint)
     known = [s for s in systematics if s.alternative is None]
+    Nuisances.of(simulation, backgrounds, [s for s in known if s.profile], events.scales, 0)
     prepare_systematics(known, simulation, events.scales.reco, draw_alphas(len(known), 2, 0), 0)
     for systematic in systematics:
         if systematic.alternative is not None:

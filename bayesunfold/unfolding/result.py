@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bayesunfold.omnifold.iteration import Networks
+    from bayesunfold.studies.bottom_line import BottomLine, Model
+    from bayesunfold.studies.goodness import GoodnessOfFit
 
 __all__ = ["UnfoldingResult"]
 
@@ -497,6 +499,56 @@ class UnfoldingResult:
         from bayesunfold.omnifold.bias import prior_dependence
 
         return prior_dependence(self, factor)
+
+    def goodness_of_fit(
+        self, experiments: int = 100, *, random_seed: int = 0, workers: int = 0, progressbar: bool = True
+    ) -> GoodnessOfFit:
+        """Does a direct posterior, refolded, look like the data? Two p-values, with nulls from pseudo-experiments.
+
+        Pseudo-data are drawn from the answer at detector level, the simulation with replacement, and both are unfolded
+        with the same settings; profiled nuisance parameters stay at their estimates.
+
+        Parameters
+        ----------
+        experiments : int
+            Pseudo-experiments, each as long as the fit; 0 for the p-values in closed form, (D9) and (D10).
+        random_seed : int
+        workers : int
+            Processes; 0 to stay in this one.
+        progressbar : bool
+
+        Raises
+        ------
+        InputError
+            For a result of the loop, and for negative generator weights, which are no probabilities.
+        """
+        from bayesunfold.studies.goodness import goodness_of_fit
+
+        return goodness_of_fit(self, experiments, random_seed=random_seed, workers=workers, progressbar=progressbar)
+
+    def bottom_line(self, model_a: Model, model_b: Model, bins: Mapping[str, ArrayLike]) -> BottomLine:
+        """Whether unfolded bands separate two models better than data at detector level do, which they must not.
+
+        Parameters
+        ----------
+        model_a, model_b : array, shape (n,), or callable
+            Factors on the generator weights of the simulated events, or a function of the particle-level features (m,
+            d_gen) of events that pass gen. Both have the yield of the data at detector level.
+        bins : mapping of particle-level feature to edges
+
+        Returns
+        -------
+        BottomLine
+            Chi-square between the models, by feature and at detector level, where no binning is chosen.
+
+        Raises
+        ------
+        InputError
+            Models that are alike, negative, or of the wrong length; no bins.
+        """
+        from bayesunfold.studies.bottom_line import bottom_line
+
+        return bottom_line(self, model_a, model_b, bins)
 
     @property
     def model(self) -> pm.Model:
