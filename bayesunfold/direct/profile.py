@@ -45,8 +45,8 @@ STEPS = (0.1, 0.25)
 NOISE_EVENTS = 5_000
 """Events that the statistics of a column are estimated from."""
 
-SIGNIFICANT, FINAL_ROUND = 25.0, 3
-"""Difference of deviances, five standard deviations, at which no change of the particle level is like a column, and the
+SIGNIFICANT, FINAL_ROUND = 5.0, 3
+"""Standard deviations by which a column differs from every change of the particle level, to be called measured, and the
 round after which this is not asked again."""
 
 NEGLIGIBLE = 0.5
@@ -150,8 +150,8 @@ def smoothed(column: Array, noise: Array, derivative: Array, measured: bool | No
     precision one says how far they may go.
 
     What no particle level mimics measures the parameter. Of this, templates of systematic variations hold the
-    statistics of their own events, which would seem to measure it too. It is taken as Normal with one variance for all
-    moments, of the largest likelihood, and its best estimate is kept; nothing if the variance is not significant.
+    statistics of their own events, which would seem to measure it too. If it is larger than these, it is taken as
+    Normal with one variance for all moments, of the largest likelihood, and its best estimate is kept.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def smoothed(column: Array, noise: Array, derivative: Array, measured: bool | No
     derivative : array, shape (p, P)
         Of the moments by the network's parameters.
     measured : bool, optional
-        Whether the variance is significant, if that is known.
+        Whether it is larger, if that is known.
 
     Returns
     -------
@@ -175,21 +175,18 @@ def smoothed(column: Array, noise: Array, derivative: Array, measured: bool | No
     difference = rest @ column
     change = derivative.T @ difference
     values, vectors = np.linalg.eigh(rest @ noise @ rest.T)
-    values = np.maximum(values, 0.0) + NEGLIGIBLE**2
+    values = np.maximum(values, 0.0)
     along = vectors.T @ difference
-
-    def deviance(size: float) -> float:
-        total = size + values
-        return float(np.log(total).sum() + (along**2 / total).sum())
-
-    sizes = (along @ along + 1e-12) * np.geomspace(1e-9, 1.0, 91)
-    deviances = [deviance(size) for size in sizes]
-    best = int(np.argmin(deviances))
     if measured is None:
-        measured = deviance(0.0) - deviances[best] > SIGNIFICANT
+        total = values + NEGLIGIBLE**2
+        expected = float((values / total).sum())
+        measured = float((along**2 / total).sum()) > expected + SIGNIFICANT * np.sqrt(2 * expected) + SIGNIFICANT
     if not measured:
         return column - difference, change
-    return column - difference + vectors @ (sizes[best] / (sizes[best] + values) * along), change
+    sizes = (along @ along) * np.geomspace(1e-6, 1.0, 61)
+    total = sizes[:, None] + values
+    best = sizes[np.argmin((np.log(total) + along**2 / total).sum(axis=1))]
+    return column - difference + vectors @ (best / (best + values) * along), change
 
 
 def follow(

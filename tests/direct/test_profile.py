@@ -1,0 +1,214 @@
+"""The posterior of network and nuisance parameters together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import bayesunfold as bu
+from bayesunfold._support.streams import training_stream
+from bayesunfold.direct.draws import draw_parameters
+from bayesunfold.direct.fit import Setup, prior_centre
+from bayesunfold.direct.mode import mode_at
+from bayesunfold.direct.moments import Moments
+from bayesunfold.direct.profile import joint_mean, smoothed
+from bayesunfold.direct.settings import DirectSettings
+from bayesunfold.errors import InputError, ProfilingWarning
+from bayesunfold.omnifold.iteration import iterate, train
+from bayesunfold.unfolding.standardized import standardize
+
+
+def two_readings(seed, n=4000, *, shift=0.3, resolution=0.6, extra=()):
+    """Truth N(0.3, 0.9); a second reading is shifted, and its resolution is another one than simulated."""
+    rng = np.random.default_rng(seed)
+    gen, truth = rng.normal(0, 1, n), rng.normal(0.3, 0.9, n)
+    a, b = rng.normal(size=(2, n)), rng.normal(size=(2, n))
+    reco = np.c_[gen + 0.4 * a[0], gen + 0.5 * a[1]]
+    data = np.c_[truth + 0.4 * b[0], truth + shift + resolution * b[1]]
+
+    def second(move, size):
+        return np.c_[reco[:, 0], gen + move + size * a[1]]
+
+    systematics = [
+        bu.Systematic("shift", reco_up=second(0.3, 0.5), reco_down=second(-0.3, 0.5), profile=True),
+        bu.Systematic("resolution", reco_up=second(0, 0.6), reco_down=second(0, 0.4), profile=True),
+        *extra,
+    ]
+    return bu.Simulation(gen, reco, names=["t"], reco_names=["a", "b"]), bu.Data(data), systematics
+
+
+@pytest.fixture(scope="module")
+def profiled():
+    simulation, data, systematics = two_readings(1)
+    background = bu.Background(
+        np.random.default_rng(5).normal([2.0, -2.0], 0.1, (2000, 2)), np.full(2000, 0.1), "top", 0.3, profile=True
+    )
+    there = np.random.default_rng(6).normal([2.0, -2.0], 0.1, (260, 2))
+    data = bu.Data(np.concatenate([data.features, there]))
+    return bu.UnbinnedFBU(random_seed=1, draws=400, progressbar=False).fit(simulation, data, [background], systematics)
+
+
+def test_parameters_that_the_data_know_are_found(profiled):
+    """True values 1, 1 and 1 (260 for 200 events): pulls below 5 (6e-7 each), widths far below the prior's."""
+    table = profiled.nuisances
+    assert list(table.index) == ["shift", "resolution", "top"]
+    pulls = (table["mean"] - 1.0) / table["std"]
+    assert np.all(np.abs(pulls) < 5)
+    assert np.all(table["std"] < [0.4, 0.4, 0.6])
+    truth = 0.3, 0.9
+    mean = profiled.expectation(lambda t: t[:, 0])
+    assert abs(float(mean.mean()) - truth[0]) < 5 * float(mean.std())
+
+
+def test_a_file_keeps_them(profiled, tmp_path):
+    profiled.save(tmp_path / "result.nc")
+    again = bu.load(tmp_path / "result.nc")
+    edges = np.linspace(-2, 2, 9)
+    new, old = again.spectrum("t", edges), profiled.spectrum("t", edges)
+    np.testing.assert_array_equal(new.draw_matrix, old.draw_matrix)
+    for name, std in old.by_source().items():
+        np.testing.assert_array_equal(new.by_source()[name], std)
+    assert again.nuisances.equals(profiled.nuisances)
+    assert again.backgrounds[0].profile
+    assert set(again.model.named_vars) == set(profiled.model.named_vars) >= {"alpha", "mimic"}
+
+
+def test_sources_add_up(profiled):
+    """Squares of the sources and of the total, of independent parts: 400 draws, 7 standard errors."""
+    split = profiled.spectrum("t", np.linspace(-2, 2, 9)).by_source()
+    total = split.pop("total")
+    np.testing.assert_allclose(np.sqrt(sum(std**2 for std in split.values())), total, rtol=7 / np.sqrt(2 * 400))
+
+
+def test_they_are_shown(profiled, tmp_path):
+    tree = profiled.to_datatree()
+    assert tree["posterior"]["alpha"].dims == ("chain", "draw", "systematic")
+    assert tree["posterior"]["correlation_t"].shape[0] == 3
+    assert "Nuisance parameters" in profiled.report(tmp_path / "report.html").read_text()
+    ranking = profiled.spectrum("t", [-1, 0, 1]).ranking()
+    assert set(ranking["source"]) == {"data", "simulation", "prior", "top", "shift", "resolution"}
+    assert ranking.loc[ranking["kind"] == "profiled", "std"].notna().all()
+    assert len(profiled.plot_pulls().axes) == 1
+    figure = profiled.spectrum("t", [-1, 0, 1]).plot_ranking("t [0, 1)", top=4)
+    assert len(figure.axes[0].get_yticklabels()) == 4
+    with pytest.raises(InputError, match="bin is 'x'"):
+        profiled.spectrum("t", [-1, 0, 1]).plot_ranking("x")
+    row = profiled.ranking(lambda t: t[:, 0], "mean").set_index("source").loc["data"]
+    assert row["up"] == pytest.approx(float(profiled.expectation(lambda t: t[:, 0]).std()), rel=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:Python 3.14 will, by default:DeprecationWarning")
+def test_hepdata_has_their_table(profiled, tmp_path):
+    pytest.importorskip("hepdata_lib")
+    from bayesunfold.io import write_hepdata
+
+    folder = write_hepdata(tmp_path / "hep", {"t": profiled.spectrum("t", [-1, 0, 1])}, nuisances=profiled.nuisances)
+    assert "resolution" in (folder / "nuisance_parameters.yaml").read_text()
+
+
+def test_impacts_are_those_of_the_posterior(profiled):
+    """The impact of a parameter is its covariance with the bin over its width: 400 draws, 6 standard errors."""
+    spectrum = profiled.spectrum("t", [-1, 0, 1])
+    alpha = profiled.measurement.nuisances.draws()
+    ranking = spectrum.ranking().set_index(["bin", "source"])
+    for k, name in enumerate(profiled.measurement.nuisances.names):
+        drawn, own = spectrum.draw_matrix[:, 0], alpha[k]
+        expected = np.cov(drawn, own)[0, 1] / own.std(ddof=1)
+        assert abs(ranking.loc[("t [-1, 0)", name), "up"] - expected) < 6 * drawn.std() / np.sqrt(len(own))
+
+
+def test_the_same_twice_is_measured_as_a_sum():
+    """Two equal parameters: each keeps the prior's width over the root of two, and a warning names both."""
+    simulation, data, systematics = two_readings(2, 2000)
+    twin = bu.Systematic("twin", reco_up=systematics[0].reco_up, reco_down=systematics[0].reco_down, profile=True)
+    unfolder = bu.UnbinnedFBU(random_seed=2, draws=400, progressbar=False)
+    with pytest.warns(ProfilingWarning, match="'shift' and 'twin' change the data alike"):
+        result = unfolder.fit(simulation, data, [], [*systematics, twin])
+    table = result.nuisances
+    # 400 draws: 6 standard errors
+    np.testing.assert_allclose(table.loc[["shift", "twin"], "std"], np.sqrt(0.5), rtol=6 / np.sqrt(800))
+    np.testing.assert_allclose(*table.loc[["shift", "twin"], "mean"], atol=6 * np.sqrt(0.5 / 400) * 2)
+    assert table.loc["shift", "correlation twin"] < -0.8
+
+
+@pytest.mark.filterwarnings("ignore::bayesunfold.errors.BayesUnfoldWarning")
+def test_a_parameter_that_the_particle_level_mimics_keeps_its_prior():
+    """One reading of unknown resolution: a wider truth does the same. 400 draws: 6 standard errors."""
+    rng = np.random.default_rng(3)
+    n = 5000
+    gen, truth = rng.normal(0, 1, n), rng.normal(0.2, 1, n)
+    noise = rng.normal(0, 1, n)
+    simulation, data = bu.Simulation(gen, gen + noise), bu.Data(truth + 1.2 * rng.normal(0, 1, n))
+    unknown = bu.Systematic("resolution", reco_up=gen + 1.8 * noise, reco_down=gen + 0.2 * noise, profile=True)
+    result = bu.UnbinnedFBU(random_seed=3, draws=400, progressbar=False).fit(simulation, data, [], [unknown])
+    row = result.nuisances.loc["resolution"]
+    assert abs(row["mean"]) < 6 / np.sqrt(400) + 0.05
+    assert abs(row["std"] - 1) < 6 / np.sqrt(800)
+    weights = result.weights.values.astype(float)
+    weights /= weights.sum(axis=1, keepdims=True)
+    sigma = np.sqrt(weights @ gen**2 - (weights @ gen) ** 2)
+    low, high = np.quantile(sigma, [0.025, 0.975])
+    assert low < 1 < high
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A fit in pieces, with made-up columns."""
+    toy = bu.datasets.gaussian_toy(500, 600, random_seed=2)
+    settings = DirectSettings(bu.Network((6,), prior_scale=(1.0, 4.0)), bu.Network((8,), additive=6))
+    events = standardize(toy.simulation, toy.measurement, intervals=(6, 0))
+    first = iterate(events, settings, None, None, train(training_stream(3, 0)))
+    _, layout = settings.layouts(events)
+    centre = prior_centre(layout, first.step2.theta, 3)
+    setup = Setup(layout, first, Moments.of(events, first), centre, 1.0)
+    problem = setup.problem(events)
+    mode = mode_at(problem, centre, np.ones(len(problem.groups)))
+    rng = np.random.default_rng(8)
+    p, size = mode.derivative.shape
+    mode = replace(
+        mode, alpha=np.array([0.3, -0.2]), columns=rng.normal(0, 2, (p, 2)), free=0.1 * rng.normal(0, 1, (size, 2))
+    )
+    return problem, mode
+
+
+def test_draws_have_the_covariance_of_network_and_nuisance_parameters(linear):
+    """Equation (D7) with the columns (N1) to (N4): 6 standard errors of 4000 draws, in moments and parameters."""
+    problem, mode = linear
+    n, rng, size = 4000, np.random.default_rng(4), problem.layout.n_parameters
+    noise = rng.standard_normal((size + 4, n))
+    changes = {"data": rng.standard_normal((len(mode.residual), n))}
+    drawn = draw_parameters(problem, mode, np.tile(np.log(mode.tau), (n, 1)), changes, noise, ("x", "y"))
+    total = sum(drawn.values())
+    a = np.hstack([mode.derivative, mode.columns])
+    prior = np.zeros((size + 2, size + 2))
+    prior[:size, :size] = np.diag(1 / problem.precisions(mode.tau)) + mode.free @ mode.free.T
+    prior[size:, size:] = np.eye(2)
+    posterior = prior - prior @ a.T @ np.linalg.solve(np.eye(len(a)) + a @ prior @ a.T, a @ prior)
+    look = np.vstack([a, np.eye(size + 2)[size:]])
+    expected, found = look @ posterior @ look.T, np.cov(look @ total)
+    error = np.sqrt((expected**2 + np.outer(np.diag(expected), np.diag(expected))) / n)
+    assert np.all(np.abs(found - expected) < 6 * error)
+    theta, alpha, std = joint_mean(problem, mode, mode.tau)
+    np.testing.assert_allclose(std**2, np.diag(posterior)[size:], rtol=1e-6)
+    here = np.concatenate([mode.theta, mode.alpha])
+    shift = look @ total.mean(axis=1) - look @ (np.concatenate([theta, alpha]) - here)
+    assert np.all(np.abs(shift) < 6 * np.sqrt(np.diag(expected) / n))
+
+
+def test_a_column_loses_its_noise_and_keeps_what_it_measures(linear):
+    _, mode = linear
+    a, rng = mode.derivative, np.random.default_rng(9)
+    p = len(a)
+    noise = np.diag(rng.uniform(0.2, 2.0, p))
+    flat = a @ rng.normal(0, 0.3, a.shape[1])
+    column, change = smoothed(flat + np.linalg.cholesky(noise) @ rng.normal(size=p), noise, a)
+    np.testing.assert_allclose(column, a @ change, atol=1e-9)  # nothing but a change of the particle level
+    gram = a @ a.T + np.eye(p)
+    rest = np.linalg.inv(gram)
+    values, vectors = np.linalg.eigh(rest)
+    unlike = 60 * vectors[:, -1]  # what no particle level makes
+    column, change = smoothed(flat + unlike, noise, a)
+    kept = (column - a @ change) @ vectors[:, -1]
+    assert 0.8 * 60 * values[-1] < kept <= 60.5 * values[-1]
