@@ -62,9 +62,10 @@ def moment_changes(
         out[b.name] = -own - np.outer(moments.total(b.x, b.weight), scale)
     for name, change in perturbations.signal.items():
         out[name] = out[name] - np.outer(total, change)
-    for name, v in perturbations.variations.items():
-        sides = [moments.total(events.reco, weights * side) - (weights @ side) * mean for side in (v.up, v.down)]
-        out[name] = -interpolate(sides[0], sides[1], v.alpha)
+    names, *stacked = perturbations.stacked_variations
+    sides = [moments.totals(events.reco, weights, side) - np.outer(mean, weights @ side) for side in stacked if names]
+    for k, name in enumerate(names):
+        out[name] = -interpolate(sides[0][:, k], sides[1][:, k], perturbations.variations[name].alpha)
     for name, shift in perturbations.shifts.items():
         up = _shifted(events, moments, push, step1, weights.sum(), shift.up) - total
         down = -up if shift.down is None else _shifted(events, moments, push, step1, weights.sum(), shift.down) - total

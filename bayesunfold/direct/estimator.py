@@ -236,7 +236,7 @@ class UnbinnedFBU:
             members, one, alphas = members_of(found, perturbations, precisions.log_tau, seed)
             members.norm()
             clock.append(time.perf_counter())
-            first = found.setup.first
+            first = found.fit.setup.first
             axes, _ = posterior_axes(first.step1)
         draws = replace(
             own_draws(one, axes, perturbations),
@@ -289,7 +289,7 @@ class UnbinnedFBU:
         self, found: DirectPosterior, settings: DirectSettings, features: Sequence[str], seed: int
     ) -> PrecisionDraws:
         """Precisions of every member."""
-        rng, draws, start = stream(seed, "posterior"), settings.draws, found.log_tau
+        rng, draws, start = stream(seed, "posterior"), settings.draws, found.fit.log_tau
         if settings.inference == "laplace":
             return PrecisionDraws(np.tile(np.log(found.mode.tau), (draws, 1)))
         if settings.inference in SAMPLED:
@@ -335,11 +335,11 @@ def _profiled(
     def retrain(k: int, moved: StandardizedEvents) -> Iteration:
         return iterate(moved, settings, None, None, train(training_stream(seed, k)))
 
-    trained, first, profile, start = find_nuisances(events, settings, first, seed, profile, retrain)
-    found = find_posterior(trained, settings, first, seed, profile, start)
+    trained, first, nuisances = find_nuisances(events, settings, first, seed, profile, retrain)
+    found = find_posterior(trained, settings, first, seed, nuisances)
     # its networks at the events where the nuisance parameters are, as a saved result has them
     here = iterate(found.events, settings, None, None, recall(first.networks()))
-    return replace(found, setup=replace(found.setup, first=here))
+    return replace(found, fit=replace(found.fit, setup=replace(found.fit.setup, first=here)))
 
 
 def _report(progress: Progress, step: str, loss: float) -> None:

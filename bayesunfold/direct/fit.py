@@ -17,7 +17,7 @@ from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.omnifold.problems import bounded_ratio
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["Setup", "find_mode_and_precisions", "prior_centre", "push_weights"]
+__all__ = ["Fit", "Setup", "find_mode_and_precisions", "prior_centre", "push_weights"]
 
 Array = NDArray[np.floating]
 
@@ -67,6 +67,34 @@ class Setup:
     def network(self, mode: Mode) -> Classifier:
         """The network at the mode as a classifier, of the classes of the first step 2."""
         return Classifier("the particle-level network", self.layout, mode.theta, self.first.step2.classes)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Network and precisions at some inputs.
+
+    Attributes
+    ----------
+    setup : Setup
+    problem : Problem
+    mode : Mode
+    evidence : Evidence
+        Near the mode.
+    log_tau : array, shape (groups,)
+        Logarithms of the most probable precisions.
+    """
+
+    setup: Setup
+    problem: Problem
+    mode: Mode
+    evidence: Evidence
+    log_tau: Array
+
+    @classmethod
+    def of(cls, setup: Setup, events: StandardizedEvents, start: Array, log_tau: Array | None) -> Fit:
+        """The fit at inputs that stay."""
+        problem = setup.problem(events)
+        return cls(setup, problem, *find_mode_and_precisions(problem, start, log_tau, setup.width))
 
 
 def find_mode_and_precisions(

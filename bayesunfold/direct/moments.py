@@ -157,6 +157,19 @@ class Moments:
             out += part
         return out
 
+    def totals(self, x: Array, weight: Array, factors: Array) -> Array:
+        """Whitened moments of events weighted in several ways: weight times each column of factors, shape (p, K)."""
+        used = np.flatnonzero(weight)
+        out = np.zeros((len(self), factors.shape[1]))
+
+        def one(rows: slice) -> Array:
+            phi = self.features(x[used[rows]])
+            return (phi * weight[used[rows], None].astype(phi.dtype)).T @ factors[used[rows]].astype(phi.dtype)
+
+        for part in map_blocks(one, blocks(len(used))):
+            out += part
+        return out
+
     def __len__(self) -> int:
         return self.whitening.shape[1]
 

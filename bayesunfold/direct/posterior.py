@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.streams import stream
+from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.direct.criticism import Criticism, criticise, second_classifier
 from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_directions
-from bayesunfold.direct.fit import Setup, find_mode_and_precisions, prior_centre
+from bayesunfold.direct.fit import Fit, Setup, prior_centre
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import Evidence
@@ -31,7 +32,7 @@ Array = NDArray[np.floating]
 
 MOST_TRAININGS, MOVED = 3, 0.25
 """Most trainings of the first iteration, and the change of a nuisance parameter, in prior standard deviations, that
-asks for one more."""
+asks for one more; at least its posterior standard deviation."""
 
 DIFFERENCE = 0.01
 """p-value of the second classifier below which its tangent features join the moments."""
@@ -47,15 +48,9 @@ class DirectPosterior:
 
     Attributes
     ----------
-    setup : Setup
+    fit : Fit
     events : StandardizedEvents
         Where the profiled nuisance parameters moved them.
-    problem : Problem
-    mode : Mode
-    evidence : Evidence
-        Near the mode.
-    log_tau : array, shape (groups,)
-        Logarithms of the most probable precisions.
     push : array, shape (n,)
         Push weights at the mode.
     criticism : Criticism
@@ -63,15 +58,26 @@ class DirectPosterior:
         The nuisance parameters, if some are profiled.
     """
 
-    setup: Setup
+    fit: Fit
     events: StandardizedEvents
-    problem: Problem
-    mode: Mode
-    evidence: Evidence
-    log_tau: Array
     push: Array
     criticism: Criticism
     profile: Profile | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """What the network was fitted to."""
+        return self.fit.problem
+
+    @property
+    def mode(self) -> Mode:
+        """The most probable network."""
+        return self.fit.mode
+
+    @property
+    def evidence(self) -> Evidence:
+        """Of the precisions, near the mode."""
+        return self.fit.evidence
 
 
 def find_posterior(
@@ -79,8 +85,7 @@ def find_posterior(
     settings: DirectSettings,
     first: Iteration,
     seed: int,
-    profile: Profile | None = None,
-    start: tuple[Array, Array] | None = None,
+    found: tuple[Profile, Fit] | None = None,
 ) -> DirectPosterior:
     """Mode and precisions, with moments of second classifiers while these find a difference.
 
@@ -91,35 +96,30 @@ def find_posterior(
     settings : DirectSettings
     first : Iteration
     seed : int
-    profile : Profile, optional
-        Of the nuisance parameters.
-    start : (theta, log_tau), optional
-        Of the same fit.
+    found : (Profile, Fit), optional
+        From :func:`find_nuisances`, if nuisance parameters are profiled.
     """
     reco, layout = settings.layouts(events)
-    centre = prior_centre(layout, first.step2.theta, seed)
-    theta, log_tau = (_start(centre, first), None) if start is None else start
-    near = start is not None
     rng = stream(seed, "criticism") if settings.rounds else None
     more: tuple[Classifier, ...] = ()
-    now = events if profile is None else profile.events
+    profile: Profile | None = None
+    if found is None:
+        fit = Fit.of(_setup(events, settings, first, seed), events, _start(layout, first, seed), None)
+    else:
+        profile, fit = found
     while True:
-        setup = Setup(layout, first, Moments.of(events, first, more), centre, settings.prior)
-        if profile is None:
-            problem = setup.problem(now)
-            mode, evidence, log_tau = find_mode_and_precisions(problem, theta, log_tau, settings.prior)
-        else:
-            profile, problem, mode, evidence, log_tau = follow(profile, setup, theta, log_tau, near=near)
-            now = profile.events
-        push = setup.push(now, mode)
-        criticism = criticise(now, reco, problem, mode, push, evidence, rng)
+        now = events if profile is None else profile.events
+        push = fit.setup.push(now, fit.mode)
+        criticism = criticise(now, reco, fit.problem, fit.mode, push, fit.evidence, rng)
         if rng is None or len(more) == settings.rounds or not criticism.p_value < DIFFERENCE:
-            break
-        near = False
+            criticism = replace(criticism, rounds=len(more))
+            return DirectPosterior(fit, now, push, criticism, profile)
         more = (*more, second_classifier(now, reco, push, rng))
-        theta = mode.theta
-    criticism = replace(criticism, rounds=len(more))
-    return DirectPosterior(setup, now, problem, mode, evidence, log_tau, push, criticism, profile)
+        setup = _setup(events, settings, first, seed, more)
+        if profile is None:
+            fit = Fit.of(setup, now, fit.mode.theta, fit.log_tau)
+        else:
+            profile, fit = follow(profile, setup, fit.mode.theta, fit.log_tau)
 
 
 def find_nuisances(
@@ -129,7 +129,7 @@ def find_nuisances(
     seed: int,
     profile: Profile,
     retrain: Callable[[int, StandardizedEvents], Iteration],
-) -> tuple[StandardizedEvents, Iteration, Profile, tuple[Array, Array]]:
+) -> tuple[StandardizedEvents, Iteration, tuple[Profile, Fit]]:
     """Where the data pull the nuisance parameters, with moments of classifiers of the moved simulation.
 
     A classifier is trained again where the parameters moved the simulation far; until then its moments are less sharp,
@@ -144,30 +144,38 @@ def find_nuisances(
     -------
     events, first
         The last first iteration and its events.
-    profile
-    start : (theta, log_tau)
-        Network and logarithms of its precisions.
+    found : (Profile, Fit)
     """
-    _, layout = settings.layouts(events)
-    k, theta, log_tau = 1, None, None
-    while True:
-        centre = prior_centre(layout, first.step2.theta, seed)
-        setup = Setup(layout, first, Moments.of(events, first), centre, settings.prior)
+    fit: Fit | None = None
+    for k in range(1, MOST_TRAININGS + 1):
+        setup = _setup(events, settings, first, seed)
         before = profile.alpha
-        profile, _, mode, _, log_tau = follow(
-            profile, setup, _start(centre, first) if theta is None else theta, log_tau
-        )
-        theta = mode.theta
-        if k == MOST_TRAININGS or np.all(np.abs(profile.alpha - before) < MOVED):
-            return events, first, profile, (theta, log_tau)
+        start = _start(setup.layout, first, seed) if fit is None else fit.mode.theta
+        profile, fit = follow(profile, setup, start, None if fit is None else fit.log_tau)
+        if k == MOST_TRAININGS or np.all(np.abs(profile.alpha - before) < np.maximum(MOVED, profile.std)):
+            return events, first, (profile, fit)
         events = profile.events
         first = retrain(k, events)
-        k += 1
+    msg = "the last training returns"
+    raise AssertionError(msg)
 
 
-def _start(centre: Array, first: Iteration) -> Array:
+def _setup(
+    events: StandardizedEvents,
+    settings: DirectSettings,
+    first: Iteration,
+    seed: int,
+    more: tuple[Classifier, ...] = (),
+) -> Setup:
+    """Moments of the first iteration and of second classifiers, and the prior's centre."""
+    _, layout = settings.layouts(events)
+    centre = prior_centre(layout, first.step2.theta, seed)
+    return Setup(layout, first, Moments.of(events, first, more), centre, settings.prior)
+
+
+def _start(layout: Layout, first: Iteration, seed: int) -> Array:
     """Parameters of the network to start from: a single feature needs no others than the prior's."""
-    return centre if first.step2.layout.sizes[0] == 1 else first.step2.theta
+    return prior_centre(layout, first.step2.theta, seed) if layout.sizes[0] == 1 else first.step2.theta
 
 
 def members_of(
@@ -189,12 +197,12 @@ def members_of(
     step1 : Displacement
     nuisances : dict of source to array, shape (K, n_members)
     """
-    problem, mode, events, first = found.problem, found.mode, found.events, found.setup.first
+    problem, mode, events, first = found.problem, found.mode, found.events, found.fit.setup.first
     push, gen = found.push, events.passes.gen
     weight = events.weight * push
     weight = weight[gen] * to_yield(weight, events.passes.reco, events.signal_yield)
     network, project = visible_directions(
-        found.setup.network(mode), problem.precisions(mode.tau), events.gen[gen], weight
+        found.fit.setup.network(mode), problem.precisions(mode.tau), events.gen[gen], weight
     )
     alone = np.ones(len(events))
     varied = {n: varied_step1(events, first.step1, alone, None, shift) for n, shift in perturbations.shifts.items()}

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from bayesunfold.direct.fit import Setup
+from bayesunfold.direct.fit import Fit, Setup
 from bayesunfold.direct.mode import FINAL_EVENTS, Mode, Problem, find_mode, mode_at, thinned_rows
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import Evidence, base_covariance, covariance, grams_of, pseudo_observation
 from bayesunfold.errors import ConvergenceWarning, ProfilingWarning
 from bayesunfold.events import Data
 from bayesunfold.omnifold.problems import push_outside
-from bayesunfold.unfolding.nuisances import Moved, Nuisances
+from bayesunfold.unfolding.nuisances import Moved, Nuisances, SignedEvents
 from bayesunfold.unfolding.perturbations import Shifted
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents
 
@@ -42,17 +42,17 @@ LONGEST_STEP = 1.0
 STEPS = (0.1, 0.25)
 """Smallest and largest of the differences of features, on either side, in prior standard deviations."""
 
-NOISE_EVENTS = 5_000
-"""Events that the statistics of a column are estimated from."""
+NOISE_EVENTS, ROUGH_EVENTS = 5_000, 10_000
+"""Events that the statistics of a column are estimated from, and the column itself while the fit moves."""
 
-SIGNIFICANT, FINAL_ROUND = 5.0, 3
+SIGNIFICANT, FINAL_ROUND = 8.0, 3
 """Standard deviations by which a column differs from every change of the particle level, to be called measured, and the
 round after which this is not asked again."""
 
 NEGLIGIBLE = 0.5
 """Change of a moment per prior standard deviation that says nothing, in standard deviations of the moment."""
 
-FREEDOM = 10.0
+FREEDOM = 5.0
 """Prior standard deviation of a change that mimics a nuisance parameter, in units of that parameter's."""
 
 FAR = 5.0
@@ -109,9 +109,25 @@ class Profile:
         return self.now.events
 
     def columns(
-        self, problem: Problem, mode: Mode, push: Array, outside: Callable[[Array, NDArray[np.bool_]], Array]
+        self,
+        problem: Problem,
+        mode: Mode,
+        push: Array,
+        outside: Callable[[Array, NDArray[np.bool_]], Array],
+        most: int = FINAL_EVENTS,
     ) -> tuple[Array, Array]:
         """Derivative of the refolded moments by the parameters, whitened, and changes of the network that mimic it.
+
+        Parameters
+        ----------
+        problem, mode
+            The fit.
+        push : array, shape (n,)
+            Push weights at the mode.
+        outside : callable
+            As for :meth:`Nuisances.derivatives`.
+        most : int
+            Simulated events that it is estimated from.
 
         Returns
         -------
@@ -120,18 +136,30 @@ class Profile:
             In units of their prior standard deviation, :data:`FREEDOM`.
         """
         step = np.clip(self.std, *STEPS)
-        rows = thinned_rows(len(self.events), FINAL_EVENTS)
+        rows = thinned_rows(len(self.events), most)
         signed = self.nuisances.derivatives(self.alpha, step, self.now, push, outside, rows)
-        out = np.zeros((len(problem.moments), len(signed)))
+        out = _sums(problem.moments, signed)
         changes = np.zeros((problem.layout.n_parameters, len(signed)))
         for k, samples in enumerate(signed):
-            plain = np.zeros(len(out))
-            for x, weight in itertools.chain.from_iterable(samples):
-                plain += problem.moments.total(x, weight)
             noise = sum(_noise(problem.moments, sample) for sample in samples)
             measured = None if self.measured is None else self.measured[k]
-            out[:, k], changes[:, k] = smoothed(plain, np.asarray(noise), mode.derivative, measured)
+            out[:, k], changes[:, k] = smoothed(out[:, k], np.asarray(noise), mode.derivative, measured)
         return out, FREEDOM * changes
+
+
+def _sums(moments: Moments, signed: Sequence[SignedEvents]) -> Array:
+    """Whitened moments of signed events, shape (p, K); features of events that several share are made once."""
+    shared: dict[int, list[tuple[int, Array, Array]]] = {}
+    for k, samples in enumerate(signed):
+        for x, weight in itertools.chain.from_iterable(samples):
+            shared.setdefault(id(x), []).append((k, x, weight))
+    out = np.zeros((len(moments), len(signed)))
+    for parts in shared.values():
+        weights = np.column_stack([weight for _, _, weight in parts])
+        found = moments.totals(parts[0][1], np.any(weights != 0, axis=1).astype(np.float64), weights)
+        for column, (k, _, _) in enumerate(parts):
+            out[:, k] += found[:, column]
+    return out
 
 
 def _noise(moments: Moments, sample: list[tuple[Array, Array]]) -> Array:
@@ -189,9 +217,7 @@ def smoothed(column: Array, noise: Array, derivative: Array, measured: bool | No
     return column - difference + vectors @ (best / (best + values) * along), change
 
 
-def follow(
-    profile: Profile, setup: Setup, start: Array, log_tau: Array | None, *, near: bool = False
-) -> tuple[Profile, Problem, Mode, Evidence, Array]:
+def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) -> tuple[Profile, Fit]:
     """Fit network, precisions and nuisance parameters, moving the simulation until these stay.
 
     The network is not brought to its end before they do: where the simulation is wrong, it would bend far to hide that.
@@ -204,12 +230,10 @@ def follow(
         Parameters of the network.
     log_tau : array, shape (groups,), optional
         Logarithms of the precisions to start with.
-    near : bool
-        Whether the start is the end of the same fit.
 
     Returns
     -------
-    profile, problem, mode, evidence, log_tau
+    profile, fit
         At the end.
 
     Warns
@@ -220,12 +244,11 @@ def follow(
     problem = setup.problem(profile.events)
     log_tau = np.zeros(len(problem.groups)) if log_tau is None else log_tau
     mode = mode_at(problem, start, np.exp(log_tau))
-    if not near:
-        log_tau = Evidence.of(problem, mode, setup.width).mode(log_tau)
-        mode = find_mode(problem, start, np.exp(log_tau), 1)
-    settled = near
+    log_tau = Evidence.of(problem, mode, setup.width).mode(log_tau)
+    mode = find_mode(problem, start, np.exp(log_tau), 1)
+    settled = False
     for number in range(MOST_ROUNDS):
-        mode = _with_columns(profile, setup, problem, mode)
+        mode = _with_columns(profile, setup, problem, mode, FINAL_EVENTS if settled else ROUGH_EVENTS)
         if number == FINAL_ROUND:
             profile = replace(profile, measured=_measured(mode))
         evidence = Evidence.of(problem, mode, setup.width)
@@ -234,7 +257,8 @@ def follow(
         step = alpha - profile.alpha
         stays = bool(np.all(np.abs(step) < SETTLED * std))
         if stays and settled:
-            return replace(profile, std=std), problem, replace(mode, tau=np.exp(log_tau)), evidence, log_tau
+            mode = replace(mode, tau=np.exp(log_tau))
+            return replace(profile, std=std), Fit(setup, problem, mode, evidence, log_tau)
         short = min(1.0, LONGEST_STEP / float(np.abs(step).max()))
         profile = profile.at(profile.alpha + short * step, std)
         problem = setup.problem(profile.events)
@@ -248,12 +272,12 @@ def follow(
     )
     warnings.warn(msg, ConvergenceWarning, stacklevel=4)
     mode = _with_columns(profile, setup, problem, mode)
-    return profile, problem, mode, Evidence.of(problem, mode, setup.width), log_tau
+    return profile, Fit(setup, problem, mode, Evidence.of(problem, mode, setup.width), log_tau)
 
 
-def _with_columns(profile: Profile, setup: Setup, problem: Problem, mode: Mode) -> Mode:
+def _with_columns(profile: Profile, setup: Setup, problem: Problem, mode: Mode, most: int = FINAL_EVENTS) -> Mode:
     """What is linear about the nuisance parameters at a mode, and the changes that mimic them."""
-    columns, free = profile.columns(problem, mode, *_weights(profile, setup, mode))
+    columns, free = profile.columns(problem, mode, *_weights(profile, setup, mode), most)
     return replace(mode, alpha=profile.alpha, columns=columns, free=free)
 
 

@@ -142,9 +142,20 @@ class Members:
             parts.append(self.perturbations.simulation.block(index))
         for name, v in self.perturbations.variations.items():
             alpha = alpha_of(v, name, source)
-            if alpha is not None:
+            if alpha is not None and (source is not None or v.parts is not None):
                 parts.append(v.change(rows, alpha))
+        if source is None:
+            parts += self._all_variations(rows)
         return np.sum(parts, axis=0) if parts else None
+
+    def _all_variations(self, rows: slice) -> list[Array]:
+        """Relative change of the weights by all systematics that are not profiled, as one matrix product."""
+        names, up, down = self.perturbations.stacked_variations
+        known = [k for k, name in enumerate(names) if self.perturbations.variations[name].parts is None]
+        if not known:
+            return []
+        alpha = np.stack([self.perturbations.variations[names[k]].alpha for k in known]).astype(np.float32)
+        return [up[rows][:, known] @ np.maximum(alpha, 0.0) + down[rows][:, known] @ np.maximum(-alpha, 0.0)]
 
     def signal_factor(self, source: str | None = None) -> Array:
         """Signal yield of each member over that of the point estimate, shape (n_members,)."""

@@ -21,7 +21,7 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, relative_change, shifted_detector_level, two_point_change
 
-__all__ = ["BackgroundYield", "DetectorLevel", "EventWeights", "Moved", "Nuisances", "bend", "slope"]
+__all__ = ["BackgroundYield", "DetectorLevel", "EventWeights", "Moved", "Nuisances", "SignedEvents", "bend", "slope"]
 
 Array = NDArray[np.floating]
 Flags = NDArray[np.bool_]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -301,6 +302,15 @@ class Perturbations:
     def acceptances(self) -> dict[str, Acceptance]:
         """Systematics of the detector level, as the ensemble keeps them."""
         return {name: effect for name, effect in self.effects.items() if isinstance(effect, Acceptance)}
+
+    @cached_property
+    def stacked_variations(self) -> tuple[tuple[str, ...], Array, Array]:
+        """Names of the systematics of event weights, and their changes up and down, shape (n, K), float32."""
+        each = self.variations
+        if not each:
+            return (), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
+        up, down = (np.column_stack([getattr(v, side) for v in each.values()]) for side in ("up", "down"))
+        return tuple(each), up.astype(np.float32), down.astype(np.float32)
 
     def named(self, *kinds: Kind) -> tuple[str, ...]:
         """Names of the sources of some kinds."""

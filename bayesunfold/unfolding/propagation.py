@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -52,9 +52,16 @@ class Displacement:
     classifier: Classifier
     by_source: dict[str, Array]
 
+    @cached_property
+    def _total(self) -> Array:
+        out = np.zeros(next(iter(self.by_source.values())).shape)
+        for d in self.by_source.values():
+            out += d
+        return out
+
     def total(self) -> Array:
         """Displacement from all sources together, shape (p, n_members)."""
-        return np.sum(list(self.by_source.values()), axis=0)
+        return self._total
 
     def log_ratio_change(self, x: Array, source: str | None = None) -> Array:
         """Change of the log ratio at ``x`` in every member, shape (n, n_members)."""
@@ -117,6 +124,7 @@ class _Sums:
     means: list[Array]
     residual_of_ones: Array
     right: dict[str, Array] = field(default_factory=dict)
+    sides: list[Array] = field(default_factory=list)
 
     @classmethod
     def zero(cls, classifier: Classifier, carried: Sequence[Carried]) -> _Sums:
@@ -144,6 +152,8 @@ class _Sums:
             mine += theirs
         for source, value in other.right.items():
             self.add(source, value)
+        if other.sides:
+            self.sides = [a + b for a, b in zip(self.sides, other.sides, strict=True)] if self.sides else other.sides
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,8 @@ class _Refit:
             blocks = self.perturbations.events[sample.name].blocks()
             for part in map_blocks(partial(self.block_sums, sample), blocks):
                 sums.include(part)
+        for k, (name, v) in enumerate(self.perturbations.variations.items()):
+            sums.add(name, interpolate(sums.sides[0][:, k], sums.sides[1][:, k], v.alpha))
         if self.normalization is not None:
             self.normalization_terms(sums, self.normalization)
         return sums
@@ -180,8 +192,9 @@ class _Refit:
             sums.add(sample.name, np.multiply.outer(-(phi.T @ zero), p.scales[sample.name]))
         if sample.name != "simulation":
             return sums
-        for name, v in p.variations.items():
-            sums.add(name, interpolate(phi.T @ (net * v.up[rows]), phi.T @ (net * v.down[rows]), v.alpha))
+        names, up, down = p.stacked_variations
+        if names:
+            sums.sides = [(phi.T @ (net[:, None] * side[rows])).astype(np.float64) for side in (up, down)]
         self.detector_terms(sums, rows, phi.T @ net)
         if len(self.classifier.classes.samples) > 2:  # the signal is what backgrounds leave of the data
             for name, change in p.signal.items():

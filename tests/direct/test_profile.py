@@ -99,7 +99,10 @@ def test_they_are_shown(profiled, tmp_path):
     assert row["up"] == pytest.approx(float(profiled.expectation(lambda t: t[:, 0]).std()), rel=0.5)
 
 
-@pytest.mark.filterwarnings("ignore:Python 3.14 will, by default:DeprecationWarning")
+# inside hepdata_lib and the validator, which leave files open
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_hepdata_has_their_table(profiled, tmp_path):
     pytest.importorskip("hepdata_lib")
     from bayesunfold.io import write_hepdata

@@ -136,7 +136,7 @@ def test_a_blind_detector_leaves_the_prior():
     events = standardize(simulation, data.matched_to(simulation), intervals=(6, 0))
     settings = unfolder.settings(simulation)
     found = find_posterior(events, settings, iterate(events, settings, None, None, train(training_stream(1, 0))), 1)
-    problem, precisions = found.problem, precision_posterior(found.evidence, found.log_tau, rng)
+    problem, precisions = found.problem, precision_posterior(found.evidence, found.fit.log_tau, rng)
     mean = precisions.mean()
     a, precision = found.mode.derivative, problem.precisions(np.exp(mean))
     j = tangent(problem.layout, found.mode.theta, problem.gen[:500])
