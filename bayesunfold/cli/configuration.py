@@ -12,7 +12,7 @@ import numpy as np
 
 from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
-from bayesunfold.cli.schema import Configuration, Source, read_configuration
+from bayesunfold.cli.schema import Configuration, Source, SystematicSection, read_configuration
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
@@ -21,6 +21,7 @@ from bayesunfold.io.columns import is_address, read_columns
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.studies.resampled import ResampledToys
+from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["Job", "load_job"]
@@ -76,8 +77,9 @@ class Job:
         s = self.sections.simulation
         flags = {"weight": s.weight, "pass_gen": s.pass_gen, "pass_reco": s.pass_reco}
         wanted = [*s.gen, *s.reco, *(expression for expression in flags.values() if expression is not None)]
+        wanted += s.key or []
         for section in self.sections.systematic:
-            for expression in section.variations().values():
+            for expression in () if section.has_events else section.variations().values():
                 wanted += expression if isinstance(expression, list) else [expression]
         columns = self._used(self._read(s, list(dict.fromkeys(wanted))))
         simulation = Simulation(
@@ -90,6 +92,9 @@ class Job:
         )
         systematics = []
         for section in self.sections.systematic:
+            if section.has_events:
+                systematics.append(self._matched(section, simulation, columns))
+                continue
             given: dict[str, Any] = {
                 name: _table(columns, value) if isinstance(value, list) else columns[value]
                 for name, value in section.variations().items()
@@ -97,11 +102,49 @@ class Job:
             systematics.append(Systematic(section.name, **given, profile=section.profile))
         return simulation, systematics
 
+    def _matched(
+        self, section: SystematicSection, simulation: Simulation, columns: dict[str, np.ndarray]
+    ) -> Systematic:
+        """A variation with events of its own."""
+        own = self.sections.simulation.key
+        key = section.key or own
+        if own is None or key is None:
+            msg = (
+                f"the systematic {section.name!r} has events of its own; give key in [simulation], an expression that "
+                'identifies an event, for instance "eventNumber".'
+            )
+            raise InputError(msg)
+        s, sides = self.sections.simulation, {}
+        for side, file, tree in (
+            ("up", section.file, section.tree),
+            ("down", section.file_down or section.file, section.tree_down or section.tree),
+        ):
+            given = {k.rsplit("_", 1)[0]: v for k, v in section.variations().items() if k.endswith(side)}
+            if not given:
+                continue
+            source = Source(file=file or s.file, tree=tree, selection=section.selection)
+            expressions = [e for v in given.values() for e in (v if isinstance(v, list) else [v])]
+            read = self._read(source, list(dict.fromkeys([*key, *expressions])))
+            found = {k: _table(read, v) if isinstance(v, list) else read[v] for k, v in given.items()}
+            sides[side] = {"key": _key(read, key)} | found
+        if "up" not in sides:
+            msg = f"the systematic {section.name!r} has a file and no expression at +1; give reco_up or weight_up."
+            raise InputError(msg)
+        return Systematic.from_events(
+            section.name,
+            simulation,
+            key=_key(columns, own),
+            up=sides["up"],
+            down=sides.get("down"),
+            absent=cast("Absent", section.absent),
+            profile=section.profile,
+        )
+
     def _used(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Events that pass a level, nominally or in a variation; the others are counted and dropped."""
         s = self.sections.simulation
-        if s.pass_gen is None or s.pass_reco is None:
-            return columns
+        if s.pass_gen is None or s.pass_reco is None or any(k.has_events for k in self.sections.systematic):
+            return columns  # an event may pass in a variation that is not read yet
         varied = [section.variations().get(flag) for section in self.sections.systematic for flag in MOVED_FLAGS]
         flags = [columns[name] for name in (s.pass_gen, s.pass_reco, *varied) if isinstance(name, str)]
         if any(flag.dtype != bool for flag in flags):
@@ -190,6 +233,11 @@ def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:
 
 def _table(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:
     return np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in names])
+
+
+def _key(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:
+    """Identifiers, whole numbers as such."""
+    return np.column_stack([columns[name] for name in names])
 
 
 def _names(given: list[str] | None, expressions: list[str], what: str) -> tuple[str, ...]:

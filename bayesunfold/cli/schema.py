@@ -48,6 +48,9 @@ class SimulationSection(Source, kw_only=True, frozen=True):
     pass_gen: Annotated[str | None, Meta(description="expression: passes the particle-level selection")] = None
     pass_reco: Annotated[str | None, Meta(description="expression: passes the detector-level selection")] = None
     undefined: Annotated[str, Meta(description='"error" or "indicator": what NaN means')] = "error"
+    key: Annotated[
+        Texts | None, Meta(description="identifier of an event, for variations with events of their own")
+    ] = None
 
 
 class DataSection(Source, kw_only=True, frozen=True):
@@ -68,6 +71,10 @@ class BackgroundSection(Source, kw_only=True, frozen=True):
     profile: Annotated[bool, Meta(description="data constrain the normalisation (method direct)")] = False
 
 
+VARIED = ("weight_up", "weight_down", "reco_up", "reco_down", "pass_reco_up", "pass_reco_down")
+"""Keys of a section [[systematic]] that are expressions of a variation."""
+
+
 class SystematicSection(Struct, kw_only=True, frozen=True):
     """A section [[systematic]]."""
 
@@ -84,11 +91,27 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
     ] = None
     pass_reco_down: Annotated[str | None, Meta(description="the same at -1")] = None
     profile: Annotated[bool, Meta(description="data constrain the nuisance parameter (method direct)")] = False
+    file: Annotated[str | None, Meta(description="file of the variation, whose events are matched by key")] = None
+    file_down: Annotated[str | None, Meta(description="the same at -1; file if omitted")] = None
+    tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group of the variation")] = None
+    tree_down: Annotated[str | None, Meta(description="the same at -1; tree if omitted")] = None
+    selection: Annotated[str | None, Meta(description="expression; only events of the variation where it is true")] = (
+        None
+    )
+    key: Annotated[Texts | None, Meta(description="identifier there; that of [simulation] if omitted")] = None
+    absent: Annotated[
+        str, Meta(description='"error" or "fails": what a simulated event means that the variation lacks')
+    ] = "error"
+
+    @property
+    def has_events(self) -> bool:
+        """Whether the variation has events of its own."""
+        return self.file is not None or self.tree is not None
 
     def variations(self) -> dict[str, str | list[str]]:
         """Expressions by the argument of :class:`bayesunfold.Systematic` that they give."""
         given = cast("dict[str, str | list[str]]", _given(self))
-        return {name: value for name, value in given.items() if name not in ("name", "profile")}
+        return {name: value for name, value in given.items() if name in VARIED}
 
 
 class UnfoldingSection(Struct, kw_only=True, frozen=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,7 @@ from bayesunfold._support.streams import stream
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, ProfilingWarning
 from bayesunfold.events import Simulation
+from bayesunfold.unfolding.matching import Absent, matched_variation
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
 
 __all__ = ["Systematic", "check_alternative", "draw_alphas", "prepare_systematics"]
@@ -109,6 +112,74 @@ class Systematic:
                 "difference of both look better known than it is (arXiv:2109.08159). Compare with profile=False."
             )
             warnings.warn(msg, ProfilingWarning, stacklevel=2)
+
+    @classmethod
+    def from_events(
+        cls,
+        name: str,
+        simulation: Simulation,
+        *,
+        key: ArrayLike,
+        up: Mapping[str, ArrayLike],
+        down: Mapping[str, ArrayLike] | None = None,
+        absent: Absent = "error",
+        most_lost: float = 0.01,
+        profile: bool = False,
+    ) -> Systematic:
+        """A variation with events of its own, in another order, matched by identifiers.
+
+        Parameters
+        ----------
+        name : str
+        simulation : Simulation
+        key : array, shape (n,) or (n, k)
+            Identifier of every simulated event: a number or text, or several columns (run, event).
+        up, down : mapping of str to array
+            ``key``, and ``weight``, or ``reco`` with or without ``pass_reco``, of the events of the variation.
+        absent : {"error", "fails"}
+            What a simulated event means that is not in the variation: a mistake, or that it fails the detector-level
+            selection there, as in files that hold passing events only.
+        most_lost : float
+            Largest share of the variation's events that the simulation may have no row for; they are counted in a
+            warning.
+        profile : bool
+            As for the class.
+
+        Raises
+        ------
+        InputError
+            Identifiers that are not unique, events without a partner beyond what is allowed, lengths that disagree.
+
+        Warns
+        -----
+        OverlapWarning
+            If some events of the variation are not in the simulation.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import bayesunfold as bu
+        >>> simulation = bu.Simulation([1.0, 2.0, 3.0], [1.1, 2.1, 2.9])
+        >>> s = bu.Systematic.from_events(
+        ...     "scale", simulation, key=[7, 8, 9], up={"key": [9, 7, 8], "reco": [3.0, 1.2, 2.2]}
+        ... )
+        >>> s.reco_up[:, 0]
+        array([1.2, 2.2, 3. ])
+        """
+        if absent not in ("error", "fails"):
+            msg = f"absent is {absent!r}; it must be 'error' or 'fails'."
+            raise InputError(msg)
+        if not 0 <= most_lost < 1:
+            msg = f"most_lost is {most_lost!r}; it is a share, from 0 to below 1."
+            raise InputError(msg)
+        sides: dict[str, Any] = {}
+        for side, given in (("up", up), ("down", down)):
+            if given is not None:
+                sides |= matched_variation(name, simulation, key, given, side, absent, most_lost)
+        if down is not None and len({k.rsplit("_", 1)[0] for k in sides}) * 2 != len(sides):
+            for side in ("up", "down"):  # flags that did not change on one side
+                sides.setdefault(f"pass_reco_{side}", simulation.pass_reco)
+        return cls(name, **sides, profile=profile)
 
     @property
     def two_sided(self) -> bool:

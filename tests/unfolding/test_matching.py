@@ -1,0 +1,86 @@
+"""Variations with events of their own, in another order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bayesunfold as bu
+from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold.unfolding.matching import match_rows
+
+N = 200
+
+
+@pytest.fixture
+def simulation():
+    rng = np.random.default_rng(1)
+    gen = rng.normal(0, 1, N)
+    return bu.Simulation(gen, gen + rng.normal(0, 0.3, N), pass_reco=gen > -1.5)
+
+
+def test_rows_are_matched_in_any_order_and_by_several_columns():
+    rng = np.random.default_rng(2)
+    key = np.column_stack([np.repeat([1, 2], 50), np.tile(np.arange(50), 2)])
+    order = rng.permutation(100)
+    np.testing.assert_array_equal(order[match_rows(key, key[order], "up")], np.arange(100))
+    np.testing.assert_array_equal(match_rows(["a", "b"], ["b"], "up"), [-1, 0])
+
+
+def test_a_shuffled_variation_is_the_one_in_order(simulation):
+    rng, key = np.random.default_rng(3), np.arange(N) * 10**12 + 7
+    order = rng.permutation(N)
+    up = simulation.reco[:, 0] + 0.1
+    passes = simulation.gen[:, 0] > -1.4
+    s = bu.Systematic.from_events(
+        "scale",
+        simulation,
+        key=key,
+        up={"key": key[order], "reco": up[order], "pass_reco": passes[order]},
+        down={"key": key, "reco": simulation.reco[:, 0] - 0.1},
+        profile=True,
+    )
+    np.testing.assert_array_equal(s.reco_up[:, 0], up)
+    np.testing.assert_array_equal(s.pass_reco_up, passes)
+    assert s.profile
+    assert s.two_sided
+    weights = bu.Systematic.from_events("w", simulation, key=key, up={"key": key[order], "weight": order + 1.0})
+    np.testing.assert_array_equal(weights.weight_up, np.arange(N) + 1.0)
+
+
+def test_a_file_of_passing_events_says_who_fails(simulation):
+    key, passes = np.arange(N), simulation.gen[:, 0] > -1.2
+    up = {"key": key[passes], "reco": simulation.reco[passes] + 0.1}
+    s = bu.Systematic.from_events("scale", simulation, key=key, up=up, absent="fails")
+    np.testing.assert_array_equal(s.pass_reco_up, passes)
+    with pytest.raises(InputError, match="are not in up of scale"):
+        bu.Systematic.from_events("scale", simulation, key=key, up=up)
+
+
+def test_events_without_a_partner_are_counted(simulation):
+    key = np.arange(N)
+    up = {"key": np.append(key[:-1], N + 5), "reco": np.append(simulation.reco[:-1, 0] + 0.1, 0.0)}
+    with pytest.warns(OverlapWarning, match="1 of 200 events in up of scale are not in the simulation"):
+        bu.Systematic.from_events("scale", simulation, key=key, up=up, absent="fails")
+    up = {"key": key + 50, "reco": simulation.reco}
+    with pytest.raises(InputError, match="50 of 200 events"):
+        bu.Systematic.from_events("scale", simulation, key=key, up=up, absent="fails")
+
+
+@pytest.mark.parametrize(
+    ("key", "up", "message"),
+    [
+        (np.zeros(N), {"key": np.arange(N), "weight": np.ones(N)}, "unique"),
+        (np.arange(N), {"key": np.zeros(N), "weight": np.ones(N)}, "unique"),
+        (np.arange(N), {"weight": np.ones(N)}, "give key"),
+        (np.arange(N), {"key": np.arange(N)}, "one or more of"),
+        (np.arange(N), {"key": np.arange(N), "recco": np.ones(N)}, "recco"),
+        (np.arange(N), {"key": np.ones((N, 2)), "weight": np.ones(N)}, "columns"),
+        (np.full(N, np.nan), {"key": np.arange(N), "weight": np.ones(N)}, "NaN"),
+        (np.arange(N), {"key": np.arange(N), "reco": np.ones(3)}, "same events"),
+        (np.arange(3), {"key": np.arange(3), "weight": np.ones(3)}, "each needs one"),
+    ],
+)
+def test_mistakes_are_named(simulation, key, up, message):
+    with pytest.raises(InputError, match=message):
+        bu.Systematic.from_events("x", simulation, key=key, up=up)
