@@ -7,15 +7,18 @@ from bayesunfold.io.expressions import evaluate
 from bayesunfold.io.hepdata import write_hepdata
 from bayesunfold.io.publication import Publication, read_publication, write_publication
 from bayesunfold.io.root import write_root
+from bayesunfold.io.workspace import pyhf_workspace, write_pyhf
 
 __all__ = [
     "Publication",
     "evaluate",
     "list_columns",
+    "pyhf_workspace",
     "read_columns",
     "read_publication",
     "write_hepdata",
     "write_publication",
+    "write_pyhf",
     "write_root",
 ]
 

@@ -104,3 +104,57 @@ toys = 3
     path.write_text(text + 'answer = "unfolded.nc"\ntruth_weight = "x"\n')
     assert main(["coverage", str(path)]) == 2
     assert "give one of them" in capsys.readouterr().err
+
+
+def test_a_variation_in_a_file_of_its_own_is_matched_and_profiled(tmp_path, capsys):
+    """Events in another order, of which those that fail are not written."""
+    rng = np.random.default_rng(1)
+    n = 1500
+    gen, noise = rng.normal(0, 1, n), rng.normal(0, 0.4, n)
+    number, reco = np.arange(n) + 10**10, np.column_stack([gen + noise, gen + rng.normal(0, 0.4, n)])
+    np.savez(tmp_path / "sim.npz", t=gen, a=reco[:, 0], b=reco[:, 1], event=number)
+    for name, shift in (("up", 0.2), ("down", -0.2)):
+        order = rng.permutation(n)
+        np.savez(tmp_path / f"{name}.npz", a=reco[order, 0], b=reco[order, 1] + shift, event=number[order])
+    truth = rng.normal(0.2, 1, 800)
+    np.savez(tmp_path / "data.npz", a=truth + rng.normal(0, 0.4, 800), b=truth + 0.2 + rng.normal(0, 0.4, 800))
+    path = tmp_path / "run.toml"
+    path.write_text("""
+[simulation]
+file = "sim.npz"
+gen = ["t"]
+reco = ["a", "b"]
+key = ["event"]
+
+[data]
+file = "data.npz"
+features = ["a", "b"]
+
+[[systematic]]
+name = "scale"
+file = "up.npz"
+file_down = "down.npz"
+reco_up = ["a", "b"]
+reco_down = ["a", "b"]
+profile = true
+
+[unfolding]
+method = "direct"
+draws = 100
+random_seed = 1
+
+[[spectrum]]
+observable = "t"
+bins = [-2, 0, 2]
+""")
+    assert main(["unfold", str(path)]) == 0
+    row = bu.load(tmp_path / "run" / "unfolded.nc").nuisances.loc["scale"]
+    assert abs(row["mean"] - 1) < 5 * row["std"]  # 6e-7
+    assert row["std"] < 0.6
+    text = path.read_text()
+    path.write_text(text.replace('key = ["event"]\n', ""))
+    assert main(["unfold", str(path)]) == 2
+    assert "give key in [simulation]" in capsys.readouterr().err
+    path.write_text(text.replace('method = "direct"', 'method = "omnifold"'))
+    assert main(["unfold", str(path)]) == 2
+    assert "does not constrain nuisance parameters" in capsys.readouterr().err

@@ -1,0 +1,170 @@
+"""A binned unfolding as a HistFactory workspace, for pyhf and the tools that read its JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._support.checks import as_numbers, check_mapping
+from bayesunfold._support.files import atomic_write
+from bayesunfold.binned.fbu import BinnedBackground
+from bayesunfold.binned.response import ResponseMatrix
+from bayesunfold.errors import InputError
+
+__all__ = ["pyhf_workspace", "write_pyhf"]
+
+Array = NDArray[np.floating]
+
+LARGEST_FACTOR = 10.0
+"""Upper bound of each particle-level bin, in units of what the workspace starts from."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def pyhf_workspace(
+    response: ResponseMatrix,
+    data: Any,
+    *,
+    backgrounds: Mapping[str, BinnedBackground] | None = None,
+    systematics: Mapping[str, ArrayLike] | None = None,
+    statistics: bool = True,
+) -> dict[str, Any]:
+    """The workspace as a dictionary: one sample per particle-level bin, each with a free normalisation.
+
+    Parameters
+    ----------
+    response : ResponseMatrix
+        Fakes are added in proportion to the folded spectrum.
+    data : array, shape (reco,), or histogram
+        Counts, backgrounds included.
+    backgrounds : mapping of str to BinnedBackground, optional
+        Log-normal normalisations (``normsys``).
+    systematics : mapping of str to array, shape (reco, gen) or (reco,), optional
+        Relative change of the response at one standard deviation, as for :class:`bayesunfold.FBU`; minus it at minus
+        one (``histosys``).
+    statistics : bool
+        Whether the simulation's statistics are in it (``staterror``), where the response knows them.
+
+    Returns
+    -------
+    dict
+        Version 1.0.0 of the format. Parameter ``truth_J`` is bin J in units of the response's ``prior``, scaled to the
+        data; the measurement is called ``unfolding``.
+
+    Raises
+    ------
+    InputError
+        Shapes that disagree, variations below -1, particle-level bins that are not seen.
+
+    References
+    ----------
+    K. Cranmer et al., CERN-OPEN-2012-016; L. Heinrich et al., J. Open Source Softw. 6 (2021) 2823.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[900, 1600])
+    >>> workspace = bu.io.pyhf_workspace(R, [100, 150])
+    >>> [sample["name"] for sample in workspace["channels"][0]["samples"]]
+    ['truth_0', 'truth_1']
+    """
+    if not response.seen.all():
+        msg = (
+            f"particle-level bins {np.flatnonzero(~response.seen).tolist()} are not seen; their normalisations would "
+            "be free of any data. Merge them with others."
+        )
+        raise InputError(msg)
+    observed, _ = response.counts(data)
+    known = {} if backgrounds is None else check_mapping(backgrounds, "backgrounds")
+    rest = observed.sum() - sum(float(np.sum(b.counts)) for b in known.values())
+    if rest <= 0:
+        msg = f"the backgrounds leave {rest:g} of {observed.sum():g} events for the signal; check their normalisation."
+        raise InputError(msg)
+    folded = response.probabilities * response.prior / (1 - response.fakes)[:, None]
+    scale = float(rest / folded.sum())
+    changes = _changes(systematics, response)
+    statistics = statistics and response.has_statistics
+    relative = _relative_errors(response) if statistics else np.zeros_like(folded)
+    samples = []
+    for j in range(response.n_gen):
+        modifiers: list[dict[str, Any]] = [{"name": f"truth_{j}", "type": "normfactor", "data": None}]
+        expected = scale * folded[:, j]
+        for name, change in changes.items():
+            high, low = (_plain(expected * (1 + sign * change[:, j])) for sign in (1, -1))
+            modifiers.append({"name": name, "type": "histosys", "data": {"hi_data": high, "lo_data": low}})
+        if statistics:
+            modifiers.append({"name": "simulation", "type": "staterror", "data": _plain(expected * relative[:, j])})
+        samples.append({"name": f"truth_{j}", "data": _plain(expected), "modifiers": modifiers})
+    samples += [_background(name, b, response.n_reco) for name, b in known.items()]
+    parameters = [
+        {"name": f"truth_{j}", "inits": [1.0], "bounds": [[0.0, LARGEST_FACTOR]]} for j in range(response.n_gen)
+    ]
+    return {
+        "channels": [{"name": "detector_level", "samples": samples}],
+        "observations": [{"name": "detector_level", "data": _plain(observed)}],
+        "measurements": [{"name": "unfolding", "config": {"poi": "truth_0", "parameters": parameters}}],
+        "version": "1.0.0",
+    }
+
+
+def write_pyhf(path: str | Path, response: ResponseMatrix, data: Any, **options: Any) -> Path:
+    """Write :func:`pyhf_workspace` as JSON, atomically.
+
+    Parameters
+    ----------
+    path : path
+    response, data, **options
+        As there.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    text = json.dumps(pyhf_workspace(response, data, **options), indent=1) + "\n"
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _relative_errors(response: ResponseMatrix) -> Array:
+    """Of each element from the simulated events behind it, shape (reco, gen)."""
+    cells = response.cells()
+    sums = response.probabilities * cells.truth
+    return np.divide(np.sqrt(cells.squares), sums, out=np.zeros_like(sums), where=sums > 0)
+
+
+def _changes(systematics: Mapping[str, ArrayLike] | None, response: ResponseMatrix) -> dict[str, Array]:
+    """Relative changes by particle-level bin, shape (reco, gen)."""
+    out = {}
+    for name, given in ({} if systematics is None else check_mapping(systematics, "systematics")).items():
+        change = as_numbers(given, f"systematic {name!r}")
+        shape = (response.n_reco, response.n_gen)
+        if change.shape not in (shape, shape[:1]):
+            msg = f"systematic {name!r} has shape {change.shape}; it must be {shape} or {shape[:1]}."
+            raise InputError(msg)
+        if not np.all(np.isfinite(change)) or np.any(np.abs(change) >= 1):
+            msg = f"systematic {name!r} changes bins by up to {np.abs(change).max():g} of themselves; give less than 1."
+            raise InputError(msg)
+        out[name] = np.broadcast_to(change if change.ndim == 2 else change[:, None], shape)
+    return out
+
+
+def _background(name: str, background: BinnedBackground, n_reco: int) -> dict[str, Any]:
+    counts = as_numbers(background.counts, f"background {name!r}")
+    if counts.shape != (n_reco,):
+        msg = f"background {name!r} has shape {counts.shape}; it must be ({n_reco},)."
+        raise InputError(msg)
+    size = 1.0 + background.relative_uncertainty
+    level = {"name": f"{name}_level", "type": "normsys", "data": {"hi": size, "lo": 1.0 / size}}
+    return {"name": name, "data": _plain(counts), "modifiers": [level] if background.relative_uncertainty else []}
+
+
+def _plain(values: Array) -> list[float]:
+    return [float(v) for v in values]
