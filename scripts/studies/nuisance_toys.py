@@ -9,6 +9,8 @@
 * ``second-reading``: the same with mean 0.8 and another reading t + N(0, 1),
 * ``background``: the toy with misses and fakes, and a narrow background whose normalisation, known to 30 %, is 20 % too
   small.
+* ``shower``: jet mass and multiplicity of the packaged Z+jets simulation, whose shower-scale weights are profiled;
+  data are drawn with the weights at plus one.
 
 Truth is exact; every toy has fresh data and a fresh simulation.
 """
@@ -101,17 +103,48 @@ def score_background(seed: int) -> dict[str, Any]:
     }
 
 
+SHOWER_BINS = {"m": np.arange(0, 64, 4.0), "mult": np.arange(0, 80, 5.0)}
+SHOWER_DATA, SHOWER_SIMULATED = 10_000, 20_000
+
+
+def score_shower(seed: int) -> dict[str, Any]:
+    """The nuisance parameter of the shower scale, and what the bands of both observables hold."""
+    z = bu.datasets.zjets(tuple(SHOWER_BINS))
+    population, up, down = z.simulation, z.sim["w_fsr_up"], z.sim["w_fsr_dn"]
+    rng = np.random.default_rng([seed, 19])
+    make = bu.studies.ResampledToys(population, SHOWER_DATA, up / population.weight)
+    rows = rng.choice(len(population), SHOWER_SIMULATED)
+    simulation = bu.studies.resampled.select(population, rows)
+    fsr = bu.Systematic("shower", weight_up=up[rows], weight_down=down[rows], profile=True)
+    unfolder = bu.UnbinnedFBU(random_seed=seed, progressbar=False)
+    result = unfolder.fit(simulation, make(seed).measurement, systematics=[fsr])
+    draws = result.measurement.nuisances.draws()[0]
+    low, high = np.quantile(draws, [0.16, 0.84])
+    inside: list[list[bool]] = [[], []]
+    for name, expected in make.expected(SHOWER_BINS).items():
+        spectrum, core = result.spectrum(name, SHOWER_BINS[name]), expected >= 20
+        for k, level in enumerate((0.68, 0.95)):
+            lower, upper = spectrum.interval(level)
+            inside[k] += [bool(b) for b in ((lower <= expected) & (expected <= upper))[core]]
+    return {
+        "seed": seed,
+        "seconds": sum(result.seconds.values()),
+        "shower": [float(draws.mean()), float(draws.std()), float(low), float(high), 1.0],
+        "inside": inside,
+    }
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("toy", choices=[*TOYS, "background"])
+    parser.add_argument("toy", choices=[*TOYS, "background", "shower"])
     parser.add_argument("--toys", type=int, default=60)
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
-    score: Callable[[int], dict[str, Any]] = score_background
+    score: Callable[[int], dict[str, Any]] = score_shower if args.toy == "shower" else score_background
     label = args.toy
     if args.toy in TOYS:
         score = partial(score_resolution, toy=args.toy, events=args.events)
@@ -140,7 +173,7 @@ def run(score: Callable[[int], dict[str, Any]], toys: int, workers: int | None, 
 def summary(found: list[dict[str, Any]]) -> dict[str, float]:
     """Mean, quoted and true error, pulls and coverage of every parameter."""
     out: dict[str, float] = {"toys": len(found), "seconds": float(np.mean([toy["seconds"] for toy in found]))}
-    for name in ("resolution", "mean", "sigma", "background"):
+    for name in ("resolution", "mean", "sigma", "background", "shower"):
         if name not in found[0]:
             continue
         value, std, low, high, truth = np.array([toy[name] for toy in found]).T
@@ -156,7 +189,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, float]:
 
 def cells(numbers: dict[str, float]) -> dict[str, str]:
     """Of a row of the table."""
-    main = "background" if "background std" in numbers else "resolution"
+    main = next(name for name in ("resolution", "background", "shower") if f"{name} std" in numbers)
     out = {
         "toys": f"{numbers['toys']:.0f}",
         "parameter": f"{numbers[f'{main} average']:.4f} ± {numbers[f'{main} average error']:.4f}",
