@@ -92,6 +92,7 @@ class Job:
         )
         systematics = []
         for section in self.sections.systematic:
+            section.check()
             if section.has_events:
                 systematics.append(self._matched(section, simulation, columns))
                 continue
@@ -235,9 +236,9 @@ def _table(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:
     return np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in names])
 
 
-def _key(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:
+def _key(columns: Mapping[str, np.ndarray], names: list[str]) -> tuple[np.ndarray, ...]:
     """Identifiers, whole numbers as such."""
-    return np.column_stack([columns[name] for name in names])
+    return tuple(columns[name] for name in names)
 
 
 def _names(given: list[str] | None, expressions: list[str], what: str) -> tuple[str, ...]:

@@ -106,7 +106,20 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
     @property
     def has_events(self) -> bool:
         """Whether the variation has events of its own."""
-        return self.file is not None or self.tree is not None
+        return any(value is not None for value in (self.file, self.file_down, self.tree, self.tree_down))
+
+    def check(self) -> None:
+        """Whether every key is used.
+
+        Raises
+        ------
+        InputError
+        """
+        alone = [k for k in ("selection", "key") if getattr(self, k) is not None and not self.has_events]
+        alone += ["absent"] if self.absent != "error" and not self.has_events else []
+        if alone:
+            msg = f"the systematic {self.name!r} has {', '.join(alone)} and no file or tree of its own; give one."
+            raise InputError(msg)
 
     def variations(self) -> dict[str, str | list[str]]:
         """Expressions by the argument of :class:`bayesunfold.Systematic` that they give."""

@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import Layout, blocks, forward, loss_and_gradient, tangent
 from bayesunfold.direct.moments import Moments
+from bayesunfold.direct.prior import ParameterPrior
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = ["Mode", "Problem", "find_mode", "mode_at", "parameter_groups", "thinned_rows"]
@@ -57,6 +58,8 @@ class Problem:
         zero pulls to zero would leave no tangent space, and a band without the prior's freedom.
     features : array, shape (n, p)
         Whitened detector-level features.
+    free : array, shape (P, K)
+        Changes of the parameters that mimic profiled nuisance parameters.
     """
 
     layout: Layout
@@ -66,6 +69,7 @@ class Problem:
     groups: tuple[slice, ...]
     centre: Array
     features: Array = field(repr=False)
+    free: Array = field(repr=False)
 
     @classmethod
     def of(cls, events: StandardizedEvents, layout: Layout, moments: Moments, centre: Array) -> Problem:
@@ -75,7 +79,14 @@ class Problem:
         features = np.empty((len(reco), len(moments)), dtype=np.float32)
         for rows in blocks(len(reco)):
             features[rows] = moments.features(reco[rows])
-        return cls(layout, moments, events.gen[both], events.weight[both], parameter_groups(layout), centre, features)
+        free = np.zeros((layout.n_parameters, 0))
+        return cls(
+            layout, moments, events.gen[both], events.weight[both], parameter_groups(layout), centre, features, free
+        )
+
+    def prior(self, tau: Array) -> ParameterPrior:
+        """Of the parameters, about their centre."""
+        return ParameterPrior(self.precisions(tau), self.free)
 
     def precisions(self, tau: Array) -> Array:
         """Prior precision of every parameter, shape (P,)."""
@@ -193,10 +204,10 @@ def find_mode(problem: Problem, start: Array, tau: Array, most: int = MOST_ROUND
     most : int
         Preconditioners.
     """
-    precision = problem.precisions(tau)
+    prior = problem.prior(tau)
     theta, value, quiet = start, np.inf, 0
     for _ in range(most):
-        theta, new, gradient = _descend(problem, theta, precision)
+        theta, new, gradient = _descend(problem, theta, prior)
         quiet = quiet + 1 if value - new < 0.5 * TOLERANCE**2 else 0
         value = new
         if gradient < TOLERANCE or quiet > 1:
@@ -206,19 +217,19 @@ def find_mode(problem: Problem, start: Array, tau: Array, most: int = MOST_ROUND
 
 def mode_at(problem: Problem, theta: Array, tau: Array) -> Mode:
     """Moments and their derivative at given parameters, and how far the mode is from them."""
-    precision, weights = problem.precisions(tau), problem.weights(theta)
+    prior, weights = problem.prior(tau), problem.weights(theta)
     residual = problem.residual(weights)
     derivative = problem.derivative(theta, weights, thinned_rows(len(weights), FINAL_EVENTS))
-    slope = _slope(problem, theta, precision, weights, residual)
-    remaining = float(np.sqrt(max(float(slope @ _solve(derivative, precision, slope)), 0.0)))
+    slope = _slope(problem, theta, prior, weights, residual)
+    remaining = float(np.sqrt(max(float(slope @ _solve(derivative, prior, slope)), 0.0)))
     return Mode(theta, tau, residual, derivative, remaining)
 
 
-def _descend(problem: Problem, start: Array, precision: Array) -> tuple[Array, float, float]:
+def _descend(problem: Problem, start: Array, prior: ParameterPrior) -> tuple[Array, float, float]:
     """Some steps with one preconditioner: parameters, objective, and the length of the whitened gradient."""
     a = problem.derivative(start, problem.weights(start), thinned_rows(len(problem.gen), CURVATURE_EVENTS))
     curvature = a.T @ a
-    curvature.flat[:: len(curvature) + 1] += precision
+    prior.add_to(curvature)
     factor = cholesky(curvature, lower=True, overwrite_a=True)
 
     def parameters(z: Array) -> Array:
@@ -228,8 +239,8 @@ def _descend(problem: Problem, start: Array, precision: Array) -> tuple[Array, f
         theta = parameters(z)
         weights = problem.weights(theta)
         residual = problem.residual(weights)
-        slope = _slope(problem, theta, precision, weights, residual)
-        value = _objective(residual, precision, theta - problem.centre)
+        slope = _slope(problem, theta, prior, weights, residual)
+        value = _objective(residual, prior, theta - problem.centre)
         return value, solve_triangular(factor, slope, lower=True)
 
     options = {"maxiter": STEPS, "maxcor": STEPS, "gtol": 0.1 * TOLERANCE, "ftol": 0.0}
@@ -237,14 +248,14 @@ def _descend(problem: Problem, start: Array, precision: Array) -> tuple[Array, f
     return parameters(found.x), float(found.fun), float(np.linalg.norm(found.jac))
 
 
-def _slope(problem: Problem, theta: Array, precision: Array, weights: Array, residual: Array) -> Array:
+def _slope(problem: Problem, theta: Array, prior: ParameterPrior, weights: Array, residual: Array) -> Array:
     """Gradient of the objective, shape (P,)."""
     pull = problem.features @ residual.astype(problem.features.dtype)
-    return precision * (theta - problem.centre) - problem.gradient(theta, weights, pull)
+    return prior.stiffness(theta - problem.centre) - problem.gradient(theta, weights, pull)
 
 
-def _objective(residual: Array, precision: Array, shift: Array) -> float:
-    return 0.5 * float(residual @ residual) + 0.5 * float(precision @ shift**2)
+def _objective(residual: Array, prior: ParameterPrior, shift: Array) -> float:
+    return 0.5 * float(residual @ residual) + 0.5 * float(shift @ prior.stiffness(shift))
 
 
 def thinned_rows(n: int, most: int) -> NDArray[np.integer]:
@@ -252,14 +263,14 @@ def thinned_rows(n: int, most: int) -> NDArray[np.integer]:
     return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(int)
 
 
-def _solve(a: Array, precision: Array, right: Array) -> Array:
-    """``(A' A + diag(precision))^-1 right``, in the smaller space."""
-    scaled = a / precision
+def _solve(a: Array, prior: ParameterPrior, right: Array) -> Array:
+    """``(A' A + inverse covariance)^-1 right``, in the smaller space."""
     if len(a) < a.shape[1]:
-        inner = scaled @ a.T
+        scaled = prior.spread(a.T)
+        inner = a @ scaled
         inner.flat[:: len(inner) + 1] += 1.0
-        first = right / precision
-        return first - scaled.T @ cho_solve(cho_factor(inner, lower=True), a @ first)
+        first = prior.spread(right)
+        return first - scaled @ cho_solve(cho_factor(inner, lower=True), a @ first)
     inner = a.T @ a
-    inner.flat[:: len(inner) + 1] += precision
+    prior.add_to(inner)
     return cho_solve(cho_factor(inner, lower=True), right)

@@ -20,9 +20,9 @@ from bayesunfold.direct.precision import Evidence
 from bayesunfold.direct.profile import Profile, follow
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import Iteration
-from bayesunfold.omnifold.problems import acceptance_of, varied_step1
+from bayesunfold.omnifold.problems import acceptance_of, push_outside, varied_step1
 from bayesunfold.unfolding.members import Members
-from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Variation, list_sources
+from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Shifted, Variation, list_sources
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
@@ -218,12 +218,12 @@ def members_of(
     accepted = {n: acceptance_of(events, push, first.step1, shift) for n, shift in perturbations.shifts.items()}
     kept = replace(perturbations, effects=dict(perturbations.effects) | accepted, prior=perturbations.prior[:0])
     if found.profile is not None:
-        kept = _with_nuisances(kept, found.profile, push, alphas)
+        kept = _with_nuisances(kept, found.profile, push, first.step1, alphas)
     return Members(events, push, kept, projected(network, project, by_source), fakes), one, alphas
 
 
 def _with_nuisances(
-    perturbations: Perturbations, profile: Profile, push: Array, alphas: Mapping[str, Array]
+    perturbations: Perturbations, profile: Profile, push: Array, step1: Classifier, alphas: Mapping[str, Array]
 ) -> Perturbations:
     """What the profiled parameters change beside the network: event weights, who passes, and the signal's yield."""
     nuisances, effects = profile.nuisances, dict(perturbations.effects)
@@ -243,11 +243,12 @@ def _with_nuisances(
         if share is None:
             new[name] = Acceptance(total, parts=own)
             continue
-        outside = ~events.passes.gen & ~events.passes.reco
-        come = float((events.weight * push)[outside] @ share[outside])
+        outside = ~events.passes.gen & ~events.passes.reco & (share != 0)
+        there = Shifted(nuisances.features(profile.alpha, outside, profile.scales), outside)
+        come = float((events.weight * push_outside(events, push, step1, there))[outside] @ share[outside])
         new[name] = Acceptance(total, share, -share, (come, -come), own)
     signal = dict(perturbations.signal)
-    for name, per_unit in nuisances.yield_slopes(profile.alpha, profile.now).items():
+    for name, per_unit in nuisances.yield_slopes(profile.now).items():
         for source, values in parts(name).items():
             signal[source] = signal.get(source, np.zeros(perturbations.n_members)) + per_unit * values
     effects |= new

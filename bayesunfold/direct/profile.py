@@ -33,6 +33,9 @@ Array = NDArray[np.floating]
 MOST_ROUNDS, SETTLED = 20, 0.1
 """Most times that the simulation is moved, and the change, in posterior standard deviations, at which it stays."""
 
+MOST_AWAY = 0.5
+"""Distance of the network from the joint mode, in posterior standard deviations of all its directions together."""
+
 ENDING = 1.0
 """Change after which the network is brought to its end in every round."""
 
@@ -53,7 +56,8 @@ NEGLIGIBLE = 0.5
 """Change of a moment per prior standard deviation that says nothing, in standard deviations of the moment."""
 
 FREEDOM = 5.0
-"""Prior standard deviation of a change that mimics a nuisance parameter, in units of that parameter's."""
+"""Prior standard deviation of a change that mimics a nuisance parameter, in units of the uncertainty that what nothing
+mimics leaves of the parameter."""
 
 FAR = 5.0
 """Value of a parameter, in prior standard deviations, that is warned of."""
@@ -133,7 +137,8 @@ class Profile:
         -------
         columns : array, shape (p, K)
         free : array, shape (P, K)
-            In units of their prior standard deviation, :data:`FREEDOM`.
+            In units of their prior standard deviation: :data:`FREEDOM` times that which the rest of the data leaves of
+            the parameter.
         """
         step = np.clip(self.std, *STEPS)
         rows = thinned_rows(len(self.events), most)
@@ -143,8 +148,10 @@ class Profile:
         for k, samples in enumerate(signed):
             noise = sum(_noise(problem.moments, sample) for sample in samples)
             measured = None if self.measured is None else self.measured[k]
-            out[:, k], changes[:, k] = smoothed(out[:, k], np.asarray(noise), mode.derivative, measured)
-        return out, FREEDOM * changes
+            out[:, k], change = smoothed(out[:, k], np.asarray(noise), mode.derivative, measured)
+            rest = out[:, k] - mode.derivative @ change
+            changes[:, k] = change * (FREEDOM / np.sqrt(1.0 + rest @ rest))
+        return out, changes
 
 
 def _sums(moments: Moments, signed: Sequence[SignedEvents]) -> Array:
@@ -255,13 +262,14 @@ def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) 
         log_tau = evidence.mode(log_tau)
         theta, alpha, std = joint_mean(problem, mode, np.exp(log_tau))
         step = alpha - profile.alpha
-        stays = bool(np.all(np.abs(step) < SETTLED * std))
-        if stays and settled:
+        problem = replace(problem, free=mode.free)
+        away = _distance(problem, mode, theta, np.exp(log_tau))
+        if settled and away < MOST_AWAY and np.all(np.abs(step) < SETTLED * std):
             mode = replace(mode, tau=np.exp(log_tau))
             return replace(profile, std=std), Fit(setup, problem, mode, evidence, log_tau)
         short = min(1.0, LONGEST_STEP / float(np.abs(step).max()))
         profile = profile.at(profile.alpha + short * step, std)
-        problem = setup.problem(profile.events)
+        problem = replace(setup.problem(profile.events), free=mode.free)
         settled = bool(np.all(np.abs(step) < ENDING * std))
         theta = mode.theta + short * (theta - mode.theta)
         mode = find_mode(problem, theta, np.exp(log_tau), *(() if settled else (1,)))
@@ -281,10 +289,19 @@ def _with_columns(profile: Profile, setup: Setup, problem: Problem, mode: Mode, 
     return replace(mode, alpha=profile.alpha, columns=columns, free=free)
 
 
+def _distance(problem: Problem, mode: Mode, theta: Array, tau: Array) -> float:
+    """Of the network from the joint mode of the linear model, in posterior standard deviations."""
+    shift = theta - mode.theta
+    seen = mode.derivative @ shift
+    return float(np.sqrt(max(0.0, float(seen @ seen + shift @ problem.prior(tau).stiffness(shift)))))
+
+
 def _measured(mode: Mode) -> tuple[bool, ...]:
     """Which parameters' columns differ from every change of the particle level."""
-    rest = mode.columns - mode.mimics / FREEDOM
-    return tuple(bool(length > 1e-6) for length in np.linalg.norm(rest, axis=0))
+    squares = np.maximum((mode.mimics**2).sum(axis=0), 1e-300)
+    rest = mode.columns - mode.mimics * ((mode.mimics * mode.columns).sum(axis=0) / squares)
+    length = np.linalg.norm(mode.columns, axis=0)
+    return tuple(bool(r > 1e-6 * size) for r, size in zip(np.linalg.norm(rest, axis=0), length, strict=True))
 
 
 def _weights(profile: Profile, setup: Setup, mode: Mode) -> tuple[Array, Callable[[Array, NDArray[np.bool_]], Array]]:

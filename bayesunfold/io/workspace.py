@@ -126,6 +126,15 @@ def write_pyhf(path: str | Path, response: ResponseMatrix, data: Any, **options:
     Returns
     -------
     Path
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[900, 1600])
+    >>> path = write_pyhf(Path(tempfile.mkdtemp()) / "workspace.json", R, [100, 150])
+    >>> path.read_text()[:15]
+    '{\\n "channels": '
     """
     path = Path(path)
     text = json.dumps(pyhf_workspace(response, data, **options), indent=1) + "\n"

@@ -196,8 +196,8 @@ class OmniFold:
             fixed number of three and more.
         """
         intervals = (self.settings.network.additive,) * 2
-        check_not_profiled(backgrounds, systematics, "OmniFold")
         data, events, covered = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
+        check_not_profiled(backgrounds, systematics, "OmniFold")
         seed = choose_seed(self.random_seed, checkpoint)
         with block_threads():
             perturbations = start_perturbations(events, simulation, systematics, self.settings, seed)
@@ -273,8 +273,8 @@ class OmniFold:
         >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
         >>> bu.OmniFold().check(toy.simulation, toy.data)
         """
-        check_not_profiled(backgrounds, systematics, "OmniFold")
         check_inputs(simulation, data, backgrounds, systematics, checkpoint)
+        check_not_profiled(backgrounds, systematics, "OmniFold")
 
 
 def _report(progress: Progress, k: int, step: str, loss: float) -> None:

@@ -62,11 +62,17 @@ class GoodnessOfFit:
     def __str__(self) -> str:
         n = len(self.null_moments)
         source = f"{n} pseudo-experiments" if n else "closed form"
-        return f"moments: p = {self.p_moments:.3g}; second classifier: p = {self.p_classifier:.3g} ({source})"
+        second = "not tested" if np.isnan(self.classifier) else f"p = {self.p_classifier:.3g}"
+        return f"moments: p = {self.p_moments:.3g}; second classifier: {second} ({source})"
 
 
 def _calibrated(value: float, null: Array) -> float:
-    """Share of the null, the value itself included, that is at most the value (Beran, JASA 83 (1988) 687)."""
+    """Share of the null, the value itself included, that is at most the value (Beran, JASA 83 (1988) 687).
+
+    NaN if the test was not made.
+    """
+    if np.isnan(value):
+        return value
     return float((1 + np.sum(null <= value)) / (1 + len(null))) if len(null) else value
 
 
@@ -116,7 +122,13 @@ def pseudo_experiments(result: UnfoldingResult) -> ResampledToys:
     size = float((u**2).sum() / u.sum())
     push = np.where(result.simulation.used, result.members.push, 0.0)
     backgrounds = [
-        Background(b.features, b.weight / size, b.name, 0.0 if b.profile else b.relative_uncertainty, b.undefined)
+        Background(
+            b.columns_for(result.simulation),
+            b.weight / size,
+            b.name,
+            0.0 if b.profile else b.relative_uncertainty,
+            b.undefined,
+        )
         for b in result.backgrounds
     ]
     return ResampledToys(result.simulation, float(u.sum()) / size, push, backgrounds)

@@ -30,8 +30,8 @@ def match_rows(key: ArrayLike, other: ArrayLike, what: str) -> NDArray[np.intege
 
     Parameters
     ----------
-    key, other : array, shape (n,) and (m,), or (n, k) and (m, k)
-        Identifiers: numbers or texts, of one or several columns (run, event).
+    key, other : array, shape (n,) and (m,), or (n, k) and (m, k), or tuple of k arrays
+        Identifiers: numbers or texts, of one or several columns (run, event). A tuple keeps each column's type.
     what : str
         Whose ``other`` is, for errors.
 
@@ -48,12 +48,12 @@ def match_rows(key: ArrayLike, other: ArrayLike, what: str) -> NDArray[np.intege
     import pandas as pd
 
     mine, theirs = (_identifiers(values, name) for values, name in ((key, "key"), (other, f"key of {what}")))
-    if mine.shape[1] != theirs.shape[1]:
-        msg = f"key of {what} has {theirs.shape[1]} columns and key of the simulation {mine.shape[1]}; give the same."
+    if len(mine) != len(theirs):
+        msg = f"key of {what} has {len(theirs)} columns and key of the simulation {len(mine)}; give the same."
         raise InputError(msg)
     indices = []
     for values, name in ((mine, "key"), (theirs, f"key of {what}")):
-        index = pd.MultiIndex.from_arrays(list(values.T)) if values.shape[1] > 1 else pd.Index(values[:, 0])
+        index = pd.MultiIndex.from_arrays(values) if len(values) > 1 else pd.Index(values[0])
         if not index.is_unique:
             again = index[index.duplicated()]
             msg = (
@@ -65,16 +65,21 @@ def match_rows(key: ArrayLike, other: ArrayLike, what: str) -> NDArray[np.intege
     return np.asarray(indices[1].get_indexer(indices[0]))
 
 
-def _identifiers(values: ArrayLike, name: str) -> NDArray[Any]:
-    out = np.asarray(values)
-    out = out[:, None] if out.ndim == 1 else out
-    if out.ndim != 2 or out.shape[0] == 0:
-        msg = f"{name} has shape {np.shape(values)}; give one identifier per event, or a row of them."
+def _identifiers(values: ArrayLike | tuple[ArrayLike, ...], name: str) -> list[NDArray[Any]]:
+    """Columns of identifiers, one by one: a matrix would turn long whole numbers into inexact ones."""
+    if isinstance(values, tuple) and len(values) > 0 and np.ndim(values[0]) > 0:
+        columns = [np.asarray(column) for column in values]
+    else:
+        array = np.asarray(values)
+        columns = list(array.T) if array.ndim == 2 else [array]
+    if any(c.ndim != 1 or len(c) != len(columns[0]) or len(c) == 0 for c in columns):
+        msg = f"{name} has columns of shapes {[c.shape for c in columns]}; give one identifier per event."
         raise InputError(msg)
-    if out.dtype.kind == "f" and not np.isfinite(out).all():
-        msg = f"{name} has {int((~np.isfinite(out)).any(axis=1).sum())} identifiers that are NaN or infinite."
+    bad = sum(int((~np.isfinite(c)).sum()) for c in columns if c.dtype.kind == "f")
+    if bad:
+        msg = f"{name} has {bad} identifiers that are NaN or infinite."
         raise InputError(msg)
-    return out
+    return columns
 
 
 def matched_variation(
@@ -99,7 +104,7 @@ def matched_variation(
     if unknown or "key" not in given or len(given) < 2:
         msg = f"{what} has {sorted(given)}; give key and one or more of {', '.join(COLUMNS[1:])}."
         raise InputError(msg)
-    n = len(np.asarray(given["key"]))
+    n = len(_identifiers(given["key"], f"key of {what}")[0])
     rows = match_rows(key, given["key"], what)
     if len(rows) != len(simulation):
         msg = f"key has {len(rows)} identifiers; the simulation has {len(simulation)} events, and each needs one."
@@ -120,15 +125,31 @@ def matched_variation(
     passes = as_flag(given.get("pass_reco"), n, f"pass_reco of {what}")
     passes = found & passes[rows]
     if "reco" in given:
-        reco = as_features(given["reco"], f"reco of {what}")[0]
-        if len(reco) != n:
-            msg = f"reco of {what} has {len(reco)} events and its key {n}; they must be the same events."
-            raise InputError(msg)
+        reco = _features(given["reco"], n, simulation, what)
         out[f"reco_{side}"] = np.where(found[:, None], reco[rows], simulation.reco)
-    moves = "pass_reco" in given or ("weight" not in given and not np.array_equal(passes, simulation.pass_reco))
-    if moves:
+    written = absent == "fails" and "weight" not in given  # who is there passes
+    if "pass_reco" in given or (written and not np.array_equal(passes, simulation.pass_reco)):
         out[f"pass_reco_{side}"] = passes
     return out
+
+
+def _features(values: ArrayLike, n: int, simulation: Simulation, what: str) -> Array:
+    """Features of a variation's events, in the order of the simulation's columns."""
+    reco, names = as_features(values, f"reco of {what}")
+    if len(reco) != n:
+        msg = f"reco of {what} has {len(reco)} events and its key {n}; they must be the same events."
+        raise InputError(msg)
+    if reco.shape[1] != simulation.reco.shape[1]:
+        msg = (
+            f"reco of {what} has {reco.shape[1]} features and the simulation {simulation.reco.shape[1]}; give the same."
+        )
+        raise InputError(msg)
+    if names is None or not simulation.reco_named or names == simulation.reco_names:
+        return reco
+    if set(names) != set(simulation.reco_names):
+        msg = f"reco of {what} has columns {names} and reco has {simulation.reco_names}; give the same."
+        raise InputError(msg)
+    return reco[:, [names.index(name) for name in simulation.reco_names]]
 
 
 def _check_lost(lost: int, n: int, what: str, most: float) -> None:

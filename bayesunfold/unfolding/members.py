@@ -82,13 +82,15 @@ class Members:
     def one_sigma(self, systematic: str) -> Members:
         """Two members: a systematic one standard deviation up, and one down; nothing else fluctuates.
 
+        Of a profiled one: of its posterior, the other parameters following.
+
         Displacements are linear in the nuisance parameter on either side of zero, so any member gives them. Ask the
         two for weights with ``source=systematic``.
         """
         effect = self.perturbations.effects[systematic]
-        alpha = effect.alpha
+        alpha, size = effect.alpha, 1.0
         if not isinstance(effect, Shift) and effect.parts is not None:
-            alpha = effect.parts[systematic]
+            alpha, size = effect.parts[systematic], float(effect.alpha.std(ddof=1))
         chosen = [int(np.argmax(alpha)), int(np.argmin(alpha))]
         if np.isnan(alpha).any():
             msg = f"the file was saved without the nuisance parameters of {systematic!r}; unfold and save again."
@@ -97,18 +99,28 @@ class Members:
             msg = f"all {len(alpha)} members vary {systematic!r} in one direction; use more draws, at least 20."
             raise InputError(msg)
 
+        def per_unit(values: Array) -> Array:
+            """What goes with one standard deviation, of the posterior if it is profiled, up and down."""
+            return values[..., chosen] * (size / np.abs(alpha[chosen]))
+
         def scaled(displacement: Displacement) -> Displacement:
             found = displacement.by_source.get(systematic)
-            moved = np.zeros((displacement.classifier.basis.shape[1], 2))
-            if found is not None:
-                moved = found[:, chosen] / np.abs(alpha[chosen])
+            moved = np.zeros((displacement.classifier.basis.shape[1], 2)) if found is None else per_unit(found)
             return Displacement(displacement.classifier, {systematic: moved})
 
+        def one(other: Effect) -> Effect:
+            if isinstance(other, Shift) or other.parts is None:
+                return replace(other, alpha=np.array([1.0, -1.0]))
+            moved = per_unit(other.parts[systematic]) if systematic in other.parts else np.zeros(2)
+            return replace(other, alpha=moved, parts={systematic: moved})
+
+        signal = self.perturbations.signal.get(systematic)
         pair = Perturbations(
             self.perturbations.sources,
             {"simulation": Fluctuations(len(self.events), 2, 0)},
             np.zeros((0, 2)),
-            {n: _one_sigma(effect, n) for n, effect in self.perturbations.effects.items()},
+            {name: one(other) for name, other in self.perturbations.effects.items()},
+            {} if signal is None else {systematic: per_unit(signal)},
         )
         fakes = None if self.fakes is None else scaled(self.fakes)
         return Members(self.events, self.push, pair, scaled(self.step2), fakes)
@@ -127,6 +139,10 @@ class Members:
         fakes = events.passes.fakes[rows]
         if self.fakes is not None and fakes.any():
             change[fakes] = self.fakes.log_ratio_change(reco[fakes], source)
+        for name, v in self.perturbations.variations.items():
+            alpha = alpha_of(v, name, source) if v.parts is not None else None
+            if alpha is not None:  # together with the network's change, which it nearly cancels
+                change += v.change(rows, alpha).astype(change.dtype)
         relative = self._relative(index, rows, source)
         with np.errstate(over="ignore", invalid="ignore"):  # an infinite weight is reported by norm()
             raw = np.exp(change, out=change)
@@ -141,9 +157,8 @@ class Members:
         if source in (None, "simulation"):
             parts.append(self.perturbations.simulation.block(index))
         for name, v in self.perturbations.variations.items():
-            alpha = alpha_of(v, name, source)
-            if alpha is not None and (source is not None or v.parts is not None):
-                parts.append(v.change(rows, alpha))
+            if source == name and v.parts is None:
+                parts.append(v.change(rows))
         if source is None:
             parts += self._all_variations(rows)
         return np.sum(parts, axis=0) if parts else None
@@ -317,14 +332,6 @@ class Members:
         if self.multiplier is None:
             return 0.0
         return self.perturbations.simulation.negative_share(self.events.passes.reco)
-
-
-def _one_sigma(effect: Effect, name: str) -> Effect:
-    """The same with the parameters one and minus one, moved by itself alone."""
-    alpha = np.array([1.0, -1.0])
-    if isinstance(effect, Shift) or effect.parts is None:
-        return replace(effect, alpha=alpha)
-    return replace(effect, alpha=alpha, parts={name: alpha})
 
 
 def _group_sums(groups: NDArray[np.integer], weights: Array, n_groups: int) -> Array:

@@ -1,8 +1,8 @@
 """Nuisance parameters that data constrain: the inputs at their values, and what changes there per unit of each.
 
 A profiled systematic is a parameter of the fit. The simulation is moved to a value ``alpha`` of all of them: event
-weights change log-linearly, detector-level features and the share of events that pass linearly, backgrounds' yields
-linearly. Between minus one and one the two sides of a variation are joined by a parabola.
+weights and backgrounds' yields change log-linearly, detector-level features and the share of events that pass linearly.
+Between minus one and one the two sides of a variation are joined by a parabola.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class DetectorLevel:
 
 @dataclass(frozen=True)
 class BackgroundYield:
-    """The normalisation of a background, whose relative uncertainty is one unit."""
+    """The normalisation of a background: log-normal, larger by its relative uncertainty at one."""
 
     name: str
 
@@ -145,12 +145,12 @@ class Nuisances:
             flags in one direction only.
         """
         every: list[Nuisance] = []
-        reco = simulation.reco
+        reco, filled = simulation.reco, simulation.pass_reco
         for s in systematics:
             if s.profile and (s.weight_up is not None or s.alternative is not None):
                 every.append(_event_weights(s, simulation, seed))
             elif s.profile:
-                found, reco = _detector_level(s, simulation, scales, reco)
+                found, reco, filled = _detector_level(s, simulation, scales, reco, filled)
                 every.append(found)
         every += [BackgroundYield(b.name) for b in backgrounds if b.profile]
         others = tuple(_as_weights(s, simulation, seed) for s in systematics if not s.profile)
@@ -173,7 +173,7 @@ class Nuisances:
         reco = self.reco + change
         simulation = Simulation(
             sim.gen,
-            np.where(passes[:, None], reco, np.nan) if not passes.all() else reco,
+            reco,
             sim.weight * factor,
             sim.pass_gen,
             passes,
@@ -205,14 +205,7 @@ class Nuisances:
         if not b.profile:
             return b
         value = float(alpha[self.names.index(b.name)])
-        factor = 1.0 + b.relative_uncertainty * value
-        if factor <= 0:
-            msg = (
-                f"the data pull the background {b.name!r} to {value:.1f} standard deviations, where its yield is "
-                f"{factor * b.weight.sum():.3g}; a yield is positive. Check its events and relative_uncertainty."
-            )
-            raise InputError(msg)
-        return _background(b, factor)
+        return _background(b, (1.0 + b.relative_uncertainty) ** value)
 
     def derivatives(
         self,
@@ -261,14 +254,13 @@ class Nuisances:
             else:
                 b = next(b for b in now.backgrounds if b.name == nuisance.name)
                 x = next(e.x for e in events.backgrounds if e.name == nuisance.name)
-                per_unit = self._per_unit(nuisance.name, float(alpha[k]))
+                per_unit = self._per_unit(nuisance.name)
                 out.append([[(x, b.weight * per_unit)], [(events.reco, w * (-b.weight.sum() * per_unit / total))]])
         return out
 
-    def _per_unit(self, name: str, alpha: float) -> float:
-        """Relative change of a background's present yield per unit of its parameter."""
-        size = next(b.relative_uncertainty for b in self.backgrounds if b.name == name)
-        return size / (1.0 + size * alpha)
+    def _per_unit(self, name: str) -> float:
+        """Change of the logarithm of a background's yield per unit of its parameter."""
+        return float(np.log1p(next(b.relative_uncertainty for b in self.backgrounds if b.name == name)))
 
     def _shifted(
         self,
@@ -287,9 +279,14 @@ class Nuisances:
         if isinstance(nuisance, DetectorLevel) and nuisance.up_passes is None:
             share = np.where(used & now.events.passes.reco, 1.0, 0.0)
         passes = share != 0
-        x = np.zeros_like(now.events.reco)
-        x[passes] = now.events.scales.reco((self.reco + self._features(there))[passes])
+        x = self.features(there, passes, now.events.scales)
         return x, now.events.weight * outside(x, passes) * share
+
+    def features(self, alpha: Array, rows: Flags, scales: Scales) -> Array:
+        """Standardised features of some events at a value, zero for the others, shape (n, d)."""
+        x = np.zeros((len(rows), scales.reco.n_outputs), dtype=np.float32)
+        x[rows] = scales.reco((self.reco + self._features(alpha))[rows])
+        return x
 
     def weight_slopes(self, alpha: Array) -> dict[str, Array]:
         """Derivative of the logarithm of the events' weights by the parameters that change them, shape (n,)."""
@@ -305,13 +302,13 @@ class Nuisances:
                 out[k.name] = _passes_slope(k, a) if known else None
         return out
 
-    def yield_slopes(self, alpha: Array, now: Moved) -> dict[str, float]:
+    def yield_slopes(self, now: Moved) -> dict[str, float]:
         """Change of the signal's yield, relative, per unit of each background's parameter."""
         out = {}
-        for k, a in zip(self.each, alpha, strict=True):
+        for k in self.each:
             if isinstance(k, BackgroundYield):
                 size = next(float(b.weight.sum()) for b in now.backgrounds if b.name == k.name)
-                out[k.name] = -self._per_unit(k.name, float(a)) * size / now.events.signal_yield
+                out[k.name] = -self._per_unit(k.name) * size / now.events.signal_yield
         return out
 
 
@@ -346,9 +343,12 @@ def _event_weights(systematic: Systematic, simulation: Simulation, seed: int) ->
 
 
 def _detector_level(
-    systematic: Systematic, simulation: Simulation, scales: Scales, reco: Array
-) -> tuple[DetectorLevel, Array]:
-    """Changes of the features, checked, and the features with those of events that pass only in the variation."""
+    systematic: Systematic, simulation: Simulation, scales: Scales, reco: Array, filled: Flags
+) -> tuple[DetectorLevel, Array, Flags]:
+    """Changes of the features, checked, and the features with those of events that pass only in the variation.
+
+    ``filled`` are the events whose features are known.
+    """
     flags = systematic.pass_reco_up, systematic.pass_reco_down
     if (flags[0] is None) != (flags[1] is None):
         msg = (
@@ -364,14 +364,15 @@ def _detector_level(
             continue
         given = getattr(systematic, f"reco_{direction}")
         values = simulation.reco if given is None else as_features(given, f"reco_{direction}")[0]
-        only = found.passes & ~nominal
-        reco = np.where(only[:, None] & ~np.isfinite(reco), values, reco)
+        new = found.passes & ~filled
+        reco = np.where(new[:, None], values, reco)  # what a failing row holds does not matter
+        filled = filled | new
         change = np.where((found.passes & nominal)[:, None], values - simulation.reco, 0.0)
         passes = None if flag is None else found.passes.astype(np.int8) - nominal.astype(np.int8)
         sides.append((np.nan_to_num(change), passes))
     if len(sides) == 1:
         sides.append((-sides[0][0], None))
-    return DetectorLevel(systematic.name, sides[0][0], sides[1][0], sides[0][1], sides[1][1]), reco
+    return DetectorLevel(systematic.name, sides[0][0], sides[1][0], sides[0][1], sides[1][1]), reco, filled
 
 
 def _background(b: Background, factor: float) -> Background:

@@ -143,14 +143,14 @@ class Variation:
     parts: Mapping[str, Array] | None = None
 
     def change(self, rows: slice, alpha: Array | None = None) -> Array:
-        """Relative change of the weights, shape (events, n_members), for the members' parameters or others.
+        """Relative change of the weights, linear on either side of zero, or of their logarithm if it is profiled.
 
-        Linear on either side of zero; exponential if the variation is profiled.
+        Shape (events, n_members), for the members' parameters or others.
         """
         alpha = self.alpha if alpha is None else alpha
         if self.parts is None:
             return interpolate(self.up[rows], self.down[rows], alpha)
-        return np.expm1(np.multiply.outer(self.up[rows], alpha))
+        return np.multiply.outer(self.up[rows], alpha)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def score_background(seed: int) -> dict[str, Any]:
     measured = bu.Data(np.concatenate([data.features[:, 0], there]))
     unfolder = bu.UnbinnedFBU(random_seed=seed, progressbar=False)
     result = unfolder.fit(simulation, measured, [background])
-    draws = 1.0 + 0.3 * result.measurement.nuisances.draws()[0]
+    draws = 1.3 ** result.measurement.nuisances.draws()[0]
     low, high = np.quantile(draws, [0.16, 0.84])
     spectrum = result.spectrum("gen", EDGES)
     truth = EXPECTED * np.diff(stats.norm(*TRUTH).cdf(EDGES))

@@ -215,3 +215,54 @@ def test_a_column_loses_its_noise_and_keeps_what_it_measures(linear):
     column, change = smoothed(flat + unlike, noise, a)
     kept = (column - a @ change) @ vectors[:, -1]
     assert 0.8 * 60 * values[-1] < kept <= 60.5 * values[-1]
+
+
+def test_the_point_estimate_is_the_mean_of_the_posterior(profiled):
+    """Members are centred on it: their own mean is near, 0.25 of the band and 6 standard errors of 400 draws."""
+    edges = np.linspace(-1.5, 1.5, 7)
+    t = profiled.simulation.gen[:, 0]
+    drawn = profiled.members.accumulate(np.where(np.abs(t) < 1.5, np.digitize(t, edges) - 1, -1), 6)
+    away = (drawn.mean(axis=0) - profiled.spectrum("t", edges).nominal) / drawn.std(axis=0)
+    assert np.all(np.abs(away) < 0.25 + 6 / np.sqrt(400))
+
+
+def test_a_shower_scale_that_is_profiled_does_not_widen_the_band():
+    """Weights that change the particle level only: the network undoes them, event by event."""
+    rng = np.random.default_rng(5)
+    gen, truth = rng.normal(0, 1, 1500), rng.normal(0.3, 1, 1500)
+    simulation = bu.Simulation(gen, gen + rng.normal(0, 0.3, 1500), names=["t"])
+    data = bu.Data(truth + rng.normal(0, 0.3, 1500))
+    shower = bu.Systematic("shower", weight_up=np.exp(0.5 * gen), weight_down=np.exp(-0.5 * gen), profile=True)
+    unfolder = bu.UnbinnedFBU(draws=400, random_seed=5, progressbar=False)
+    plain, profiled = (unfolder.fit(simulation, data, [], s) for s in ([], [shower]))
+    edges = np.linspace(-2, 2.5, 7)
+    ratio = profiled.spectrum("t", edges).std() / plain.spectrum("t", edges).std()
+    assert np.all(ratio < 1.4)
+    assert profiled.nuisances.loc["shower", "std"] > 0.8
+    up = profiled.members.one_sigma("shower")
+    rows = np.concatenate([w for _, w in up.blocks("shower")])
+    total = np.abs(rows / profiled.nominal[:, None] - 1)
+    assert np.median(total) < 0.1  # what the weights change, the network takes back
+
+
+@pytest.mark.filterwarnings("ignore::bayesunfold.errors.BayesUnfoldWarning")
+def test_acceptance_of_all_kinds_beside_what_is_not_profiled():
+    """Efficiency flags of misses, fakes and events outside of both levels; a trigger that is not profiled."""
+    rng = np.random.default_rng(6)
+    n = 1200
+    gen, chance = rng.normal(0, 1, n), rng.random(n)
+    reco, pass_gen = gen + rng.normal(0, 0.3, n), rng.random(n) < 0.9
+    simulation = bu.Simulation(gen, reco, pass_gen=pass_gen, pass_reco=chance < 0.8, names=["t"])
+    efficiency = bu.Systematic("efficiency", pass_reco_up=chance < 0.85, pass_reco_down=chance < 0.75, profile=True)
+    trigger = bu.Systematic("trigger", pass_reco_up=chance < 0.82)
+    tilt = bu.Systematic("tilt", weight_up=np.exp(0.1 * gen), profile=True)
+    result = bu.UnbinnedFBU(draws=60, random_seed=6, progressbar=False).fit(
+        simulation, rng.normal(0.1, 1, 900), [], [efficiency, trigger, tilt]
+    )
+    kept = result.members.perturbations.acceptances["efficiency"]
+    assert kept.outside[0] > 0
+    assert kept.outside == (kept.outside[0], -kept.outside[0])
+    # the yield is what the data have over the efficiency, whose parameter nothing measures: 5 of 80 % per unit
+    assert result.nuisances.loc["efficiency", "std"] > 0.8
+    total = result.spectrum("t", [-4, 4])
+    assert total.by_source()["efficiency"][0] / total.nominal[0] == pytest.approx(0.05 / 0.8, rel=0.4)

@@ -23,6 +23,9 @@ def test_goodness_of_fit_counts_pseudo_experiments_that_fit_worse():
     assert fit.p_classifier == pytest.approx(1 / 4)
     assert GoodnessOfFit(0.3, 0.2).p_moments == 0.3
     assert "3 pseudo-experiments" in str(fit)
+    untested = GoodnessOfFit(0.3, np.nan, np.array([0.1]), np.array([np.nan]))
+    assert np.isnan(untested.p_classifier)
+    assert "not tested" in str(untested)
 
 
 def test_goodness_of_fit_of_a_result(direct):

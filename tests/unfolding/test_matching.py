@@ -84,3 +84,31 @@ def test_events_without_a_partner_are_counted(simulation):
 def test_mistakes_are_named(simulation, key, up, message):
     with pytest.raises(InputError, match=message):
         bu.Systematic.from_events("x", simulation, key=key, up=up)
+
+
+def test_columns_are_matched_by_name_and_number():
+    pd = pytest.importorskip("pandas")
+    gen = np.array([1.0, 2.0, 3.0])
+    reco = pd.DataFrame({"a": gen, "b": 10 * gen})
+    simulation = bu.Simulation(gen, reco)
+    up = pd.DataFrame({"b": 10 * gen + 1, "a": gen + 0.1})
+    s = bu.Systematic.from_events("x", simulation, key=[1, 2, 3], up={"key": [1, 2, 3], "reco": up})
+    np.testing.assert_allclose(s.reco_up, np.column_stack([gen + 0.1, 10 * gen + 1]))
+    for wrong, message in ((gen, "features"), (up.rename(columns={"a": "c"}), "columns")):
+        with pytest.raises(InputError, match=message):
+            bu.Systematic.from_events("x", simulation, key=[1, 2, 3], up={"key": [1, 2, 3], "reco": wrong})
+
+
+def test_a_complete_file_without_flags_keeps_the_selection():
+    gen = np.array([1.0, 2.0, 3.0, 4.0])
+    simulation = bu.Simulation(gen, [1.0, 2.0, 3.0, -999.0], pass_reco=[True, True, True, False])
+    s = bu.Systematic.from_events(
+        "x", simulation, key=[1, 2, 3, 4], up={"key": [4, 3, 2, 1], "reco": [-999.0, 3.1, 2.1, 1.1]}
+    )
+    assert s.pass_reco_up is None
+
+
+def test_long_event_numbers_stay_exact():
+    """Beyond 2^53 neighbours are one floating-point number; a tuple keeps the columns' types."""
+    run, event = np.array([1, 1], dtype=np.int32), np.array([2**60 + 1, 2**60], dtype=np.uint64)
+    np.testing.assert_array_equal(match_rows((run, event), (run, event[::-1]), "up"), [1, 0])

@@ -131,6 +131,7 @@ def test_a_shift_without_a_selection_is_its_difference():
     np.testing.assert_allclose(low[1], -400 / 500 / 0.5)
 
 
+@pytest.mark.filterwarnings("ignore::bayesunfold.errors.OverlapWarning")  # the data reach below the selection
 def test_what_cannot_be_profiled_is_refused(inputs):
     nuisances, data, scales = inputs
     sim = nuisances.simulation
@@ -152,5 +153,31 @@ def test_what_cannot_be_profiled_is_refused(inputs):
         )
     with pytest.warns(ProfilingWarning, match=r"2109\.08159"):
         bu.Systematic("model", alternative=sim, profile=True)
-    with pytest.raises(InputError, match="a yield is positive"):
-        nuisances.moved(np.array([0.0, 0.0, -4.0]), data, scales)
+
+
+def test_a_background_may_vanish(inputs):
+    nuisances, data, scales = inputs
+    weight = nuisances.moved(np.array([0.0, 0.0, -4.0]), data, scales).backgrounds[0].weight
+    np.testing.assert_allclose(weight, 0.4 / 1.3**4)
+
+
+def test_what_a_failing_row_holds_does_not_matter():
+    """Events that pass only in a variation have its features, not the filler of the nominal file."""
+    rng = np.random.default_rng(3)
+    gen = rng.normal(0, 1, 800)
+    raw = gen + rng.normal(0, 0.3, 800)
+    passes = raw > -0.5
+    filler = np.where(passes, raw, -999.0)
+    simulation, data = bu.Simulation(gen, filler, pass_reco=passes), bu.Data(np.abs(rng.normal(0, 1, 500)))
+    shift = bu.Systematic(
+        "scale",
+        reco_up=raw + 0.2,
+        reco_down=raw - 0.2,
+        pass_reco_up=raw + 0.2 > -0.5,
+        pass_reco_down=raw - 0.2 > -0.5,
+        profile=True,
+    )
+    scales = standardize(simulation, data).scales
+    up = Nuisances.of(simulation, [], [shift], scales, 1).moved(np.ones(1), data, scales).simulation
+    assert up.pass_reco.sum() > passes.sum()
+    np.testing.assert_allclose(up.reco[up.pass_reco, 0], (raw + 0.2)[up.pass_reco])
