@@ -69,6 +69,14 @@ def plot_ranking(ranking: pd.DataFrame, bin: str | None = None, top: int = 20) -
     ------
     InputError
         If there is no such bin.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[900, 1600])
+    >>> fig = plot_ranking(bu.MatrixInversion().fit(R, [100, 150]).ranking())
+    >>> [label.get_text() for label in fig.axes[0].get_yticklabels()]
+    ['data', 'simulation']
     """
     labels = list(dict.fromkeys(ranking["bin"]))
     chosen = labels[0] if bin is None else bin

@@ -41,6 +41,11 @@ class BottomLine:
         By particle-level feature: with the covariance of the unfolded spectrum.
     detector : float
         Of the data at detector level.
+
+    Examples
+    --------
+    >>> BottomLine({"pt": 12.0}, 14.0).passed, BottomLine({"pt": 20.0}, 14.0).passed
+    (True, False)
     """
 
     unfolded: dict[str, float]

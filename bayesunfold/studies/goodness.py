@@ -42,6 +42,11 @@ class GoodnessOfFit:
         second classifier of data and refolded simulation.
     null_moments, null_classifier : array, shape (experiments,)
         The same of pseudo-experiments whose truth is the answer.
+
+    Examples
+    --------
+    >>> print(GoodnessOfFit(0.3, 0.2, np.array([0.1, 0.5, 0.9]), np.array([0.4, 0.6, 0.7])))
+    moments: p = 0.5; second classifier: p = 0.25 (3 pseudo-experiments)
     """
 
     moments: float
