@@ -112,7 +112,8 @@ def _check_output(job: Job) -> None:
     names = [section.observable for section in job.sections.spectrum]
     check_writable(folder, folder=True)
     check_target(folder / "unfolded.nc")
-    for name in ("checkpoint.npz", "report.html", "spectra.root", *(f"{n}.png" for n in names)):
+    files = ("checkpoint.npz", "report.html", "spectra.root", "nuisances.csv", "pulls.png")
+    for name in (*files, *(f"{n}.png" for n in names)):
         check_writable(folder / name)
     if output.root:
         import uproot  # noqa: F401  an error now if it is missing
@@ -148,6 +149,12 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
         path = folder / f"{name}.png"
         atomic_write(path, spectrum.plot().savefig)
         written.append(path)
+    nuisances = None
+    if result.measurement.nuisances is not None:
+        nuisances = result.nuisances
+        written += [folder / "nuisances.csv", folder / "pulls.png"]
+        atomic_write(folder / "nuisances.csv", nuisances.to_csv)
+        atomic_write(folder / "pulls.png", result.plot_pulls().savefig)
     bins = {s.observable: s.bins for s in job.sections.spectrum}
     units = {s.observable: s.unit for s in job.sections.spectrum if s.unit}
     if output.report:
@@ -165,7 +172,7 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
     if output.root:
         written.append(write_root(folder / "spectra.root", spectra))
     if output.hepdata:
-        written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.abstract))
+        written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.abstract, nuisances=nuisances))
     return written
 
 

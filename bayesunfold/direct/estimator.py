@@ -201,6 +201,16 @@ class UnbinnedFBU:
     ) -> UnfoldingResult:
         """Unfold; arguments, errors and result as for :meth:`bayesunfold.OmniFold.fit`.
 
+        Systematics and backgrounds with ``profile=True`` are parameters of the fit: see ``result.nuisances``. The
+        simulation and the backgrounds of the result are those at their fitted values. A checkpoint holds the first
+        training; where the parameters move the simulation far, later ones are made again.
+
+        Warns
+        -----
+        ProfilingWarning
+            If profiled parameters cannot be told apart, change nothing that the data see, or are pulled by more than
+            five standard deviations.
+
         The history of the result has one entry: the chi-square of the moments is among its losses, and the remaining
         Newton step of the fit is its change.
         """

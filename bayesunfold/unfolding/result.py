@@ -206,6 +206,8 @@ class UnfoldingResult:
     def weights_for(self, gen_new: ArrayLike) -> xr.DataArray:
         """The learned weight function on other particle-level events.
 
+        Where event weights are profiled, factors are on the generator weights at the fitted nuisance parameters.
+
         Parameters
         ----------
         gen_new : array or frame, shape (m,) or (m, d_gen)
@@ -601,6 +603,9 @@ class UnfoldingResult:
                     f"p-value of the moments {found['chi2_p_value']:.2g}; second classifier: AUC {found['auc']:.3f} +- "
                     f"{found['auc_std']:.3f}, p-value {found['p_value']:.2g}, {found['rounds']:.0f} rounds"
                 )
+        if self.measurement.nuisances is not None:
+            for name, row in self.nuisances.iterrows():
+                lines.append(f"nuisance parameter {name}: {row['mean']:.2f} +- {row['std']:.2f}")
         for k, entry in enumerate(self.history if self.record.settings.iterates else (), start=1):
             losses = ", ".join(f"{n} {v:.2f}" for n, v in entry["losses"].items())
             lines.append(

@@ -151,6 +151,9 @@ bins = [-2, 0, 2]
     row = bu.load(tmp_path / "run" / "unfolded.nc").nuisances.loc["scale"]
     assert abs(row["mean"] - 1) < 5 * row["std"]  # 6e-7
     assert row["std"] < 0.6
+    assert "nuisance parameter scale: " in capsys.readouterr().out
+    assert (tmp_path / "run" / "nuisances.csv").read_text().startswith("nuisance parameter,prior,mean,std")
+    assert (tmp_path / "run" / "pulls.png").stat().st_size > 1000
     text = path.read_text()
     path.write_text(text.replace('key = ["event"]\n', ""))
     assert main(["unfold", str(path)]) == 2
