@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -95,6 +96,9 @@ class UnbinnedFBU:
     rounds : int
         Most second classifiers of data and refolded simulation whose tangent features may join the moments, one after
         the other, while they find a difference (p-value below 0.01). With 0 there is no second classifier.
+    efficiency : {"learned", "prior"}
+        What simulated events that fail detector level weigh: what the network says, or their generator weight as far as
+        the events that pass leave the yield alone. The latter takes the generator's word for what is not measured.
     model : callable, optional
         Another hyperprior, for ``inference="advi"`` and ``"nuts"``: called with the layers' names in the context of a
         PyMC model, it returns the logarithms of their precisions (``docs/extending.md``).
@@ -136,6 +140,7 @@ class UnbinnedFBU:
         prior: float = 1.0,
         restarts: int = 1,
         rounds: int = 1,
+        efficiency: Literal["learned", "prior"] = "learned",
         model: PrecisionModel | None = None,
         random_seed: int | None = None,
         progressbar: bool = True,
@@ -150,6 +155,10 @@ class UnbinnedFBU:
         if inference not in METHODS:
             msg = f"inference is {inference!r}; it must be one of {', '.join(map(repr, METHODS))}."
             raise InputError(msg)
+        if efficiency not in ("learned", "prior"):
+            msg = f"efficiency is {efficiency!r}; it must be one of 'learned', 'prior'."
+            raise InputError(msg)
+        self.efficiency: Literal["learned", "prior"] = efficiency
         if model is not None and not callable(model):
             msg = f"model has type {type(model).__name__}; pass a function of the layers' names."
             raise InputTypeError(msg)
@@ -176,6 +185,7 @@ class UnbinnedFBU:
             self.prior,
             self.restarts,
             self.rounds,
+            self.efficiency,
         )
 
     def check(
@@ -243,7 +253,8 @@ class UnbinnedFBU:
             perturbations = replace(perturbations, signal=signal, scales=scales)
             precisions = self._precisions(found, settings, simulation.gen_names, seed)
             clock.append(time.perf_counter())
-            members, one, alphas = members_of(found, perturbations, precisions.log_tau, seed)
+            free = settings.efficiency == "learned"
+            members, one, alphas = members_of(found, perturbations, precisions.log_tau, seed, free_misses=free)
             members.norm()
             clock.append(time.perf_counter())
             first = found.fit.setup.first

@@ -179,7 +179,7 @@ def _start(layout: Layout, first: Iteration, seed: int) -> Array:
 
 
 def members_of(
-    found: DirectPosterior, perturbations: Perturbations, log_tau: Array, seed: int
+    found: DirectPosterior, perturbations: Perturbations, log_tau: Array, seed: int, *, free_misses: bool = True
 ) -> tuple[Members, Displacement, dict[str, Array]]:
     """The ensemble, the displacement of step 1, which weighs fakes, and of the profiled nuisance parameters.
 
@@ -190,6 +190,8 @@ def members_of(
         With the yields' changes.
     log_tau : array, shape (n_members, groups)
         Logarithms of every member's precisions.
+    free_misses : bool
+        Whether misses weigh what the network says.
 
     Returns
     -------
@@ -219,7 +221,8 @@ def members_of(
     kept = replace(perturbations, effects=dict(perturbations.effects) | accepted, prior=perturbations.prior[:0])
     if found.profile is not None:
         kept = _with_nuisances(kept, found.profile, push, first.step1, alphas)
-    return Members(events, push, kept, projected(network, project, by_source), fakes), one, alphas
+    displacement = projected(network, project, by_source)
+    return Members(events, push, kept, displacement, fakes, free_misses=free_misses), one, alphas
 
 
 def _with_nuisances(

@@ -50,6 +50,8 @@ class DirectSettings:
     restarts : int
     rounds : int
         Most second classifiers whose tangent features may join the moments.
+    efficiency : {"learned", "prior"}
+        What events that fail detector level weigh: what the network says, or their generator weight.
     """
 
     network: Network = field(default_factory=lambda: ONE_FEATURE[0])
@@ -59,11 +61,7 @@ class DirectSettings:
     prior: float = 1.0
     restarts: int = 1
     rounds: int = 1
-
-    @property
-    def efficiency(self) -> Literal["learned"]:
-        """Misses weigh what the particle-level network says."""
-        return "learned"
+    efficiency: Literal["learned", "prior"] = "learned"
 
     @property
     def generator_prior(self) -> float:
@@ -105,7 +103,7 @@ class DirectSettings:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> DirectSettings:
         """Inverse of :meth:`state`."""
-        known = {name: state[name] for name in cls.__dataclass_fields__}
+        known = {name: state[name] for name in cls.__dataclass_fields__ if name in state}
         networks = {name: Network(**state[name]) for name in ("network", "moments")}
         return cls(**(known | networks))
 

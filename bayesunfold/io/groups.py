@@ -471,6 +471,7 @@ def _members(
         None if last.fakes is None else Displacement(last.fakes, _by_source(tree, "fakes")),
         multiplier,
         float(tree.attrs["negative_data"]),
+        not isinstance(settings, DirectSettings) or settings.efficiency == "learned",
     )
 
 

@@ -53,6 +53,9 @@ class Members:
         What moved the fluctuations onto posterior draws, equation (9).
     negative_data : float
         Share of the data events' fluctuations below -1.
+    free_misses : bool
+        Whether events that fail detector level weigh what the particle-level network says; otherwise they keep their
+        generator weight, in units in which the events that pass both levels have push weights of mean one.
     """
 
     events: StandardizedEvents
@@ -62,6 +65,7 @@ class Members:
     fakes: Displacement | None = None
     multiplier: Array | None = None
     negative_data: float = 0.0
+    free_misses: bool = True
     _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
 
     @property
@@ -123,22 +127,30 @@ class Members:
             {} if signal is None else {systematic: per_unit(signal)},
         )
         fakes = None if self.fakes is None else scaled(self.fakes)
-        return Members(self.events, self.push, pair, scaled(self.step2), fakes)
+        return Members(self.events, self.push, pair, scaled(self.step2), fakes, free_misses=self.free_misses)
 
     def nominal(self, level: Literal["gen", "reco"] = "gen") -> Array:
         """Point-estimate weights of the simulated events that pass a level, zero for others, shape (n,)."""
         v, passes = self.events.weight * self.push, self.events.passes
         norm = to_yield(v, passes.reco, self.events.signal_yield)
+        if not self.free_misses:
+            v = np.where(passes.misses, self.events.weight, v)
         return np.where(passes.gen if level == "gen" else passes.reco, v * norm, 0.0)
 
-    def _raw(self, index: int, rows: slice, source: str | None) -> Array:
-        """Relative weights of a block before normalisation, shape (events, n_members), float32."""
-        events = self.events
+    def _raw(self, index: int, rows: slice, source: str | None, kept: NDArray[np.bool_] | None = None) -> Array:
+        """Relative weights of a block before normalisation, shape (events, n_members), float32.
+
+        Events that are ``kept`` have their generator weight, whatever the networks say.
+        """
+        events, push = self.events, self.push[rows]
         gen, reco = events.gen[rows], events.reco[rows]
         change = self.step2.log_ratio_change(gen, source)
         fakes = events.passes.fakes[rows]
         if self.fakes is not None and fakes.any():
             change[fakes] = self.fakes.log_ratio_change(reco[fakes], source)
+        if kept is not None:
+            change[kept] = 0.0
+            push = np.where(kept, 1.0, push)
         for name, v in self.perturbations.variations.items():
             alpha = alpha_of(v, name, source) if v.parts is not None else None
             if alpha is not None:  # together with the network's change, which it nearly cancels
@@ -148,7 +160,7 @@ class Members:
             raw = np.exp(change, out=change)
             if relative is not None:
                 raw *= (1.0 + relative).astype(raw.dtype)
-            raw *= (events.weight[rows] * self.push[rows]).astype(raw.dtype)[:, None]
+            raw *= (events.weight[rows] * push).astype(raw.dtype)[:, None]
         return raw
 
     def _relative(self, index: int, rows: slice, source: str | None) -> Array | None:
@@ -268,7 +280,8 @@ class Members:
 
     def _scaled(self, passing: NDArray[np.bool_], source: str | None, block: Block) -> tuple[slice, Array]:
         """Rows and weights of a block; zero for events that do not pass."""
-        raw = self._raw(*block, source)
+        kept = None if self.free_misses else self.events.passes.misses[block.rows]
+        raw = self._raw(*block, source, kept)
         raw[~passing[block.rows]] = 0.0
         raw *= self.norm(source).astype(raw.dtype)
         return block.rows, raw

@@ -206,7 +206,8 @@ class UnfoldingResult:
     def weights_for(self, gen_new: ArrayLike) -> xr.DataArray:
         """The learned weight function on other particle-level events.
 
-        Where event weights are profiled, factors are on the generator weights at the fitted nuisance parameters.
+        Where event weights are profiled, factors are on the generator weights at the fitted nuisance parameters. With
+        ``efficiency="prior"`` of a direct posterior they are those of events that pass detector level.
 
         Parameters
         ----------

@@ -322,3 +322,31 @@ def test_bands_cover(row):
     for level, low, high in ((0.68, 0.65, 0.80), (0.95, 0.93, 0.99)):
         mean, error = study.mean_coverage(level)
         assert low - 3.9 * error < mean < high + 3.9 * error
+
+
+def test_misses_keep_their_generator_weight_on_request(tmp_path):
+    """``efficiency="prior"``: misses have equal weights and no network, passing events the weights of the default."""
+    rng = np.random.default_rng(8)
+    gen = rng.normal(0, 1, 2000)
+    passes = rng.random(2000) < 0.5 + 0.3 * np.tanh(gen)
+    simulation = bu.Simulation(gen, gen + rng.normal(0, 0.3, 2000), pass_reco=passes, names=["t"])
+    data = rng.normal(0.4, 1, 1000)
+    learned, prior = (
+        bu.UnbinnedFBU(efficiency=e, draws=60, random_seed=8, progressbar=False).fit(simulation, data)
+        for e in ("learned", "prior")
+    )
+    np.testing.assert_allclose(prior.nominal[passes], learned.nominal[passes])
+    np.testing.assert_allclose(prior.nominal[~passes], prior.nominal[passes].sum() / passes.sum())
+    drawn = prior.weights.values
+    np.testing.assert_allclose(drawn[:, passes], learned.weights.values[:, passes])
+    only = np.concatenate([w for _, w in prior.members.blocks("data")])[~passes]
+    np.testing.assert_allclose(only.std(axis=0), 0.0, atol=2e-4 * only.mean())  # alike, in single precision
+    # the loop's answer to the same question, within both bands: 5 standard deviations
+    loop = bu.OmniFold(5, efficiency="prior", inference="laplace", draws=200, random_seed=8, progressbar=False)
+    edges = [-2, -1, 0, 1, 2]
+    other, mine = (r.spectrum("t", edges) for r in (loop.fit(simulation, data), prior))
+    assert np.all(np.abs(other.nominal - mine.nominal) < 5 * np.hypot(other.std(), mine.std()))
+    prior.save(tmp_path / "r.nc")
+    np.testing.assert_array_equal(bu.load(tmp_path / "r.nc").nominal, prior.nominal)
+    with pytest.raises(InputError, match="efficiency is 'no'"):
+        bu.UnbinnedFBU(efficiency="no")
