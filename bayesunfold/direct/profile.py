@@ -33,8 +33,9 @@ Array = NDArray[np.floating]
 MOST_ROUNDS, SETTLED = 20, 0.1
 """Most times that the simulation is moved, and the change, in posterior standard deviations, at which it stays."""
 
-MOST_AWAY = 0.5
-"""Distance of the network from the joint mode, in posterior standard deviations of all its directions together."""
+MOST_AWAY, LARGE_AWAY, PATIENCE = 0.5, 1.0, 4
+"""Distance of the network from the joint mode that is small, and one that is warned of, in posterior standard
+deviations of all its directions together; and rounds in which it may shrink after the nuisance parameters stay."""
 
 ENDING = 1.0
 """Change after which the network is brought to its end in every round."""
@@ -253,7 +254,7 @@ def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) 
     mode = mode_at(problem, start, np.exp(log_tau))
     log_tau = Evidence.of(problem, mode, setup.width).mode(log_tau)
     mode = find_mode(problem, start, np.exp(log_tau), 1)
-    settled = False
+    settled, quiet = False, 0
     for number in range(MOST_ROUNDS):
         mode = _with_columns(profile, setup, problem, mode, FINAL_EVENTS if settled else ROUGH_EVENTS)
         if number == FINAL_ROUND:
@@ -264,7 +265,9 @@ def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) 
         step = alpha - profile.alpha
         problem = replace(problem, free=mode.free)
         away = _distance(problem, mode, theta, np.exp(log_tau))
-        if settled and away < MOST_AWAY and np.all(np.abs(step) < SETTLED * std):
+        quiet = quiet + 1 if settled and np.all(np.abs(step) < SETTLED * std) else 0
+        if quiet > 0 and (away < MOST_AWAY or quiet == PATIENCE):
+            _warn_if_away(away)
             mode = replace(mode, tau=np.exp(log_tau))
             return replace(profile, std=std), Fit(setup, problem, mode, evidence, log_tau)
         short = min(1.0, LONGEST_STEP / float(np.abs(step).max()))
@@ -294,6 +297,16 @@ def _distance(problem: Problem, mode: Mode, theta: Array, tau: Array) -> float:
     shift = theta - mode.theta
     seen = mode.derivative @ shift
     return float(np.sqrt(max(0.0, float(seen @ seen + shift @ problem.prior(tau).stiffness(shift)))))
+
+
+def _warn_if_away(away: float) -> None:
+    if away > LARGE_AWAY:
+        msg = (
+            f"the most probable network is {away:.1f} posterior standard deviations from the mean of its linear model "
+            f"(limit {LARGE_AWAY:g}): a nuisance parameter that the data do not know leaves room that is not linear. "
+            "Bands are unreliable by about as much in that direction."
+        )
+        warnings.warn(msg, ConvergenceWarning, stacklevel=5)
 
 
 def _measured(mode: Mode) -> tuple[bool, ...]:
