@@ -21,7 +21,8 @@ from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, Joined, TwoClass
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import LEAST_EVENTS
-from bayesunfold.direct.precision import Evidence, base_covariance
+from bayesunfold.direct.precision import Evidence
+from bayesunfold.direct.prior import ParameterPrior
 from bayesunfold.omnifold.problems import step1_classes
 from bayesunfold.reweighting.closure import auc_error, weighted_auc
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -272,11 +273,8 @@ def _deviation(tested: _Sample, score: Array, problem: Problem, mode: Mode) -> f
 
 def _posterior_variance(change: Array, problem: Problem, mode: Mode) -> float:
     """``b' H^-1 b`` of a linear function of the network's parameters."""
-    precision, a = problem.precisions(mode.tau), mode.derivative
-    scaled = change / precision
-    inner = (a / precision) @ a.T + base_covariance(mode)
+    prior, a = ParameterPrior(problem.precisions(mode.tau), mode.free), mode.derivative
+    scaled = prior.spread(change)
+    inner = a @ prior.spread(a.T) + np.eye(len(a)) + mode.columns @ mode.columns.T
     seen = a @ scaled
-    if mode.free.shape[1]:
-        mimicked = mode.free.T @ change
-        scaled, seen = scaled + mode.free @ mimicked, seen + mode.mimics @ mimicked
     return float(change @ scaled - seen @ cho_solve(cho_factor(inner, lower=True), seen))

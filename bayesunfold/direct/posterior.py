@@ -229,32 +229,31 @@ def _with_nuisances(
     perturbations: Perturbations, profile: Profile, push: Array, step1: Classifier, alphas: Mapping[str, Array]
 ) -> Perturbations:
     """What the profiled parameters change beside the network: event weights, who passes, and the signal's yield."""
-    nuisances, effects = profile.nuisances, dict(perturbations.effects)
+    nuisances = profile.nuisances
+    effects: dict[str, Effect] = dict(perturbations.effects)
     row = {name: k for k, name in enumerate(nuisances.names)}
 
     def parts(name: str) -> dict[str, Array]:
         return {source: values[row[name]] for source, values in alphas.items()}
 
-    new: dict[str, Effect] = {}
     for name, change in nuisances.weight_slopes(profile.alpha).items():
         own = parts(name)
-        new[name] = Variation(np.sum(list(own.values()), axis=0), change, -change, own)
+        effects[name] = Variation(np.sum(list(own.values()), axis=0), change, -change, own)
     events = profile.events
     for name, share in nuisances.share_slopes(profile.alpha).items():
         own = parts(name)
         total = np.sum(list(own.values()), axis=0)
         if share is None:
-            new[name] = Acceptance(total, parts=own)
+            effects[name] = Acceptance(total, parts=own)
             continue
         outside = ~events.passes.gen & ~events.passes.reco & (share != 0)
         there = Shifted(nuisances.features(profile.alpha, outside, profile.scales), outside)
         come = float((events.weight * push_outside(events, push, step1, there))[outside] @ share[outside])
-        new[name] = Acceptance(total, share, -share, (come, -come), own)
+        effects[name] = Acceptance(total, share, -share, (come, -come), own)
     signal = dict(perturbations.signal)
     for name, per_unit in nuisances.yield_slopes(profile.now).items():
         for source, values in parts(name).items():
             signal[source] = signal.get(source, np.zeros(perturbations.n_members)) + per_unit * values
-    effects |= new
     backgrounds = [b.name for b in events.backgrounds]
     return replace(
         perturbations, sources=list_sources(backgrounds, effects, generator=False), effects=effects, signal=signal

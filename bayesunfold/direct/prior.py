@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +39,15 @@ class ParameterPrior:
     def stiffness(self, v: Array) -> Array:
         """Inverse covariance times a vector, shape (P,)."""
         out = self.precision * v
-        return out - self._shared() @ (self._shared().T @ v) if self.free.shape[1] else out
+        return out - self._shared @ (self._shared.T @ v) if self.free.shape[1] else out
 
     def add_to(self, curvature: Array) -> None:
         """Add the inverse covariance to a matrix, shape (P, P)."""
         curvature.flat[:: len(curvature) + 1] += self.precision
         if self.free.shape[1]:
-            curvature -= self._shared() @ self._shared().T
+            curvature -= self._shared @ self._shared.T
 
+    @cached_property
     def _shared(self) -> Array:
         """``L`` of the inverse covariance ``D - L L'``, by the Woodbury identity."""
         du = self.precision[:, None] * self.free

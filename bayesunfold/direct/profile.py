@@ -1,7 +1,7 @@
 """Nuisance parameters in the fit: where the data pull them, and more columns of the moments' derivative.
 
 The simulation is moved to the parameters' most probable values, given the network; there everything is made linear
-again, until the parameters stay. Network and nuisance parameters then have one joint posterior, equations (N1) to (N3).
+again, until the parameters stay. Network and nuisance parameters then have one joint posterior, equations (N1) to (N4).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bayesunfold.direct.fit import Fit, Setup
 from bayesunfold.direct.mode import FINAL_EVENTS, Mode, Problem, find_mode, mode_at, thinned_rows
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import Evidence, base_covariance, covariance, grams_of, pseudo_observation
+from bayesunfold.direct.prior import ParameterPrior
 from bayesunfold.errors import ConvergenceWarning, ProfilingWarning
 from bayesunfold.events import Data
 from bayesunfold.omnifold.problems import push_outside
@@ -374,6 +375,6 @@ def joint_mean(problem: Problem, mode: Mode, tau: Array) -> tuple[Array, Array, 
     total = covariance(base_covariance(mode), grams_of(a, problem.groups), tau)
     factor = cho_factor(total, lower=True)
     pulled = cho_solve(factor, y)
-    theta = problem.centre + (a.T @ pulled) / problem.precisions(tau) + mode.free @ (mode.mimics.T @ pulled)
+    theta = problem.centre + ParameterPrior(problem.precisions(tau), mode.free).spread(a.T @ pulled)
     variance = 1.0 - (b * cho_solve(factor, b)).sum(axis=0)
     return theta, b.T @ pulled, np.sqrt(np.maximum(variance, 1e-12))

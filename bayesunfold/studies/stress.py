@@ -89,13 +89,12 @@ def stress(
     >>> study.lower.shape
     (2, 2, 2)
     """
-    given = dict(settings or {})
     make = ResampledToys(
         simulation, float(as_data(data).weight.sum()), _factors(simulation, hidden, factor), backgrounds
     )
     return coverage_study(
         make,
-        unfold=partial(_unfold, settings=given),
+        unfold=partial(unfold_toy, settings=dict(settings or {})),
         bins=bins,
         expected=make.expected(bins),
         toys=toys,
@@ -104,10 +103,6 @@ def stress(
         random_seed=random_seed,
         progressbar=progressbar,
     )
-
-
-def _unfold(toy: Any, seed: int, settings: Mapping[str, Any]) -> Any:
-    return unfold_toy(toy, seed, settings)
 
 
 def _factors(simulation: Simulation, hidden: ArrayLike, factor: float | Callable[[Array], ArrayLike]) -> Array:

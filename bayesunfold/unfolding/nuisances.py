@@ -295,12 +295,8 @@ class Nuisances:
 
     def share_slopes(self, alpha: Array) -> dict[str, Array | None]:
         """Derivative of the share of events that pass detector level, shape (n,), None where it does not change."""
-        out: dict[str, Array | None] = {}
-        for k, a in zip(self.each, alpha, strict=True):
-            if isinstance(k, DetectorLevel):
-                known = k.up_passes is not None and k.down_passes is not None
-                out[k.name] = _passes_slope(k, a) if known else None
-        return out
+        pairs = zip(self.each, alpha, strict=True)
+        return {k.name: _passes_slope(k, a) for k, a in pairs if isinstance(k, DetectorLevel)}
 
     def yield_slopes(self, now: Moved) -> dict[str, float]:
         """Change of the signal's yield, relative, per unit of each background's parameter."""
@@ -312,10 +308,10 @@ class Nuisances:
         return out
 
 
-def _passes_slope(nuisance: DetectorLevel, alpha: float) -> Array:
+def _passes_slope(nuisance: DetectorLevel, alpha: float) -> Array | None:
     up, down = nuisance.up_passes, nuisance.down_passes
     if up is None or down is None:
-        return np.zeros(len(nuisance.up))
+        return None
     return slope(up.astype(np.float64), down.astype(np.float64), alpha)
 
 
