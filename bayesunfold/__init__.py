@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bayesunfold.direct.estimator import UnbinnedFBU
     from bayesunfold.direct.unfold import unfold
     from bayesunfold.events import Background, Data, Simulation
+    from bayesunfold.generative.event_posterior import EventPosterior
     from bayesunfold.io.storage import load
     from bayesunfold.omnifold.estimator import OmniFold
     from bayesunfold.reweighting import LikelihoodRatio, Reweighter, blend, closure
@@ -56,6 +57,7 @@ _PLACES = {
     "direct.estimator": ("UnbinnedFBU",),
     "events": ("Background", "Data", "Simulation"),
     "direct.unfold": ("unfold",),
+    "generative.event_posterior": ("EventPosterior",),
     "omnifold.estimator": ("OmniFold",),
     "io.storage": ("load",),
     "reweighting": ("LikelihoodRatio", "Reweighter", "blend", "closure"),
@@ -77,6 +79,7 @@ __all__ = [
     "BinnedBackground",
     "CoverageStudy",
     "Data",
+    "EventPosterior",
     "LikelihoodRatio",
     "MatrixInversion",
     "Network",

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["event_key", "stream", "training_stream"]
+__all__ = ["event_key", "part_stream", "stream", "training_stream"]
 
 Name = Literal[
     "prior",
@@ -25,6 +25,8 @@ Name = Literal[
     "criticism",
     "predictive",
     "migration",
+    "generative",
+    "proposals",
 ]
 
 NUMBERS: dict[str, int] = {
@@ -40,6 +42,8 @@ NUMBERS: dict[str, int] = {
     "criticism": 10_010,
     "predictive": 10_011,
     "migration": 10_012,
+    "generative": 10_013,
+    "proposals": 10_014,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -58,7 +62,8 @@ def stream(seed: int, name: Name) -> np.random.Generator:
         ``"prior"`` noise of the networks, ``"posterior"`` draws, ``"yields"``, nuisance parameters of ``"systematics"``
         and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its
         ``"precisions"``, the ``"centre"`` of its prior and its ``"criticism"``,
-        ``"predictive"`` draws, and the ``"migration"`` of events into and out of a profiled selection.
+        ``"predictive"`` draws, the ``"migration"`` of events into and out of a profiled selection, training of a
+        ``"generative"`` map and its ``"proposals"``.
 
     Examples
     --------
@@ -68,6 +73,11 @@ def stream(seed: int, name: Name) -> np.random.Generator:
     False
     """
     return _generator(seed, NUMBERS[name])
+
+
+def part_stream(seed: int, name: Name, number: int) -> np.random.Generator:
+    """The generator of a numbered part of a stream: a block of events, or a feature."""
+    return np.random.Generator(np.random.Philox(key=[seed, NUMBERS[name]], counter=[0, 0, 0, number + 1]))
 
 
 def training_stream(seed: int, iteration: int) -> np.random.Generator:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pymc as pm
     from matplotlib.figure import Figure
 
+    from bayesunfold.generative.event_posterior import EventPosterior
     from bayesunfold.omnifold.iteration import Networks
     from bayesunfold.studies.bottom_line import BottomLine, Model
     from bayesunfold.studies.goodness import GoodnessOfFit
@@ -224,6 +225,55 @@ class UnfoldingResult:
         from bayesunfold.unfolding.weight_function import weights_for
 
         return weights_for(self.simulation, self.members, gen_new)
+
+    @cached_property
+    def event_map(self) -> EventPosterior:
+        """The simulation's ``q(t | r)``, trained when it is first asked for; see :class:`EventPosterior`."""
+        from bayesunfold.generative.event_posterior import EventPosterior
+
+        return EventPosterior(random_seed=self.record.seed, progressbar=False).fit(self.simulation)
+
+    def event_posterior(
+        self, reco: ArrayLike | Data, draws: int = 100, *, posterior: EventPosterior | None = None
+    ) -> xr.DataArray:
+        """Particle-level draws for each detector-level event, ``p(t | r)`` proportional to ``nu(t) q(t | r)``.
+
+        Of an event that passes both levels; a fake or a background event has no particle level. Each draw has the
+        weights ``nu`` of one member, so the draws hold the detector's resolution and the uncertainty of the unfolded
+        distribution.
+
+        Parameters
+        ----------
+        reco : Data, array or frame, shape (m, d_reco)
+            Detector-level events, measured or others.
+        draws : int
+            Per event.
+        posterior : EventPosterior, optional
+            The simulation's map, fitted; by default it is trained at the first call and kept (``event_map``).
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions ``(draw, event, feature)``; errors, warnings and coordinates as of
+            :meth:`EventPosterior.sample`, and ``member``, the number of each draw's member.
+
+        Notes
+        -----
+        Systematics that move the detector level change ``nu`` here, not the map. Take
+        :meth:`EventPosterior.fit` of a moved simulation to see what that does.
+
+        Examples
+        --------
+        >>> import bayesunfold as bu
+        >>> toy = bu.datasets.gaussian_toy(1000, 300, random_seed=1)
+        >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=2, inference="laplace", draws=50,
+        ...                    random_seed=1, progressbar=False)
+        >>> result.event_posterior([0.0, 1.0], draws=20).shape
+        (20, 2, 1)
+        """
+        from bayesunfold.generative.answers import event_posterior
+
+        return event_posterior(self, reco, draws, posterior)
 
     def _observable(self, values: Observable, level: str) -> tuple[str, Array]:
         """Name and values of an observable of the simulated events."""

@@ -1,0 +1,73 @@
+"""The event posterior of an unfolding: the simulation's map with the unfolded weights of every member."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from bayesunfold._support.checks import check_count, check_instance
+from bayesunfold.classifier.arithmetic import tangent
+from bayesunfold.events import Data
+from bayesunfold.generative.event_posterior import MOST_DRAWS, EventPosterior
+from bayesunfold.unfolding.members import Members
+
+if TYPE_CHECKING:
+    from bayesunfold.unfolding.result import UnfoldingResult
+
+__all__ = ["MemberFactors", "event_posterior"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class MemberFactors:
+    """The unfolded weight function of some members, up to a factor of each.
+
+    Attributes
+    ----------
+    members : Members
+    directions : array, shape (P, chosen)
+        Displacement of the network's parameters in the chosen members.
+    """
+
+    members: Members
+    directions: Array
+
+    @classmethod
+    def of(cls, members: Members, chosen: NDArray[np.integer]) -> MemberFactors:
+        """For members by number."""
+        step2 = members.step2
+        return cls(members, step2.classifier.basis @ step2.total()[:, chosen])
+
+    def __call__(self, gen: Array) -> Array:
+        """Factors on the generator weight at particle-level events, shape (chosen, n)."""
+        z = self.members.events.scales.gen(gen)
+        network = self.members.step2.classifier
+        log = network.log_ratio(z)[:, None] + self._change(z)
+        return np.exp(log - log.max(axis=0)).T
+
+    def _change(self, z: Array) -> Array:
+        network = self.members.step2.classifier
+        return tangent(network.layout, network.theta, z, self.directions)
+
+
+def event_posterior(
+    result: UnfoldingResult, reco: ArrayLike | Data, draws: int, posterior: EventPosterior | None
+) -> xr.DataArray:
+    """See :meth:`bayesunfold.UnfoldingResult.event_posterior`."""
+    count = check_count(draws, "draws", 1, MOST_DRAWS)
+    if posterior is not None:
+        check_instance(posterior, EventPosterior, "posterior")
+    fitted = result.event_map if posterior is None else posterior
+    n = result.members.n_members
+    chosen = np.arange(count) % n if count >= n else np.linspace(0, n - 1, count).round().astype(int)
+    drawn = fitted.sample(reco, count, MemberFactors.of(result.members, chosen[: min(count, n)]))
+    return drawn.assign_coords(member=("draw", chosen))

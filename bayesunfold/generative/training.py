@@ -1,0 +1,156 @@
+"""Training of a conditional mixture: Adam on parts of the events, and the best parameters on held-out ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold.generative.columns import Column
+from bayesunfold.generative.mixture import Mixture, Parameters, loss_and_gradient
+
+__all__ = ["TrainingPlan", "train_mixture"]
+
+Array = NDArray[np.floating]
+
+HELD_OUT, MOST_HELD_OUT = 0.1, 10_000
+"""Share of the events, and most of them, that choose when to stop."""
+
+DECAY_1, DECAY_2, TINY = 0.9, 0.999, 1e-8
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long, and with what steps.
+
+    Attributes
+    ----------
+    hidden : int
+        Units of each of the two hidden layers.
+    gaussians : int
+        In the mixture of a feature.
+    batch : int
+        Events per step.
+    epochs : int
+        Passes over the events, as far as the steps allow.
+    steps : (int, int)
+        Least and most steps.
+    rate : float
+        First step size of Adam, which falls to zero as a half cosine.
+    """
+
+    hidden: int = 64
+    gaussians: int = 8
+    batch: int = 1000
+    epochs: int = 130
+    steps: tuple[int, int] = (2000, 8000)
+    rate: float = 8e-3
+
+    def passes(self, n: int) -> int:
+        """Passes over n events."""
+        per_pass = max(1, n // self.batch)
+        return max(1, int(np.clip(self.epochs * per_pass, *self.steps)) // per_pass)
+
+
+def train_mixture(
+    column: Column,
+    u: Array,
+    x: Array,
+    weight: Array,
+    plan: TrainingPlan,
+    rng: np.random.Generator,
+    report: Callable[[float], None] = lambda _share: None,
+) -> Mixture:
+    """The density of a column given inputs.
+
+    Parameters
+    ----------
+    column : Column
+    u : array, shape (n, inputs), float32
+    x : array, shape (n,)
+        Values of the feature.
+    weight : array, shape (n,)
+    plan : TrainingPlan
+    rng : numpy.random.Generator
+    report : callable
+        Told the share that is done.
+
+    Notes
+    -----
+    Adam: D. Kingma, J. Ba, arXiv:1412.6980, algorithm 1. The parameters' prior is N(0, 1) for hidden layers, in units
+    of the inverse root of their inputs.
+    """
+    n = len(x)
+    weight = weight * (n / weight.sum())
+    k = plan.gaussians if column.continuous else 0
+    mixture = Mixture.start(u.shape[1], plan.hidden, column.n_classes, k, rng)
+    classes = column.classes(x)
+    order = rng.permutation(n)
+    held = order[: int(min(HELD_OUT * n, MOST_HELD_OUT))]
+    used = order[len(held) :]
+    held_score = column.spread_score(x[held], rng).astype(np.float32) if k else np.zeros(len(held), np.float32)
+    passes = plan.passes(len(used))
+    per_pass = max(1, len(used) // plan.batch)
+    adam = _Adam.start(mixture.parameters, passes * per_pass, plan.rate)
+    best, least = mixture, np.inf
+    for number in range(passes):
+        score = column.spread_score(x, rng).astype(np.float32) if k else np.zeros(n, np.float32)
+        for rows in np.array_split(rng.permutation(used), per_pass):
+            _, gradient = loss_and_gradient(mixture, u[rows], classes[rows], score[rows], weight[rows])
+            scale = np.float32(1.0 / len(rows))
+            decay = np.float32(1.0 / len(used))
+            gradient = [g * scale + decay * len(p) * p if p.ndim == 2 else g * scale
+                        for g, p in zip(gradient, mixture.parameters, strict=True)]
+            mixture = replace(mixture, parameters=adam.step(mixture.parameters, gradient))
+        if (number + 1) % max(1, passes // 30) == 0 or number + 1 == passes:
+            value = _loss(mixture, u[held], classes[held], held_score, weight[held])
+            if value < least:
+                best, least = mixture, value
+            report((number + 1) / passes)
+    return best
+
+
+def _loss(mixture: Mixture, u: Array, classes: Array, score: Array, weight: Array) -> float:
+    total = 0.0
+    for start in range(0, len(u), 4096):
+        rows = slice(start, start + 4096)
+        said = mixture.outputs(u[rows])
+        density = said.log_class[np.arange(len(said.log_class)), classes[rows]].astype(np.float64)
+        if mixture.n_gaussians:
+            density += np.where(classes[rows] == mixture.n_classes - 1, said.log_density(score[rows]), 0.0)
+        total -= float(weight[rows] @ density)
+    return total / max(len(u), 1)
+
+
+@dataclass
+class _Adam:
+    """Running means of the gradient and of its square."""
+
+    mean: Parameters
+    square: Parameters
+    total: int
+    rate: float
+    number: int = 0
+
+    @classmethod
+    def start(cls, parameters: Parameters, total: int, rate: float) -> _Adam:
+        return cls([np.zeros_like(p) for p in parameters], [np.zeros_like(p) for p in parameters], total, rate)
+
+    def step(self, parameters: Parameters, gradient: Parameters) -> Parameters:
+        """Parameters after one step."""
+        self.number += 1
+        t = self.number
+        rate = self.rate * 0.5 * (1.0 + np.cos(np.pi * min(t / self.total, 1.0)))
+        rate = np.float32(rate * np.sqrt(1 - DECAY_2**t) / (1 - DECAY_1**t))
+        out = []
+        for p, g, m, s in zip(parameters, gradient, self.mean, self.square, strict=True):
+            m += (1 - DECAY_1) * (g - m)
+            s += (1 - DECAY_2) * (g * g - s)
+            out.append(p - rate * m / (np.sqrt(s) + np.float32(TINY)))
+        return out
