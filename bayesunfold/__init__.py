@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bayesunfold.classifier.estimator import BayesianClassifier
     from bayesunfold.classifier.network import Network
     from bayesunfold.direct.estimator import UnbinnedFBU
+    from bayesunfold.direct.moment_unfolding import MomentUnfolding
     from bayesunfold.direct.unfold import unfold
     from bayesunfold.events import Background, Data, Simulation
     from bayesunfold.generative.event_posterior import EventPosterior
@@ -55,6 +56,7 @@ _PLACES = {
     "classifier.estimator": ("BayesianClassifier",),
     "classifier.network": ("Network",),
     "direct.estimator": ("UnbinnedFBU",),
+    "direct.moment_unfolding": ("MomentUnfolding",),
     "events": ("Background", "Data", "Simulation"),
     "direct.unfold": ("unfold",),
     "generative.event_posterior": ("EventPosterior",),
@@ -82,6 +84,7 @@ __all__ = [
     "EventPosterior",
     "LikelihoodRatio",
     "MatrixInversion",
+    "MomentUnfolding",
     "Network",
     "OmniFold",
     "ResponseMatrix",

@@ -91,7 +91,7 @@ class Standardizer:
         return len(self.centre) + int(self.undefined.sum())
 
     @classmethod
-    def fit(cls, values: Array, weight: Array, intervals: int = 0) -> Standardizer:
+    def fit(cls, values: Array, weight: Array, intervals: int = 0, *, linear: bool = False) -> Standardizer:
         """Choose the transform from simulated events.
 
         Parameters
@@ -103,17 +103,22 @@ class Standardizer:
             Event weights; their absolute values are used.
         intervals : int
             Intervals of each feature for the additive part of a network.
+        linear : bool
+            Only shift, scale and decorrelate.
         """
         undefined = np.isnan(values).any(axis=0)
         size = np.abs(weight)
-        far = np.column_stack([isolated(column) for column in values.T])
+        far = np.zeros(values.shape, bool) if linear else np.column_stack([isolated(column) for column in values.T])
         step = max(1, len(values) // FIT_ROWS)
         sample, weight, core = values[::step], size[::step], ~far[::step]
         if weight.sum() == 0:
             weight = np.ones(len(sample))
         weight = weight / weight.sum()
         core &= np.isfinite(sample)
-        stretches = [_stretch(x[k], weight[k], r) for x, k, r in zip(sample.T, core.T, far.any(axis=0), strict=True)]
+        stretches = [
+            (0.0, np.inf) if linear else _stretch(x[k], weight[k], r)
+            for x, k, r in zip(sample.T, core.T, far.any(axis=0), strict=True)
+        ]
         origin, width = np.array(stretches).T
         sample = _stretched(sample, origin, width)
         # each feature's moments are over the events in which it exists and is not far from all others
@@ -129,7 +134,7 @@ class Standardizer:
         z = np.where(core, (sample - centre) / scale, 0.0)
         skewness = np.sum(shares * z**3, axis=0)
         power = np.ones(values.shape[1])
-        for j in np.flatnonzero(np.abs(skewness) > SKEWNESS):
+        for j in np.flatnonzero(np.abs(skewness) > (np.inf if linear else SKEWNESS)):
             power[j] = yeojohnson_normmax(z[core[:, j], j])
         transformed = _power(z, power)
         mean = np.sum(shares * np.where(core, transformed, 0.0), axis=0)

@@ -176,7 +176,8 @@ class UnbinnedFBU:
 
     def settings(self, simulation: Simulation) -> DirectSettings:
         """All settings, with the default networks for the simulation's features."""
-        network, moments = default_networks(simulation.gen.shape[1])
+        levels = simulation.reco if self._linear else simulation.gen
+        network, moments = default_networks(levels.shape[1])
         return DirectSettings(
             network if self.network is None else self.network,
             moments if self.moments is None else self.moments,
@@ -186,7 +187,10 @@ class UnbinnedFBU:
             self.restarts,
             self.rounds,
             self.efficiency,
+            self._linear,
         )
+
+    _linear = False
 
     def check(
         self,
@@ -226,8 +230,10 @@ class UnbinnedFBU:
         """
         check_simulation(simulation)
         settings = self.settings(simulation)
-        intervals = settings.moments.additive, settings.network.additive
-        data, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
+        intervals = settings.moments.additive, 0 if settings.linear else settings.network.additive
+        data, events, _ = read_inputs(
+            simulation, data, backgrounds, systematics, intervals, checkpoint, linear=settings.linear
+        )
         if self.model is not None:
             _, layout = settings.layouts(events)
             check_hyperprior(self.model, layer_names(layout, simulation.gen_names))

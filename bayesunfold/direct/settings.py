@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.inference import CHAINS, InferenceMethod, inference_method
 from bayesunfold.classifier.network import Network
@@ -52,6 +54,9 @@ class DirectSettings:
         Most second classifiers whose tangent features may join the moments.
     efficiency : {"learned", "prior"}
         What events that fail detector level weigh: what the network says, or their generator weight.
+    linear : bool
+        Whether the log weight is linear in the particle-level features (:class:`bayesunfold.MomentUnfolding`); then
+        ``network`` has no part in it.
     """
 
     network: Network = field(default_factory=lambda: ONE_FEATURE[0])
@@ -62,6 +67,7 @@ class DirectSettings:
     restarts: int = 1
     rounds: int = 1
     efficiency: Literal["learned", "prior"] = "learned"
+    linear: bool = False
 
     @property
     def generator_prior(self) -> float:
@@ -71,7 +77,7 @@ class DirectSettings:
     @property
     def method(self) -> str:
         """Name of the method, for figures and tables."""
-        return "UnbinnedFBU"
+        return "MomentUnfolding" if self.linear else "UnbinnedFBU"
 
     @property
     def iterates(self) -> bool:
@@ -89,11 +95,16 @@ class DirectSettings:
     def citations(self) -> tuple[str, ...]:
         """Keys of the works behind the method."""
         used = inference_method(self.inference).citations if self.inference in SAMPLED else ()
-        return ("Choudalakis:2012hz", "Andreassen:2019cjw", "Immer:2021", "Rubin:1981", "MacKay:1992", *used)
+        first = ("Desai:2024",) if self.linear else ("Choudalakis:2012hz", "Immer:2021")
+        return (*first, "Andreassen:2019cjw", "Rubin:1981", "MacKay:1992", *used)
 
     def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
         """The networks at detector level and at particle level."""
-        return events.layouts(self.moments, self.network)
+        if not self.linear:
+            return events.layouts(self.moments, self.network)
+        n_features = events.gen.shape[1]
+        reco = self.moments.layout(events.reco.shape[1], events.scales.reco)
+        return reco, Layout((n_features, 1), "tanh", (float(np.sqrt(n_features)),))  # each coefficient is N(0, 1)
 
     def state(self) -> dict[str, object]:
         """All settings as JSON-ready values."""

@@ -129,9 +129,7 @@ class EventPosterior:
         progress.close(f"{n} events learned")
         return self
 
-    def sample(
-        self, reco: ArrayLike | Data, draws: int = 100, weight: Factor | None = None
-    ) -> xr.DataArray:
+    def sample(self, reco: ArrayLike | Data, draws: int = 100, weight: Factor | None = None) -> xr.DataArray:
         """Draws of the particle level for detector-level events.
 
         Parameters
@@ -290,7 +288,9 @@ def _factors(weight: Factor, proposed: Array) -> Array:
     factor = as_numbers(weight(proposed), "weight(gen)")
     factor = factor[None] if factor.ndim == 1 else factor
     if factor.ndim != 2 or factor.shape[1] != len(proposed):
-        msg = f"weight gives shape {factor.shape} for {len(proposed)} events; it must be (events,) or (members, events)."
+        msg = (
+            f"weight gives shape {factor.shape} for {len(proposed)} events; it must be (events,) or (members, events)."
+        )
         raise InputError(msg)
     wrong = ~np.isfinite(factor) | (factor < 0)
     if wrong.any():

@@ -86,9 +86,7 @@ class Mixture:
     parameters: Parameters
 
     @classmethod
-    def start(
-        cls, n_inputs: int, hidden: int, n_classes: int, n_gaussians: int, rng: np.random.Generator
-    ) -> Mixture:
+    def start(cls, n_inputs: int, hidden: int, n_classes: int, n_gaussians: int, rng: np.random.Generator) -> Mixture:
         """Random hidden layers, no dependence on the inputs."""
         size = n_classes + 3 * n_gaussians
 

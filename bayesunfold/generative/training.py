@@ -105,8 +105,10 @@ def train_mixture(
             _, gradient = loss_and_gradient(mixture, u[rows], classes[rows], score[rows], weight[rows])
             scale = np.float32(1.0 / len(rows))
             decay = np.float32(1.0 / len(used))
-            gradient = [g * scale + decay * len(p) * p if p.ndim == 2 else g * scale
-                        for g, p in zip(gradient, mixture.parameters, strict=True)]
+            gradient = [
+                g * scale + decay * len(p) * p if p.ndim == 2 else g * scale
+                for g, p in zip(gradient, mixture.parameters, strict=True)
+            ]
             mixture = replace(mixture, parameters=adam.step(mixture.parameters, gradient))
         if (number + 1) % max(1, passes // 30) == 0 or number + 1 == passes:
             value = _loss(mixture, u[held], classes[held], held_score, weight[held])

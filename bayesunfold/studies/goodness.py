@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.checks import check_count, check_seed
 from bayesunfold._support.progress import Progress
 from bayesunfold.direct.estimator import UnbinnedFBU
+from bayesunfold.direct.moment_unfolding import LinearFBU
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import BayesUnfoldWarning, InputError
 from bayesunfold.events import Background
@@ -142,7 +143,7 @@ def pseudo_experiments(result: UnfoldingResult) -> ResampledToys:
 def _one(make: ResampledToys, settings: DirectSettings, seed: int) -> tuple[float, float]:
     """Both p-values of a pseudo-experiment."""
     toy = make(seed)
-    unfolder = UnbinnedFBU(
+    unfolder = (LinearFBU if settings.linear else UnbinnedFBU)(
         settings.network,
         moments=settings.moments,
         inference="laplace",

@@ -13,7 +13,7 @@ from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation, as_data
 from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
-from bayesunfold.unfolding.standardized import StandardizedEvents, standardize
+from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
 
 __all__ = ["check_inputs", "check_not_profiled", "check_simulation", "read_inputs"]
@@ -30,8 +30,10 @@ def read_inputs(
     systematics: Sequence[Systematic],
     intervals: tuple[int, int],
     checkpoint: str | Path | None,
+    *,
+    linear: bool = False,
 ) -> tuple[Data, StandardizedEvents, NDArray[np.bool_]]:
-    """Data and standardised events, checked, and which features the simulation covers.
+    """Data and standardised events, checked, and which features the simulation covers; ``linear`` as of ``Scales``.
 
     Raises
     ------
@@ -52,7 +54,8 @@ def read_inputs(
         check_writable(Path(checkpoint))
     data = as_data(data).matched_to(simulation)
     covered = warn_without_overlap(simulation, data)
-    events = standardize(simulation, data, backgrounds, intervals=intervals)
+    scales = Scales.fit(simulation, intervals, linear=linear)
+    events = standardize(simulation, data, backgrounds, scales)
     check_samples(simulation, data, backgrounds, events)
     return data, events, covered
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import (
     as_features,
     as_numbers,
+    check_count,
     check_finite,
     check_known,
     check_mapping,
@@ -514,6 +515,48 @@ class UnfoldingResult:
         drawn = drawn - drawn.mean(axis=0) + nominal
         coords = {"bin": 0.5 * (edges[1:] + edges[:-1]), "nominal": ("bin", nominal)}
         return xr.DataArray(drawn, dims=("draw", "bin"), coords=coords)
+
+    def moments(
+        self, values: Observable, order: int = 2, *, by: Observable | None = None, bins: ArrayLike | None = None
+    ) -> xr.DataArray:
+        """Posterior of mean, variance, skewness and kurtosis of an unfolded observable, without binning it.
+
+        Parameters
+        ----------
+        values : str or array of shape (n,)
+            A particle-level observable. Events in which it does not exist (NaN) do not count.
+        order : int
+            1 for the mean to 4 for all.
+        by, bins : str or array of shape (n,), and array of edges, optional
+            Another particle-level observable, and bins of it in which moments are taken.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dimensions ``(draw, moment)``, with ``by`` ``(draw, moment, bin)``; centred on the point estimate, which is
+            the coordinate ``nominal``. The kurtosis of a Gaussian is 3. NaN in bins without events.
+
+        Raises
+        ------
+        InputError
+            For an order outside 1 to 4, ``by`` without ``bins`` or the other way round, and unknown observables.
+        """
+        from bayesunfold.unfolding.moments import central_moments
+
+        check_count(order, "order", 1, 4)
+        if (by is None) != (bins is None):
+            msg = "by and bins go together: an observable, and the edges of its bins."
+            raise InputError(msg)
+        name, x = self._observable(values, "gen")
+        exists = self.simulation.pass_gen & np.isfinite(x)
+        if by is None:
+            groups = np.where(exists, 0, -1)
+            return central_moments(self.members, self.nominal, x, groups, 1, order)[:, :, 0].rename(name)
+        _, other = self._observable(by, "gen")
+        (edges,) = as_axes([other], bins)
+        groups = bin_index([other], (edges,), exists)
+        out = central_moments(self.members, self.nominal, x, groups, len(edges) - 1, order)
+        return out.assign_coords(bin=0.5 * (edges[1:] + edges[:-1])).rename(name)
 
     def estimate_bias(self) -> UnfoldingResult:
         """Unfold pseudo-data from the result itself, to see what stopping early and the prior leave behind.
