@@ -142,7 +142,7 @@ class MomentUnfolding:
             particle-level feature; for a systematic that holds another generator, whose functions are not known.
         """
         check_instance(simulation, Simulation, "simulation")
-        other = [s.name for s in systematics if isinstance(s, Systematic) and s.alternative is not None]
+        other = [s.name for s in systematics if s.alternative is not None]
         if other:
             msg = f"{other} have alternative=; MomentUnfolding takes weights: learn them with bayesunfold.Reweighter."
             raise InputError(msg)

@@ -80,16 +80,16 @@ class Column:
             return cls(name, np.r_[found, undefined], none, none, 0.0, low, high)
         if len(found) <= MOST_SPACED and np.all(found == np.round(found)) and len(found) < 0.5 * len(known):
             spread, shares = _spread(found, np.bincount(index, weights=size))
-            knots = _knots(spread, shares, counts.sum())
-            return cls(name, undefined, *knots, 1.0, low, high)
+            values, scores = _knots(spread, shares, int(counts.sum()))
+            return cls(name, undefined, values, scores, 1.0, low, high)
         share = np.bincount(index, weights=size) / max(size.sum(), 1e-300)
         atom = (share > ATOM_SHARE) & (counts >= ATOM_EVENTS)
         rest = ~atom[index]
-        knots = (none, none)
+        knots: tuple[Array, Array] = (none, none)
         if rest.any():
             order = np.argsort(known[rest], kind="stable")
-            x, w = known[rest][order], size[rest][order]
-            knots = _knots(x, (np.cumsum(w) - 0.5 * w) / w.sum(), len(x))
+            rising, w = known[rest][order], size[rest][order]
+            knots = _knots(rising, (np.cumsum(w) - 0.5 * w) / w.sum(), len(rising))
         return cls(name, np.r_[found[atom], undefined], *knots, 0.0, low, high)
 
     @property

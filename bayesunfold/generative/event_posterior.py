@@ -18,6 +18,7 @@ from bayesunfold.events import Data, Simulation
 from bayesunfold.generative.density import EventDensity, row_blocks
 from bayesunfold.generative.resample import choose, proposal_size
 from bayesunfold.generative.training import TrainingPlan
+from bayesunfold.omnifold.checkpoint import choose_seed
 
 __all__ = ["EventPosterior", "NotFittedEventPosteriorError"]
 
@@ -113,7 +114,7 @@ class EventPosterior:
         if n < FEW_EVENTS:
             msg = f"{n} simulated events pass both levels (limit {FEW_EVENTS}); the event posterior will be coarse."
             warnings.warn(msg, SmallSampleWarning, stacklevel=2)
-        self._seed = int(np.random.SeedSequence().entropy % 2**31) if self.random_seed is None else self.random_seed
+        self._seed = choose_seed(self.random_seed, None)
         self._names = simulation.gen_names, simulation.reco_names
         self._named = simulation.reco_named
         progress = Progress(simulation.gen.shape[1], "event posterior", show=self.progressbar)

@@ -113,7 +113,7 @@ class Mixture:
     def sample(self, outputs: Outputs, rng: np.random.Generator) -> tuple[Integers, Array]:
         """A class and a normal score for each event."""
         n = len(outputs.log_class)
-        classes = np.zeros(n, dtype=np.int64)
+        classes: Integers = np.zeros(n, dtype=np.int64)
         if self.n_classes > 1:
             classes = _choose(outputs.log_class, rng)
         if not self.n_gaussians:

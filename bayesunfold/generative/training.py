@@ -14,6 +14,7 @@ from bayesunfold.generative.mixture import Mixture, Parameters, loss_and_gradien
 __all__ = ["TrainingPlan", "train_mixture"]
 
 Array = NDArray[np.floating]
+Integers = NDArray[np.integer]
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 10_000
 """Share of the events, and most of them, that choose when to stop."""
@@ -118,7 +119,7 @@ def train_mixture(
     return best
 
 
-def _loss(mixture: Mixture, u: Array, classes: Array, score: Array, weight: Array) -> float:
+def _loss(mixture: Mixture, u: Array, classes: Integers, score: Array, weight: Array) -> float:
     total = 0.0
     for start in range(0, len(u), 4096):
         rows = slice(start, start + 4096)
@@ -150,7 +151,7 @@ class _Adam:
         t = self.number
         rate = self.rate * 0.5 * (1.0 + np.cos(np.pi * min(t / self.total, 1.0)))
         rate = np.float32(rate * np.sqrt(1 - DECAY_2**t) / (1 - DECAY_1**t))
-        out = []
+        out: Parameters = []
         for p, g, m, s in zip(parameters, gradient, self.mean, self.square, strict=True):
             m += (1 - DECAY_1) * (g - m)
             s += (1 - DECAY_2) * (g * g - s)

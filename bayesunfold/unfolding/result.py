@@ -544,14 +544,14 @@ class UnfoldingResult:
         from bayesunfold.unfolding.moments import central_moments
 
         check_count(order, "order", 1, 4)
-        if (by is None) != (bins is None):
-            msg = "by and bins go together: an observable, and the edges of its bins."
-            raise InputError(msg)
         name, x = self._observable(values, "gen")
         exists = self.simulation.pass_gen & np.isfinite(x)
-        if by is None:
+        if by is None and bins is None:
             groups = np.where(exists, 0, -1)
             return central_moments(self.members, self.nominal, x, groups, 1, order)[:, :, 0].rename(name)
+        if by is None or bins is None:
+            msg = "by and bins go together: an observable, and the edges of its bins."
+            raise InputError(msg)
         _, other = self._observable(by, "gen")
         (edges,) = as_axes([other], bins)
         groups = bin_index([other], (edges,), exists)

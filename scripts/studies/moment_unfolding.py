@@ -1,8 +1,8 @@
 """Moment unfolding on a Gaussian toy whose best possible errors are known.
 
 ``python scripts/studies moment-unfolding [--toys 60] [--out DIR]``. Truth N(0, 1) with 10^4 data events, simulation
-N(-0.5, 1) with 10^5, smearing 0.5. The measured width is ``sqrt(1.25)``, so with the statistics of both samples the mean
-cannot be known better than 0.0117 and the variance than 0.0185.
+N(-0.5, 1) with 10^5, smearing 0.5. The measured width is ``sqrt(1.25)``, so with the statistics of both samples the
+mean cannot be known better than 0.0117 and the variance than 0.0185.
 """
 
 from __future__ import annotations
