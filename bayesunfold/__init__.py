@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bayesunfold.direct.moment_unfolding import MomentUnfolding
     from bayesunfold.direct.unfold import unfold
     from bayesunfold.events import Background, Data, Simulation
+    from bayesunfold.generative.estimator import GenerativeUnfolding
     from bayesunfold.generative.event_posterior import EventPosterior
     from bayesunfold.io.storage import load
     from bayesunfold.omnifold.estimator import OmniFold
@@ -59,6 +60,7 @@ _PLACES = {
     "direct.moment_unfolding": ("MomentUnfolding",),
     "events": ("Background", "Data", "Simulation"),
     "direct.unfold": ("unfold",),
+    "generative.estimator": ("GenerativeUnfolding",),
     "generative.event_posterior": ("EventPosterior",),
     "omnifold.estimator": ("OmniFold",),
     "io.storage": ("load",),
@@ -82,6 +84,7 @@ __all__ = [
     "CoverageStudy",
     "Data",
     "EventPosterior",
+    "GenerativeUnfolding",
     "LikelihoodRatio",
     "MatrixInversion",
     "MomentUnfolding",

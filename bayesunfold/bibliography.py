@@ -29,6 +29,7 @@ BY_METHOD = {
     "Tikhonov": ("Schmitt:2012kp",),
     "UnbinnedFBU": ("Choudalakis:2012hz", "Andreassen:2019cjw", "Immer:2021", "Rubin:1981", "MacKay:1992"),
     "MomentUnfolding": ("Desai:2024", "Andreassen:2019cjw", "Rubin:1981", "MacKay:1992"),
+    "GenerativeUnfolding": ("Backes:2022", "Bellagente:2020", "Andreassen:2019cjw", "Immer:2021", "Rubin:1981"),
     "FBU": ("Choudalakis:2012hz", "pymc2023", "Hoffman:2014"),
 }
 

@@ -35,7 +35,7 @@ def own_ibu(z: bu.datasets.ZJets, name: str, edges: np.ndarray, data: np.ndarray
 def main() -> None:
     """Unfold and print one line an observable."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--method", choices=("omnifold", "direct"), default="omnifold")
+    parser.add_argument("--method", choices=("omnifold", "direct", "generative"), default="omnifold")
     parser.add_argument("--iterations", default=5, type=lambda s: s if s == "auto" else int(s))
     parser.add_argument("--inference", default="advi")
     parser.add_argument(
@@ -49,9 +49,11 @@ def main() -> None:
     truth_rows = ~even[z.nature["pass_gen"]] if args.halves else np.ones(z.nature["pass_gen"].sum(), dtype=bool)
     data = bu.Data(z.data.features[data_rows])
     start = time.perf_counter()
-    unfolder: bu.OmniFold | bu.UnbinnedFBU = bu.UnbinnedFBU(random_seed=1)
+    unfolder: bu.OmniFold | bu.UnbinnedFBU | bu.GenerativeUnfolding = bu.UnbinnedFBU(random_seed=1)
     if args.method == "omnifold":
         unfolder = bu.OmniFold(args.iterations, inference=args.inference, random_seed=1)
+    if args.method == "generative":
+        unfolder = bu.GenerativeUnfolding(args.iterations, random_seed=1)
     result = unfolder.fit(z.simulation, data)
     print(result.summary())
     print(f"{time.perf_counter() - start:.0f} s, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

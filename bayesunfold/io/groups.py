@@ -25,7 +25,7 @@ Groups
     systematic, draw). The simulation and backgrounds of the file are those at the estimate.
 ``step2``, ``fakes``
     ``directions`` (parameter, direction) of the last networks, ``displacement`` (source, direction, draw); of a direct
-    posterior also ``theta`` (parameter) of its network.
+    posterior, and of generative unfolding, also ``theta`` (parameter) of its network.
 ``yields``
     ``change`` (source, draw): relative change of the signal's total at detector level.
 ``systematics/weights``, ``systematics/detector``
@@ -53,6 +53,8 @@ from bayesunfold.direct.fit import push_weights
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import FileFormatError
 from bayesunfold.events import Background, Data, Simulation, Undefined
+from bayesunfold.generative.estimator import pooled_push
+from bayesunfold.generative.settings import GenerativeSettings
 from bayesunfold.omnifold.iteration import Iteration, Networks, iterate, recall
 from bayesunfold.omnifold.loop import sample_fluctuations
 from bayesunfold.omnifold.settings import Settings
@@ -87,7 +89,7 @@ def to_groups(result: UnfoldingResult) -> xr.DataTree:
     groups["networks"] = _networks(result.iterations)
     groups |= _measurement(result)
     groups["step2"] = _displacement(m.step2)
-    if isinstance(record.settings, DirectSettings):
+    if isinstance(record.settings, DirectSettings | GenerativeSettings):
         groups["step2"]["theta"] = ("parameter", m.step2.classifier.theta)
     if result.measurement.moments is not None:
         groups["moments"] = _moments(result.measurement.moments)
@@ -273,10 +275,13 @@ def from_groups(tree: xr.DataTree) -> UnfoldingResult:
     events = standardize(simulation, data, backgrounds, scales)
     state = json.loads(tree.attrs["settings"])
     networks = _read_networks(tree)
-    settings: Settings | DirectSettings
+    settings: Settings | DirectSettings | GenerativeSettings
     if state.get("method") == "direct":
         settings = DirectSettings.from_state(state)
         first, last = _direct(events, settings, networks[0], tree)
+    elif state.get("method") == "generative":
+        settings = GenerativeSettings.from_state(state)
+        first, last = _generative(events, settings, networks, tree)
     else:
         settings = Settings.from_state(state)
         first, last = _replay(events, settings, networks, tree)
@@ -442,10 +447,21 @@ def _direct(
     return first, replace(first, step2=step2, fakes=fakes, push=push_weights(events, first, step2))
 
 
+def _generative(
+    events: StandardizedEvents, settings: GenerativeSettings, networks: Sequence[Networks], tree: xr.DataTree
+) -> tuple[Iteration, Iteration]:
+    """The loop's first and last iteration, the latter with the network of the pooled draws in place of step 2."""
+    first, last = _replay(events, settings.loop, networks, tree)
+    stored = _group(tree, "step2")
+    step2 = replace(last.step2, theta=stored["theta"].values, directions=stored["directions"].values)
+    fakes = None if last.fakes is None else Displacement(last.fakes, {})
+    return first, replace(last, step2=step2, push=pooled_push(events, step2, fakes))
+
+
 def _members(
     tree: xr.DataTree,
     events: StandardizedEvents,
-    settings: Settings | DirectSettings,
+    settings: Settings | DirectSettings | GenerativeSettings,
     first: Iteration,
     last: Iteration,
 ) -> Members:
@@ -505,7 +521,7 @@ def _effects(tree: xr.DataTree) -> dict[str, Effect]:
     return effects
 
 
-def _check(tree: xr.DataTree, settings: Settings | DirectSettings) -> None:
+def _check(tree: xr.DataTree, settings: Settings | DirectSettings | GenerativeSettings) -> None:
     """Shapes and numbers that would only be met at the first spectrum.
 
     Raises

@@ -15,7 +15,7 @@ from bayesunfold.classifier.two_class import Classifier, TwoClass
 from bayesunfold.omnifold.problems import Efficiency, bounded_ratio, fakes_classes, step1_classes, step2_classes
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["Iteration", "Learn", "Networks", "Start", "fit_near", "iterate", "recall", "train"]
+__all__ = ["Iteration", "Learn", "Networks", "Start", "fit_near", "iterate", "push_of_fakes", "recall", "train"]
 
 Array = NDArray[np.floating]
 
@@ -222,7 +222,7 @@ def iterate(
     if events.passes.fakes.any():
         start = None if before is None or before.fakes is None else before.fakes.theta
         fakes = learn("fakes", reco, fakes_classes(events, push), Start(start, restarts=restarts))
-        push[events.passes.fakes] = _push_of_fakes(events, fakes, push)
+        push[events.passes.fakes] = push_of_fakes(events, fakes, push)
     return Iteration(one, two, fakes, pull, push)
 
 
@@ -235,7 +235,7 @@ def _pull(events: StandardizedEvents, step1: Classifier, push: Array) -> Array:
     return pull * (v.sum() / (v @ pull[rows]))
 
 
-def _push_of_fakes(events: StandardizedEvents, fakes: Classifier, push: Array) -> Array:
+def push_of_fakes(events: StandardizedEvents, fakes: Classifier, push: Array) -> Array:
     """``E[nu | r]`` of the fakes, at the scale of the events that pass both levels."""
     both, v = events.passes.both, events.weight
     mean = np.average(push[both], weights=v[both])
