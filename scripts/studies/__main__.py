@@ -24,6 +24,7 @@ STUDIES = {
     "iterations": "coverage after each iteration and for each limit",
     "network-noise": "how much the start of the training moves the result",
     "refits": "members against a loop that is trained again",
+    "event-posterior": "particle level of each event, against closed forms and held-out events",
     "moment-unfolding": "mean and variance of a Gaussian toy whose best possible errors are known",
     "goodness": "p-values of goodness of fit where the answer is right",
     "nuisance-toys": "nuisance parameters that data constrain",
