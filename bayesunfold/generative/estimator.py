@@ -19,7 +19,7 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.generative.event_posterior import EventPosterior
-from bayesunfold.generative.pooling import Pool, next_ratio
+from bayesunfold.generative.pooling import Pool, next_ratio, signal_share
 from bayesunfold.generative.settings import GenerativeSettings
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.omnifold.iteration import push_of_fakes
@@ -37,6 +37,9 @@ MATCHED_EVENTS = 20_000
 """Events on which the displacements of one network are expressed in the directions of another."""
 
 RIDGE = 1e-8
+
+TRAINING = 1000
+"""Number of the first training stream, beyond those of the loop's iterations."""
 
 
 def __dir__() -> list[str]:
@@ -123,11 +126,13 @@ class GenerativeUnfolding:
         count = len(loop.iterations)
         progress = Progress(count, "pooled draws", show=self.progressbar)
         with block_threads():
-            pool = Pool.of(posterior.density_, events, simulation, loop.data, loop.backgrounds, seed)
-            layout = loop.members.step2.classifier.layout
+            detector, layout = self._loop.settings.layouts(events)
+            share = signal_share(events, detector, training_stream(seed, TRAINING - 1))
+            weight = events.data.weight * share
+            pool = Pool.of(posterior.density_, events, loop.data.features, weight, seed)
             found: Classifier | None = None
             for k in range(count):
-                found = next_ratio(pool, events, found, layout, training_stream(seed, 1000 + k), seed)
+                found = next_ratio(pool, events, found, layout, training_stream(seed, TRAINING + k), seed)
                 progress.update(k + 1)
             progress.close(f"{count} iterations")
             if found is None:

@@ -36,6 +36,9 @@ FEW_EVENTS = 1000
 
 MOST_DRAWS = 100_000
 
+LOOKS = 10
+"""How often progress is shown."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -199,7 +202,8 @@ class EventPosterior:
 
         with block_threads():
             for rows in map_blocks(one, enumerate(row_blocks(len(x), proposals))):
-                progress.update(rows.stop)
+                if rows.stop * LOOKS // len(x) > rows.start * LOOKS // len(x):
+                    progress.update(rows.stop)
         progress.close(f"{count} draws for each of {len(x)} events")
         if weight is not None:
             _warn_few(sizes)
@@ -286,12 +290,10 @@ def _in_order(x: Array, columns: Sequence[str], names: Sequence[str], what: str)
 
 def _factors(weight: Factor, proposed: Array) -> Array:
     """Checked factors of proposals, shape (members, k)."""
-    factor = as_numbers(weight(proposed), "weight(gen)")
-    factor = factor[None] if factor.ndim == 1 else factor
+    given = as_numbers(weight(proposed), "weight(gen)")
+    factor = given[None] if given.ndim == 1 else given
     if factor.ndim != 2 or factor.shape[1] != len(proposed):
-        msg = (
-            f"weight gives shape {factor.shape} for {len(proposed)} events; it must be (events,) or (members, events)."
-        )
+        msg = f"weight gives shape {given.shape} for {len(proposed)} events; it must be (events,) or (members, events)."
         raise InputError(msg)
     wrong = ~np.isfinite(factor) | (factor < 0)
     if wrong.any():

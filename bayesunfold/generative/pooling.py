@@ -2,7 +2,8 @@
 
 With weights ``nu_k`` the draws of event r follow ``nu_k(t) q(t | r)``, normalised. Averaged over the data they have the
 density ``nu_{k+1}(t) q(t)`` of the next iteration, whose ratio to the simulation a classifier learns: equation (G4).
-Backgrounds and fakes enter with negative weights.
+Each event counts with the probability that it is signal at both levels. Of fakes that is the simulation's share at the
+event's place, whatever the weights, since a fake weighs as much as the signal there.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, ClassWeights, TwoClass
-from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.generative.density import EventDensity, row_blocks
 from bayesunfold.generative.resample import choose
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["Pool", "next_ratio"]
+__all__ = ["Pool", "next_ratio", "signal_share"]
 
 Array = NDArray[np.floating]
 
@@ -34,91 +34,93 @@ TRAINED_ROWS, MOST_CHOSEN = 400_000, 8
 """Chosen proposals that a classifier is trained on, all together and of each event."""
 
 STREAM: Name = "proposals"
+POOLED, CHOSEN = 1_000_000, 999_999
+"""Parts of the stream: blocks of the pool, beyond those of the event posterior's own draws, and choices."""
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
+def signal_share(events: StandardizedEvents, layout: Layout, rng: np.random.Generator) -> Array:
+    """Probability that each data event is signal that passes both levels, shape (N,).
+
+    Parameters
+    ----------
+    events : StandardizedEvents
+    layout : Layout
+        Of a network at detector level.
+    rng : numpy.random.Generator
+        Of the training.
+    """
+    share = np.ones(len(events.data.x))
+    if events.backgrounds:
+        x = np.concatenate([b.x for b in events.backgrounds])
+        weight = np.concatenate([b.weight for b in events.backgrounds])
+        total = events.data.weight.sum()
+        ratio = _ratio(layout, (x, weight), (events.data.x, events.data.weight), events.data.x, rng)
+        share *= np.clip(1.0 - ratio * weight.sum() / total, 0.0, 1.0)
+    fakes, both, v = events.passes.fakes, events.passes.both, events.weight
+    if fakes.any():
+        ratio = _ratio(layout, (events.reco[fakes], v[fakes]), (events.reco[both], v[both]), events.data.x, rng)
+        share /= 1.0 + ratio * v[fakes].sum() / v[both].sum()
+    return share
+
+
+def _ratio(
+    layout: Layout, one: tuple[Array, Array], zero: tuple[Array, Array], at: Array, rng: np.random.Generator
+) -> Array:
+    """Ratio of two normalised densities at events."""
+    (x1, w1), (x0, w0) = one, zero
+    ones, zeros = (w * effective_size(w) / w.sum() for w in (w1, w0))
+    samples = (ClassWeights.of("one", x1, ones=ones), ClassWeights.of("zero", x0, zeros=zeros))
+    classes = TwoClass(samples, float(np.log(ones.sum() / zeros.sum())))
+    fit = fit_map(layout, classes.joined(), rng)
+    return np.exp(Classifier("the classifier of fakes and backgrounds", layout, fit.theta, classes).log_ratio(at))
+
+
 @dataclass(frozen=True)
 class Pool:
-    """Detector-level events with proposals of their particle level.
+    """Measured events with proposals of their particle level.
 
     Attributes
     ----------
-    weight : array, shape (m,)
-        In expected data events; negative for backgrounds; zero for fakes, whose weight follows from the ratio.
-    fakes : array, shape (m,)
-        Generator weights of simulated fakes, zero for other events.
-    proposals : array, shape (m, M, d), float32
+    weight : array, shape (N,)
+        Expected signal events that pass both levels.
+    proposals : array, shape (N, M, d), float32
         Standardised.
     """
 
     weight: Array
-    fakes: Array
     proposals: Array
 
     @classmethod
-    def of(
-        cls,
-        density: EventDensity,
-        events: StandardizedEvents,
-        simulation: Simulation,
-        data: Data,
-        backgrounds: tuple[Background, ...],
-        seed: int,
-    ) -> Pool:
-        """Proposals for data, backgrounds and fakes.
-
-        Parameters
-        ----------
-        density : EventDensity
-        events : StandardizedEvents
-        simulation, data, backgrounds
-            What they were made from.
-        seed : int
-        """
-        fakes = simulation.fakes
-        reco = [data.features, *(b.columns_for(simulation) for b in backgrounds), simulation.reco[fakes]]
-        x = np.concatenate(reco)
-        none = np.zeros(int(fakes.sum()))
-        weight = np.concatenate([data.weight, *(-b.weight for b in backgrounds), none])
-        of_fakes = np.concatenate([np.zeros(len(x) - len(none)), events.weight[fakes]])
-        m = int(np.clip(MOST_ROWS // len(x), LEAST_PROPOSALS, MOST_PROPOSALS))
-        out = np.empty((len(x), m, events.gen.shape[1]), dtype=np.float32)
+    def of(cls, density: EventDensity, events: StandardizedEvents, reco: Array, weight: Array, seed: int) -> Pool:
+        """Proposals for detector-level events ``reco``, shape (N, d_reco), of a weight each."""
+        m = int(np.clip(MOST_ROWS // len(reco), LEAST_PROPOSALS, MOST_PROPOSALS))
+        out = np.empty((len(reco), m, events.gen.shape[1]), dtype=np.float32)
 
         def one(numbered: tuple[int, slice]) -> None:
             number, rows = numbered
-            # numbers of the streams follow those of the event posterior's own draws
-            rng = part_stream(seed, STREAM, 1_000_000 + number)
-            proposed = density.propose(np.repeat(x[rows], m, axis=0), rng)
+            rng = part_stream(seed, STREAM, POOLED + number)
+            proposed = density.propose(np.repeat(reco[rows], m, axis=0), rng)
             out[rows] = events.scales.gen(proposed).reshape(-1, m, out.shape[2])
 
-        for _ in map_blocks(one, enumerate(row_blocks(len(x), m))):
+        for _ in map_blocks(one, enumerate(row_blocks(len(reco), m))):
             pass
-        return cls(weight, of_fakes, out)
+        return cls(weight, out)
 
-    def ratio(self, classifier: Classifier | None) -> Array:
-        """``nu`` of all proposals, up to a factor, shape (m, M)."""
-        m, proposals, d = self.proposals.shape
-        if classifier is None:
-            return np.ones((m, proposals))
-        log_ratio = classifier.log_ratio(self.proposals.reshape(-1, d)).reshape(m, proposals)
-        return np.exp(log_ratio - log_ratio.max())
-
-    def totals(self, ratio: Array, both: float, signal: float) -> Array:
-        """Weights of the events: fakes take their part of the signal's total away.
-
-        Parameters
-        ----------
-        ratio : array, shape (m, M)
-        both : float
-            Sum of generator weight times ratio over the simulated events that pass both levels.
-        signal : float
-            Expected data events of signal and fakes.
-        """
-        fakes = self.fakes * ratio.mean(axis=1)  # E[nu | r]
-        return self.weight - signal * fakes / (both + fakes.sum())
+    def chosen(self, classifier: Classifier | None, seed: int) -> tuple[Array, Array]:
+        """Proposals drawn by their weights, the same ones for the same weights: features (n, d) and event weights."""
+        size, m, d = self.proposals.shape
+        ratio = np.ones((size, m))
+        if classifier is not None:
+            log_ratio = classifier.log_ratio(self.proposals.reshape(-1, d)).reshape(size, m)
+            ratio = np.exp(log_ratio - log_ratio.max(axis=1, keepdims=True))
+        n = int(np.clip(TRAINED_ROWS // size, 1, min(MOST_CHOSEN, m)))
+        rows = choose(ratio[:, :, None], n, part_stream(seed, STREAM, CHOSEN))
+        x = np.take_along_axis(self.proposals, rows[:, :, None], axis=1)
+        return x.reshape(-1, d), np.repeat(self.weight / n, n)
 
 
 def next_ratio(
@@ -144,15 +146,8 @@ def next_ratio(
     seed : int
         Choices among proposals are the same in every iteration, so that the iteration can come to rest.
     """
+    x, ones = pool.chosen(before, seed)
     both = events.passes.both
-    ratio = pool.ratio(before)
-    v = events.weight[both]
-    of_both = float(v.sum()) if before is None else _total(before, events.gen[both], v, pool)
-    weight = pool.totals(ratio, of_both, events.signal_yield)
-    n = int(np.clip(TRAINED_ROWS // len(ratio), 1, min(MOST_CHOSEN, ratio.shape[1])))
-    chosen = choose(ratio[:, :, None], n, part_stream(seed, STREAM, 999_999))
-    x = np.take_along_axis(pool.proposals, chosen[:, :, None], axis=1).reshape(-1, pool.proposals.shape[2])
-    ones = np.repeat(weight / n, n)
     zeros = np.where(both, events.weight, 0.0)
     zeros *= effective_size(zeros) / zeros.sum()
     samples = (
@@ -160,13 +155,5 @@ def next_ratio(
         ClassWeights("simulation", events.gen, np.zeros(len(zeros)), zeros, both),
     )
     classes = TwoClass(samples, 0.0)
-    start = None if before is None else before.theta
-    fit = fit_map(layout, classes.joined(), rng, start=start)
+    fit = fit_map(layout, classes.joined(), rng, start=None if before is None else before.theta)
     return Classifier("pooled draws", layout, fit.theta, classes, fit.objective, fit.decrement)
-
-
-def _total(classifier: Classifier, gen: Array, weight: Array, pool: Pool) -> float:
-    """Sum of weight times ratio, in the units of :meth:`Pool.ratio`."""
-    d = pool.proposals.shape[2]
-    most = classifier.log_ratio(pool.proposals.reshape(-1, d)).max()
-    return float(weight @ np.exp(classifier.log_ratio(gen) - most))
