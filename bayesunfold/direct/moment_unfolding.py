@@ -174,11 +174,11 @@ class Functions:
             for name in simulation.gen_names:
                 if name != by:
                     values |= _powers(name, simulation, moments)
-        if by is not None:
-            values = _depending(values, by, simulation)
         if not values:
             msg = f"there is no moment to unfold beside {by!r}; add a feature, or leave out by=."
             raise InputError(msg)
+        if by is not None:
+            values = _depending(values, by, simulation)
         return cls(simulation, values)
 
     def simulation(self) -> Simulation:

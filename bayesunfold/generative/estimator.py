@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +37,8 @@ Array = NDArray[np.floating]
 MATCHED_EVENTS = 20_000
 """Events on which the displacements of one network are expressed in the directions of another."""
 
-RIDGE = 1e-8
+ROUNDING = 1e-6
+"""Directions that change the log ratio by less than this part of the largest change are rounding."""
 
 TRAINING = 1000
 """Number of the first training stream, beyond those of the loop's iterations."""
@@ -128,11 +130,13 @@ class GenerativeUnfolding:
         with block_threads():
             detector, layout = self._loop.settings.layouts(events)
             share = signal_share(events, detector, training_stream(seed, TRAINING - 1))
-            weight = events.data.weight * share
-            pool = Pool.of(posterior.density_, events, loop.data.features, weight, seed)
+            make = partial(Pool.of, posterior.density_, events.scales.gen)
+            pool = make(loop.data.features, events.data.weight * share, seed, 1)
+            both = events.passes.both
+            simulated = make(simulation.reco[both], events.weight[both], seed, 2)
             found: Classifier | None = None
             for k in range(count):
-                found = next_ratio(pool, events, found, layout, training_stream(seed, TRAINING + k), seed)
+                found = next_ratio(pool, simulated, found, layout, training_stream(seed, TRAINING + k), seed)
                 progress.update(k + 1)
             progress.close(f"{count} iterations")
             if found is None:
@@ -178,7 +182,5 @@ def as_seen_by(
     rows = rows[:: max(1, len(rows) // MATCHED_EVENTS)]
     root = np.sqrt(np.abs(weight[rows]))[:, None]
     own, other = (root * c.tangent(gen[rows]).astype(np.float64) for c in (network, displacement.classifier))
-    gram = own.T @ own
-    gram.flat[:: len(gram) + 1] += RIDGE * np.trace(gram) / len(gram)
-    matrix = np.linalg.solve(gram, own.T @ other)
+    matrix = np.linalg.lstsq(own, other, rcond=ROUNDING)[0]
     return Displacement(network, {name: matrix @ d for name, d in displacement.by_source.items()})

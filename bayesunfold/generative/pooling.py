@@ -1,7 +1,10 @@
 """Particle-level draws of all measured events together: the next iteration of the unfolded distribution.
 
 With weights ``nu_k`` the draws of event r follow ``nu_k(t) q(t | r)``, normalised. Averaged over the data they have the
-density ``nu_{k+1}(t) q(t)`` of the next iteration, whose ratio to the simulation a classifier learns: equation (G4).
+density ``nu_{k+1}(t) q(t)`` of the next iteration, whose ratio to ``q(t)`` a classifier learns: equation (G4). Draws
+for simulated events stand for ``q(t)``: what the map gets wrong is then in both, where it would otherwise be taken for
+a difference and grow from iteration to iteration.
+
 Each event counts with the probability that it is signal at both levels. Of fakes that is the simulation's share at the
 event's place, whatever the weights, since a fake weighs as much as the signal there.
 """
@@ -17,6 +20,7 @@ from bayesunfold._support.checks import effective_size
 from bayesunfold._support.streams import Name, part_stream
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import Layout
+from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, ClassWeights, TwoClass
 from bayesunfold.generative.density import EventDensity, row_blocks
@@ -34,8 +38,8 @@ TRAINED_ROWS, MOST_CHOSEN = 400_000, 8
 """Chosen proposals that a classifier is trained on, all together and of each event."""
 
 STREAM: Name = "proposals"
-POOLED, CHOSEN = 1_000_000, 999_999
-"""Parts of the stream: blocks of the pool, beyond those of the event posterior's own draws, and choices."""
+POOLED, CHOSEN = 10_000_000, 9_999_999
+"""Parts of the stream: blocks of a pool, beyond those of the event posterior's own draws, and choices."""
 
 
 def __dir__() -> list[str]:
@@ -81,12 +85,12 @@ def _ratio(
 
 @dataclass(frozen=True)
 class Pool:
-    """Measured events with proposals of their particle level.
+    """Detector-level events with proposals of their particle level.
 
     Attributes
     ----------
     weight : array, shape (N,)
-        Expected signal events that pass both levels.
+        Of measured events, in expected signal events that pass both levels; of simulated events.
     proposals : array, shape (N, M, d), float32
         Standardised.
     """
@@ -95,16 +99,27 @@ class Pool:
     proposals: Array
 
     @classmethod
-    def of(cls, density: EventDensity, events: StandardizedEvents, reco: Array, weight: Array, seed: int) -> Pool:
-        """Proposals for detector-level events ``reco``, shape (N, d_reco), of a weight each."""
+    def of(cls, density: EventDensity, scale: Standardizer, reco: Array, weight: Array, seed: int, part: int) -> Pool:
+        """Proposals for detector-level events.
+
+        Parameters
+        ----------
+        density : EventDensity
+        scale : Standardizer
+            Of the particle level.
+        reco : array, shape (N, d_reco)
+        weight : array, shape (N,)
+        seed, part : int
+            Pools of different parts have different draws.
+        """
         m = int(np.clip(MOST_ROWS // len(reco), LEAST_PROPOSALS, MOST_PROPOSALS))
-        out = np.empty((len(reco), m, events.gen.shape[1]), dtype=np.float32)
+        out = np.empty((len(reco), m, scale.n_outputs), dtype=np.float32)
 
         def one(numbered: tuple[int, slice]) -> None:
             number, rows = numbered
-            rng = part_stream(seed, STREAM, POOLED + number)
+            rng = part_stream(seed, STREAM, POOLED * part + number)
             proposed = density.propose(np.repeat(reco[rows], m, axis=0), rng)
-            out[rows] = events.scales.gen(proposed).reshape(-1, m, out.shape[2])
+            out[rows] = scale(proposed).reshape(-1, m, out.shape[2])
 
         for _ in map_blocks(one, enumerate(row_blocks(len(reco), m))):
             pass
@@ -125,18 +140,17 @@ class Pool:
 
 def next_ratio(
     pool: Pool,
-    events: StandardizedEvents,
+    simulated: Pool,
     before: Classifier | None,
     layout: Layout,
     rng: np.random.Generator,
     seed: int,
 ) -> Classifier:
-    """The classifier of pooled draws against the simulation, at particle level.
+    """The classifier of draws for measured events against draws for simulated ones, at particle level.
 
     Parameters
     ----------
-    pool : Pool
-    events : StandardizedEvents
+    pool, simulated : Pool
     before : Classifier, optional
         Of the iteration before; None for the first.
     layout : Layout
@@ -146,13 +160,11 @@ def next_ratio(
     seed : int
         Choices among proposals are the same in every iteration, so that the iteration can come to rest.
     """
-    x, ones = pool.chosen(before, seed)
-    both = events.passes.both
-    zeros = np.where(both, events.weight, 0.0)
-    zeros *= effective_size(zeros) / zeros.sum()
+    (x1, ones), (x0, zeros) = pool.chosen(before, seed), simulated.chosen(None, seed)
+    size = effective_size(simulated.weight)
     samples = (
-        ClassWeights.of("pooled", x, ones=ones * (zeros.sum() / ones.sum())),
-        ClassWeights("simulation", events.gen, np.zeros(len(zeros)), zeros, both),
+        ClassWeights.of("data", x1, ones=ones * (size / ones.sum())),
+        ClassWeights.of("simulation", x0, zeros=zeros * (size / zeros.sum())),
     )
     classes = TwoClass(samples, 0.0)
     fit = fit_map(layout, classes.joined(), rng, start=None if before is None else before.theta)

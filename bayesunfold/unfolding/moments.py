@@ -41,7 +41,7 @@ def central_moments(
     filled = np.where(used, values, 0.0)
     weight = np.where(used, nominal, 0.0)
     # about a value near the mean: powers of large numbers lose digits
-    total = weight.sum()
+    total = weight.sum() or 1.0
     origin = float(weight @ filled / total)
     width = float(np.sqrt(np.abs(weight @ (filled - origin) ** 2 / total))) or 1.0
     z = np.where(used, (filled - origin) / width, 0.0)

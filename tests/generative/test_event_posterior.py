@@ -108,7 +108,7 @@ def mixed():
     n = 20_000
     count = rng.poisson(6, n).astype(float)
     second = np.where(rng.random(n) < 0.2, np.nan, rng.exponential(1.0, n))
-    third = count + 0.1 * rng.normal(size=n)
+    third = count + 0.4 * rng.normal(size=n)
     reco = np.c_[count + rng.normal(0, 1.5, n), np.where(np.isnan(second), np.nan, second + rng.normal(0, 0.3, n))]
     simulation = bu.Simulation(
         np.c_[count, second, third], reco, undefined="indicator", names=["n", "x", "y"], reco_names=["n", "x"]
@@ -129,11 +129,11 @@ def test_integers_and_undefined_features_come_out_as_such(mixed):
 
 
 def test_later_features_follow_earlier_ones(mixed):
-    """y = n + N(0, 0.1), where n is measured to 1.5 only: the difference keeps its width."""
+    """y = n + N(0, 0.4), where n is measured to 1.5 only: the difference keeps its width."""
     simulation, posterior = mixed
     draws = posterior.sample(simulation.reco[:2000], draws=10)
     difference = (draws.sel(feature="y") - draws.sel(feature="n")).values
-    assert difference.std() == pytest.approx(0.1, abs=0.04)
+    assert difference.std() == pytest.approx(0.4, abs=0.04)
     assert np.std(draws.sel(feature="n").values - simulation.gen[:2000, 0]) > 1
 
 
@@ -177,13 +177,13 @@ def test_events_outside_the_simulated_range_are_flagged(gaussian):
         (lambda p: p.sample([0.0, np.nan]), InputError, "NaN in some events"),
         (lambda p: p.sample([]), InputError, "empty"),
         (lambda p: p.sample([0.0], weight=np.ones(4)), InputTypeError, "pass a function of particle-level events"),
-        (lambda p: p.sample([0.0], weight=lambda t: np.ones(3)), InputError, r"weight gives shape \(3,\)"),
+        (lambda p: p.sample([0.0], weight=lambda _: np.ones(3)), InputError, r"weight gives shape \(3,\)"),
         (lambda p: p.sample([0.0], weight=lambda t: -np.ones(len(t))), InputError, "weight gives -1.0"),
         (lambda p: p.sample([0.0], weight=lambda t: np.zeros(len(t))), InputError, "weight is zero for all proposals"),
         (lambda p: p.log_prob([0.0, 1.0], [0.0]), InputError, "gen has 2 events and reco 1"),
-        (lambda p: bu.EventPosterior().sample([0.0]), NotFittedEventPosteriorError, "is not fitted"),
-        (lambda p: bu.EventPosterior().fit(np.zeros(3)), InputTypeError, "simulation has type ndarray"),
-        (lambda p: bu.EventPosterior(random_seed=-1), InputError, "random_seed is -1"),
+        (lambda _: bu.EventPosterior().sample([0.0]), NotFittedEventPosteriorError, "is not fitted"),
+        (lambda _: bu.EventPosterior().fit(np.zeros(3)), InputTypeError, "simulation has type ndarray"),
+        (lambda _: bu.EventPosterior(random_seed=-1), InputError, "random_seed is -1"),
     ],
 )
 def test_bad_inputs(gaussian, call, error, words):
@@ -222,13 +222,16 @@ def test_members_weigh_proposals_as_the_weight_function_does(unfolded):
 
 
 def test_pooled_draws_have_the_unfolded_mean_and_width(unfolded):
-    """At the fixed point the draws of all data follow the unfolded spectrum: to half a band (measured: below 0.2)."""
+    """At the fixed point the draws of all data follow the unfolded spectrum.
+
+    Eight toys differ by 0.17 of a band, the worst by 0.45; the simulation's own prior would be off by more than three.
+    """
     draws = unfolded.event_posterior(unfolded.data, draws=50)
     assert draws.member.values.tolist() == np.linspace(0, 99, 50).round().astype(int).tolist()
     moments = unfolded.moments("gen")
     pooled = [float(draws.mean()), float(draws.var())]
     pulls = (np.array(pooled) - moments.nominal.values) / moments.std("draw").values
-    assert np.abs(pulls).max() < 0.5
+    assert np.abs(pulls).max() < 1
 
 
 def test_a_fitted_map_is_used_and_the_own_one_is_kept(unfolded, gaussian):

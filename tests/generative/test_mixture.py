@@ -43,7 +43,9 @@ def test_gradient_is_the_derivative_of_the_loss(n_classes, n_gaussians):
 def test_density_has_integral_one_and_its_distribution_is_its_integral():
     said = random_mixture().outputs(np.zeros((1, 3)))
     grid = np.linspace(-30, 30, 60_001)
-    at = replace(said, **{name: np.repeat(getattr(said, name), len(grid), axis=0) for name in said.__dataclass_fields__})
+    at = replace(
+        said, **{name: np.repeat(getattr(said, name), len(grid), axis=0) for name in said.__dataclass_fields__}
+    )
     density = np.exp(at.log_density(grid))
     assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-6)
     cumulative = np.cumsum(density) * (grid[1] - grid[0])

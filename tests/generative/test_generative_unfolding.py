@@ -1,0 +1,105 @@
+"""Pooled draws, iterated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayesunfold as bu
+from bayesunfold.errors import InputError
+from bayesunfold.generative.estimator import as_seen_by
+from bayesunfold.generative.pooling import signal_share
+
+
+def toy(seed=1, n=20_000):
+    """Truth N(0.3, 0.9); one reconstructed event in five is a fake, and there is a background at N(1.5, 0.3)."""
+    rng = np.random.default_rng(seed)
+    gen = rng.normal(0, 1, n)
+    truth = rng.normal(0.3, 0.9, 10_000)
+    data = np.r_[truth + rng.normal(0, 0.5, 10_000), rng.normal(1.5, 0.3, 1000)]
+    background = bu.Background(rng.normal(1.5, 0.3, 5000), np.full(5000, 0.2), "other", 0.1)
+    return bu.Simulation(gen, gen + rng.normal(0, 0.5, n), pass_gen=rng.random(n) > 0.2), bu.Data(data), background
+
+
+@pytest.fixture(scope="module")
+def unfolded():
+    simulation, data, background = toy()
+    unfolder = bu.GenerativeUnfolding(iterations=6, draws=100, random_seed=1, progressbar=False)
+    return unfolder.fit(simulation, data, [background])
+
+
+def test_truth_is_found_beside_fakes_and_backgrounds(unfolded):
+    """Mean 0.3 and variance 0.81 to five bands, from which the simulation's 0 and 1 are farther."""
+    moments = unfolded.moments("gen")
+    pulls = (moments.nominal.values - [0.3, 0.81]) / moments.std("draw").values
+    assert np.abs(pulls).max() < 5
+    assert np.abs((moments.nominal.values - [0.0, 1.0]) / moments.std("draw").values).min() > 5
+    total = unfolded.spectrum("gen", [-10, 10])
+    assert total.nominal[0] == pytest.approx(8000, abs=5 * total.std()[0])
+
+
+def test_it_is_a_row_of_a_comparison(unfolded):
+    spectrum = unfolded.spectrum("gen", np.linspace(-2, 2, 5))
+    assert bu.compare([spectrum]).rows()[0]["method"] == "GenerativeUnfolding"
+    assert "2212.08674" in bu.citations(unfolded)
+    assert "2212.08674" in bu.citations(spectrum)
+
+
+def test_saved_and_loaded(unfolded, tmp_path):
+    loaded = bu.load(unfolded.save(tmp_path / "generative.nc"))
+    np.testing.assert_allclose(loaded.nominal, unfolded.nominal, rtol=1e-10)
+    bins = np.linspace(-2, 2, 5)
+    np.testing.assert_allclose(
+        loaded.spectrum("gen", bins).draw_matrix, unfolded.spectrum("gen", bins).draw_matrix, rtol=1e-4
+    )
+    assert loaded.record.settings == unfolded.record.settings
+    with pytest.raises(InputError, match="only results of OmniFold can be unfolded again"):
+        loaded.estimate_bias()
+
+
+def test_the_map_of_the_unfolding_is_that_of_its_events(unfolded):
+    draws = unfolded.event_posterior([0.0, 1.0], draws=10)
+    assert draws.shape == (10, 2, 1)
+    assert unfolded.event_map is unfolded.event_map
+
+
+def test_displacements_of_a_network_seen_by_itself(unfolded):
+    members = unfolded.members
+    events = members.events
+    again = as_seen_by(members.step2.classifier, members.step2, events.gen, events.weight, events.passes.gen)
+    z = np.linspace(-2, 2, 20)[:, None].astype(np.float32)
+    np.testing.assert_allclose(again.log_ratio_change(z), members.step2.log_ratio_change(z), atol=2e-3)
+
+
+def test_signal_share_in_closed_form(unfolded):
+    """Four in five, less the background's density over the data's: to 0.1, and to 0.03 on average."""
+    events = unfolded.members.events
+    layout, _ = unfolded.record.settings.loop.layouts(events)
+    share = signal_share(events, layout, np.random.default_rng(1))
+    x = unfolded.data.features[:, 0]
+    signal = 10_000 * stats.norm(0.3, np.hypot(0.9, 0.5)).pdf(x)
+    background = 1000 * stats.norm(1.5, 0.3).pdf(x)
+    expected = 0.8 * (1 - background / (signal + background))
+    middle = np.abs(x) < 2
+    assert np.abs(share - expected)[middle].max() < 0.1
+    assert np.abs(share - expected)[middle].mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda *_: bu.GenerativeUnfolding(iterations=0), "iterations is 0"),
+        (lambda *_: bu.GenerativeUnfolding(draws=1), "draws is 1"),
+        (
+            lambda s, d: bu.GenerativeUnfolding().fit(
+                s, d, [bu.Background([0.1, 0.2], name="b", relative_uncertainty=0.1, profile=True)]
+            ),
+            "profile=True; OmniFold does not",
+        ),
+    ],
+)
+def test_bad_inputs(call, words):
+    simulation, data, _ = toy(n=500)
+    with pytest.raises(InputError, match=words):
+        call(simulation, data)
