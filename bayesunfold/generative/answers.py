@@ -47,6 +47,11 @@ class MemberFactors:
         step2 = members.step2
         return cls(members, step2.classifier.basis @ step2.total()[:, chosen])
 
+    @classmethod
+    def nominal(cls, members: Members) -> MemberFactors:
+        """For the point estimate."""
+        return cls(members, np.zeros((members.step2.classifier.layout.n_parameters, 1)))
+
     def __call__(self, gen: Array) -> Array:
         """Factors on the generator weight at particle-level events, shape (chosen, n)."""
         z = self.members.events.scales.gen(gen)
