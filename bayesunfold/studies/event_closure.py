@@ -1,4 +1,4 @@
-"""Are the event posteriors of all data, put together, the unfolded distribution?"""
+"""Closure of the event posterior: draws for all data together against the unfolded distribution."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def event_closure(
     Examples
     --------
     >>> import bayesunfold as bu
-    >>> toy = bu.datasets.gaussian_toy(2000, 500, random_seed=1)
+    >>> toy = bu.datasets.gaussian_toy(500, 2000, random_seed=1)
     >>> result = bu.unfold(toy.gen, toy.reco, toy.data, method="direct", draws=50, rounds=0,
     ...                    random_seed=1, progressbar=False)
     >>> found = bu.studies.event_closure(result, {"gen": [-2, 0, 2]}, draws=10)
@@ -96,8 +96,8 @@ def event_closure(
         pooled = project(bin_index([values], (axis,), ~np.isnan(values)), weight, n_bins)
         with np.errstate(invalid="ignore", divide="ignore"):
             difference = (pooled - unfolded) / band
-        for k in range(n_bins):
-            rows.append((name, axis[k], axis[k + 1], pooled[k], unfolded[k], band[k], difference[k]))
+        columns_of_bins = (axis[:-1], axis[1:], pooled, unfolded, band, difference)
+        rows += [(name, *values) for values in zip(*columns_of_bins, strict=True)]
     return pd.DataFrame(rows, columns=["feature", "low", "high", "pooled", "unfolded", "band", "difference"])
 
 

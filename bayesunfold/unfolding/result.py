@@ -266,7 +266,7 @@ class UnfoldingResult:
         Examples
         --------
         >>> import bayesunfold as bu
-        >>> toy = bu.datasets.gaussian_toy(1000, 300, random_seed=1)
+        >>> toy = bu.datasets.gaussian_toy(300, 1000, random_seed=1)
         >>> result = bu.unfold(toy.gen, toy.reco, toy.data, iterations=2, inference="laplace", draws=50,
         ...                    random_seed=1, progressbar=False)
         >>> result.event_posterior([0.0, 1.0], draws=20).shape

@@ -25,6 +25,7 @@ STUDIES = {
     "network-noise": "how much the start of the training moves the result",
     "refits": "members against a loop that is trained again",
     "event-posterior": "particle level of each event, against closed forms and held-out events",
+    "adversarial-toys": "the Gaussian toys of adversarial unfolding",
     "moment-unfolding": "mean and variance of a Gaussian toy whose best possible errors are known",
     "goodness": "p-values of goodness of fit where the answer is right",
     "nuisance-toys": "nuisance parameters that data constrain",

@@ -7,7 +7,7 @@ true weights ``p(t | r)`` is Gaussian with slope 0.7191 and width 0.4240, where 
 the unfolded weights of the second sample: how often do intervals of their draws hold them, and does a classifier tell
 them from their draws?
 
-``python scripts/studies event-posterior pooled``. Draws of all data together beside the unfolded spectrum, both problems.
+``python scripts/studies event-posterior pooled``. Draws of all data together beside the unfolded spectrum, on both.
 """
 
 from __future__ import annotations
