@@ -24,6 +24,7 @@ from results import keep
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
+from zjets_toys import nature_factor
 
 import bayesunfold as bu
 
@@ -137,12 +138,21 @@ def zjets(args: argparse.Namespace) -> None:
 
 
 def pooled(args: argparse.Namespace) -> None:
-    """Draws of all data together against the unfolded spectrum, on the toy and on Z+jets."""
+    """Draws of all data together against the unfolded spectrum.
+
+    On the toy, on Z+jets, whose data have another response than the simulation, and on a Z+jets toy with the same.
+    """
     rng = np.random.default_rng(args.seed)
     gen, truth = rng.normal(0.0, 1.0, EVENTS), rng.normal(0.2, 0.8, EVENTS)
     reco, measured = gen + rng.normal(0.0, 0.5, EVENTS), truth + rng.normal(0.0, 0.5, EVENTS)
     z = bu.datasets.zjets()
-    for name, simulation, data in (("toy", bu.Simulation(gen, reco), measured), ("Z+jets", z.simulation, z.data)):
+    drawn = bu.studies.ResampledToys(z.simulation, float(len(z.data)), nature_factor(z))(args.seed)
+    problems = {
+        "toy": (bu.Simulation(gen, reco), measured),
+        "Z+jets": (z.simulation, z.data),
+        "Z+jets toy": (drawn.simulation, drawn.measurement),
+    }
+    for name, (simulation, data) in problems.items():
         result = bu.UnbinnedFBU(random_seed=args.seed, progressbar=False).fit(simulation, data)
         found = bu.studies.event_closure(result, draws=50)
         for feature, rows in found[found["unfolded"] > 20].groupby("feature", sort=False):
