@@ -17,7 +17,8 @@ from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
-from bayesunfold.io.columns import is_address, read_columns
+from bayesunfold.io.columns import read_columns
+from bayesunfold.io.sources import is_address
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.studies.resampled import ResampledToys

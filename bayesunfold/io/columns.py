@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,41 @@ from numpy.typing import NDArray
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.io.expressions import INDEXED, columns_of, evaluate
+from bayesunfold.io.sources import FileSource, Named, is_address, named_sources
 
-__all__ = ["list_columns", "read_columns"]
+__all__ = ["FileRead", "list_columns", "read_columns", "read_files"]
 
 Columns = dict[str, NDArray[Any]]
 
 CHUNK = 200_000
 """Events read at a time."""
 
+FACTOR, NUMBER = "file_factor", "file_number"
+"""Columns that every file has in expressions: its factor, and its number in the order of reading, from zero."""
+
 
 def __dir__() -> list[str]:
     return __all__
 
 
+@dataclass(frozen=True)
+class FileRead:
+    """What was read of a file.
+
+    Attributes
+    ----------
+    source : FileSource
+    events, kept : int
+        In the file, and after the selection.
+    """
+
+    source: FileSource
+    events: int
+    kept: int
+
+
 def read_columns(
-    path: str | Path,
+    path: Named,
     columns: Sequence[str],
     *,
     selection: str | None = None,
@@ -39,12 +60,16 @@ def read_columns(
 
     Parameters
     ----------
-    path : path or address
+    path : path, address, pattern, table, or sequence of these
         ``.root`` (TTree or RNTuple; needs the extra ``root``), ``.parquet``, ``.h5``/``.hdf5`` or ``.npz``. Addresses
         (``root://``, ``https://``) are opened by uproot and fsspec, where the packages that they need are installed.
+        Patterns are ``"sim_*.root"``; ``"sim.root:tree"`` names a tree; a table ``{"file": ..., "tree": ...,
+        "factor": 0.3}`` gives the events of its files a factor. Files are read in the order given, those of a pattern
+        by name.
     columns : sequence of str
         Columns, or expressions of them: ``"log(pt)"``, ``"jet_pt[0]"`` (first entry of a jagged column, NaN where
-        there is none).
+        there is none). ``file_factor`` and ``file_number`` are the factor of an event's file and its number, from
+        zero: ``"w * file_factor"``.
     selection : str, optional
         Expression; only events where it is true are kept.
     tree : str, optional
@@ -61,8 +86,8 @@ def read_columns(
     FileFormatError
         If the file cannot be read.
     InputError
-        For a missing column, with near names, columns of different lengths, and for a selection that is not boolean or
-        keeps nothing.
+        For a missing column, with near names, columns of different lengths, a column that is a flag in one file and a
+        number in another, a file that is named twice, and for a selection that is not boolean or keeps nothing.
 
     Examples
     --------
@@ -72,30 +97,69 @@ def read_columns(
     >>> read_columns(path, ["pt / 10"], selection="pt > 20")
     {'pt / 10': array([3., 5.])}
     """
+    return read_files(named_sources(path, tree), columns, selection=selection, progressbar=progressbar)[0]
+
+
+def read_files(
+    sources: Sequence[FileSource],
+    columns: Sequence[str],
+    *,
+    selection: str | None = None,
+    progressbar: bool = False,
+) -> tuple[Columns, list[FileRead]]:
+    """Columns of several files one after the other, and what was read of each; arguments as of :func:`read_columns`."""
     if isinstance(columns, str) or not isinstance(columns, Sequence):
         msg = f"columns is {columns!r}; give a list of columns or expressions, for instance ['pt']."
         raise InputTypeError(msg)
+    every, log = [], []
+    for number, source in enumerate(sources):
+        found, read = _read_file(source, number, columns, selection, progressbar=progressbar)
+        every.append(found)
+        log.append(read)
+    names = [str(source.path) for source in sources]
+    out = {}
+    for name in columns:
+        kinds = {str(path): found[name].dtype.kind == "b" for path, found in zip(names, every, strict=True)}
+        if len(set(kinds.values())) > 1:
+            flag, number_in = (next(path for path, is_flag in kinds.items() if is_flag == k) for k in (True, False))
+            msg = f"{name!r} is a flag in {flag} and a number in {number_in}; make it the same in all files."
+            raise InputError(msg)
+        out[name] = np.concatenate([found[name] for found in every])
+    if out and len(next(iter(out.values()))) == 0:
+        few = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+        have = "has" if len(names) == 1 else "have"
+        msg = f"{few} {have} no events" + (f" that pass {selection!r}." if selection else ".")
+        raise InputError(msg)
+    return out, log
+
+
+def _read_file(
+    source: FileSource, number: int, columns: Sequence[str], selection: str | None, *, progressbar: bool
+) -> tuple[Columns, FileRead]:
+    """Columns of one file."""
+    path = source.path
     wanted = list(columns) + ([] if selection is None else [selection])
-    needed = list(dict.fromkeys(name for expression in wanted for name in columns_of(expression)))
-    with _open(path, tree) as file:
+    every = list(dict.fromkeys(name for expression in wanted for name in columns_of(expression)))
+    with _open(path, source.tree) as file:
+        own = {name: v for name, v in ((FACTOR, source.factor), (NUMBER, number)) if name not in file.names}
+        needed = [name for name in every if name not in own]
         _check_names(file, needed, path)
         progress = Progress(max(len(file), 1), f"reading {Path(path).name}", show=progressbar)
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
         done = 0
         for chunk in _readable(file.chunks(needed), path):
             n = _length(chunk, path) if chunk else len(file)
-            keep = slice(None) if selection is None else np.broadcast_to(_selected(selection, chunk), (n,))
+            given = chunk | {name: np.full(n, float(value)) for name, value in own.items() if name in every}
+            keep = slice(None) if selection is None else np.broadcast_to(_selected(selection, given), (n,))
             for expression in columns:
-                value = np.asarray(evaluate(expression, chunk))
+                value = np.asarray(evaluate(expression, given))
                 parts[expression].append(np.broadcast_to(value, (n,))[keep])
             done += n
             progress.update(done)
         progress.close(f"{done} events")
     out = {name: np.concatenate(found) if found else np.zeros(0) for name, found in parts.items()}
-    if out and len(next(iter(out.values()))) == 0:
-        msg = f"{path} has no events" + (f" that pass {selection!r}." if selection else ".")
-        raise InputError(msg)
-    return out
+    kept = len(next(iter(out.values()))) if out else done
+    return out, FileRead(source, done, kept)
 
 
 def _readable(chunks: Iterator[Columns], path: str | Path) -> Iterator[Columns]:
@@ -126,8 +190,8 @@ def _length(chunk: Columns, path: str | Path) -> int:
     return int(next(iter(shapes.values()))[0])
 
 
-def list_columns(path: str | Path, tree: str | None = None) -> list[str]:
-    """Names of the columns in a file.
+def list_columns(path: Named, tree: str | None = None) -> list[str]:
+    """Names of the columns of a file, or of those that all of several files have; paths as of :func:`read_columns`.
 
     Examples
     --------
@@ -139,8 +203,11 @@ def list_columns(path: str | Path, tree: str | None = None) -> list[str]:
     >>> list_columns(path)
     ['pt', 'm']
     """
-    with _open(path, tree) as file:
-        return list(file.names)
+    names: list[str] | None = None
+    for source in named_sources(path, tree):
+        with _open(source.path, source.tree) as file:
+            names = list(file.names) if names is None else [name for name in names if name in set(file.names)]
+    return names or []
 
 
 def _selected(selection: str, chunk: Columns) -> NDArray[np.bool_]:
@@ -186,11 +253,6 @@ class _File:
     def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
         """Columns of one block of events after another; ``name[k]`` is the k-th entry of a jagged one."""
         raise NotImplementedError
-
-
-def is_address(path: str | Path) -> bool:
-    """Whether a path is an address of another machine, ``root://...`` or ``https://...``."""
-    return isinstance(path, str) and "://" in path
 
 
 def _open(path: str | Path, tree: str | None) -> _File:
