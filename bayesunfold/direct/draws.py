@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,10 @@ def moment_changes(
         Of the classifier that weighs fakes.
     perturbations : Perturbations
     """
-    weights, step1 = np.where(events.passes.reco, events.weight * push, 0.0), moments.bounded.classifiers[0]
+    weights, step1 = (
+        np.where(events.passes.reco, events.weight * push, 0.0),
+        cast("Classifier", moments.bounded.classifiers[0]),
+    )
     weights *= events.signal_yield / weights.sum()
     total = moments.total(events.reco, weights)
     mean = total / weights.sum()

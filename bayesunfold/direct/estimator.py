@@ -48,7 +48,7 @@ from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.reading import check_inputs, check_simulation, read_inputs
 from bayesunfold.unfolding.record import Inputs, LinearMoments, Look, Measurement, NuisanceDraws, Record
 from bayesunfold.unfolding.result import UnfoldingResult
-from bayesunfold.unfolding.standardized import StandardizedEvents
+from bayesunfold.unfolding.standardized import Scales, StandardizedEvents
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["UnbinnedFBU"]
@@ -192,6 +192,10 @@ class UnbinnedFBU:
 
     _linear = False
 
+    def _scales(self, simulation: Simulation, intervals: tuple[int, int]) -> Scales:
+        """Standardisation of both levels."""
+        return Scales.fit(simulation, intervals)
+
     def check(
         self,
         simulation: Simulation,
@@ -230,10 +234,9 @@ class UnbinnedFBU:
         """
         check_simulation(simulation)
         settings = self.settings(simulation)
-        intervals = settings.moments.additive, 0 if settings.linear else settings.network.additive
-        data, events, _ = read_inputs(
-            simulation, data, backgrounds, systematics, intervals, checkpoint, linear=settings.linear
-        )
+        intervals = settings.moments.additive, settings.network.additive
+        scales = self._scales(simulation, intervals)
+        data, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
         if self.model is not None:
             _, layout = settings.layouts(events)
             check_hyperprior(self.model, layer_names(layout, simulation.gen_names))
@@ -255,8 +258,8 @@ class UnbinnedFBU:
                 moved = found.profile.now
                 inputs = replace(inputs, simulation=moved.simulation, backgrounds=moved.backgrounds)
                 perturbations = start_perturbations(events, moved.simulation, moved.systematics, settings, seed)
-            signal, scales = yield_changes(events, perturbations, seed)
-            perturbations = replace(perturbations, signal=signal, scales=scales)
+            signal, normalizations = yield_changes(events, perturbations, seed)
+            perturbations = replace(perturbations, signal=signal, scales=normalizations)
             precisions = self._precisions(found, settings, simulation.gen_names, seed)
             clock.append(time.perf_counter())
             free = settings.efficiency == "learned"

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.checks import as_numbers, check_count, check_instance
+from bayesunfold._support.checks import check_count
+from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.network import Network
 from bayesunfold.direct.estimator import UnbinnedFBU
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.errors import InputError, InputTypeError, WeightWarning
 from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.unfolding.functions import Function, Functions, FunctionScale
+from bayesunfold.unfolding.reading import check_simulation
 from bayesunfold.unfolding.result import UnfoldingResult
+from bayesunfold.unfolding.standardized import Scales
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["LinearFBU", "MomentUnfolding"]
 
 Array = NDArray[np.floating]
-Function = Callable[[Array], ArrayLike]
 
 MOST_POWERS = 6
-KNOTS = 4
-"""Quantiles of the other observable between which coefficients are interpolated."""
+
+SMALL_MEMBER = 0.02
+"""Share of the point estimate's effective size below which a member is warned of."""
 
 
 def __dir__() -> list[str]:
@@ -33,9 +38,15 @@ def __dir__() -> list[str]:
 
 
 class LinearFBU(UnbinnedFBU):
-    """The direct posterior with ``log nu`` linear in the particle-level features."""
+    """The direct posterior with ``log nu`` linear in functions of the particle level, set as ``functions``."""
 
     _linear = True
+    functions: Functions
+
+    def _scales(self, simulation: Simulation, intervals: tuple[int, int]) -> Scales:
+        gen = simulation.pass_gen
+        plain = Scales.fit(simulation, (intervals[0], 0))
+        return replace(plain, gen=FunctionScale.of(self.functions, simulation.gen[gen], simulation.weight[gen]))
 
 
 class MomentUnfolding:
@@ -53,8 +64,8 @@ class MomentUnfolding:
         A particle-level feature of which the coefficients are functions, linear between four of its quantiles: moments
         may then depend on it in any way. It gets a free distribution of its own at the same quantiles.
     detector_level : Network, optional
-        Its tangent features are the detector-level moments that data and refolded simulation are compared by; by
-        default as of :class:`UnbinnedFBU`.
+        Its tangent features are among the detector-level moments that data and refolded simulation are compared by,
+        beside the means of the functions given detector level; by default as of :class:`UnbinnedFBU`.
     inference, draws, prior, rounds, efficiency, random_seed, progressbar
         As of :class:`UnbinnedFBU`. Every coefficient has a Normal prior about zero, in units in which the functions are
         uncorrelated with unit width, and one precision for all is learned.
@@ -118,6 +129,20 @@ class MomentUnfolding:
             progressbar=progressbar,
         )
 
+    def check(
+        self,
+        simulation: Simulation,
+        data: Data | ArrayLike,
+        backgrounds: Sequence[Background] = (),
+        systematics: Sequence[Systematic] = (),
+        *,
+        checkpoint: str | Path | None = None,
+    ) -> None:
+        """Everything that :meth:`fit` checks before it trains, and nothing else; arguments and errors as there."""
+        check_simulation(simulation)
+        Functions.of(simulation, self.moments, self.by)
+        self._direct.check(simulation, data, backgrounds, systematics, checkpoint=checkpoint)
+
     def fit(
         self,
         simulation: Simulation,
@@ -132,112 +157,40 @@ class MomentUnfolding:
         Returns
         -------
         UnfoldingResult
-            Its particle-level features are the simulation's, followed by the functions that are none of them.
-            :meth:`UnfoldingResult.moments` gives means and variances.
+            As of any method; :meth:`UnfoldingResult.moments` gives means and variances. A file does not keep functions
+            of the user: a loaded result has their weights of simulated events, not of others.
 
         Raises
         ------
         InputError
             If a function gives the wrong number of values, NaN or infinity, or nothing but one value; if ``by`` is no
-            particle-level feature; for a systematic that holds another generator, whose functions are not known.
+            particle-level feature.
+
+        Warns
+        -----
+        WeightWarning
+            If few events carry the weight of a member: data say little of a coefficient.
         """
-        check_instance(simulation, Simulation, "simulation")
-        other = [s.name for s in systematics if s.alternative is not None]
-        if other:
-            msg = f"{other} have alternative=; MomentUnfolding takes weights: learn them with bayesunfold.Reweighter."
-            raise InputError(msg)
-        extended = Functions.of(simulation, self.moments, self.by).simulation()
-        return self._direct.fit(extended, data, backgrounds, systematics, checkpoint=checkpoint)
+        check_simulation(simulation)
+        self._direct.functions = Functions.of(simulation, self.moments, self.by)
+        result = self._direct.fit(simulation, data, backgrounds, systematics, checkpoint=checkpoint)
+        _warn_of_small_members(result)
+        return result
 
 
-@dataclass(frozen=True)
-class Functions:
-    """Values of the functions ``T_a`` in every simulated event.
-
-    Attributes
-    ----------
-    source : Simulation
-    values : dict of str to array, shape (n,)
-        By name; the name of a particle-level feature is that feature.
-    """
-
-    source: Simulation
-    values: dict[str, Array]
-
-    @classmethod
-    def of(cls, simulation: Simulation, moments: int | Mapping[str, Function], by: str | None) -> Functions:
-        """Powers or given functions, and their products with functions of another observable."""
-        if isinstance(moments, Mapping):
-            values = {name: _checked(name, f, simulation) for name, f in moments.items()}
-        else:
-            values = {}
-            for name in simulation.gen_names:
-                if name != by:
-                    values |= _powers(name, simulation, moments)
-        if not values:
-            msg = f"there is no moment to unfold beside {by!r}; add a feature, or leave out by=."
-            raise InputError(msg)
-        if by is not None:
-            values = _depending(values, by, simulation)
-        return cls(simulation, values)
-
-    def simulation(self) -> Simulation:
-        """The simulation with the functions as particle-level features."""
-        s = self.source
-        columns = np.column_stack(list(self.values.values()))
-        return Simulation(
-            columns,
-            s.reco,
-            s.weight,
-            s.pass_gen,
-            s.pass_reco,
-            undefined=s.undefined,
-            names=list(self.values),
-            reco_names=s.reco_names if s.reco_named else None,
+def _warn_of_small_members(result: UnfoldingResult) -> None:
+    total, square = np.zeros((2, result.members.n_members))
+    with block_threads():
+        for _, block in result.members.blocks():
+            total += block.sum(axis=0, dtype=np.float64)
+            square += np.einsum("es,es->s", block, block, dtype=np.float64)
+    sizes = total**2 / square
+    nominal = result.nominal.sum() ** 2 / (result.nominal**2).sum()
+    small = int(np.sum(sizes < SMALL_MEMBER * nominal))
+    if small:
+        msg = (
+            f"{small} of {len(sizes)} members have an effective size below {100 * SMALL_MEMBER:g} % of the point "
+            f"estimate's (least {sizes.min():.0f} events of {nominal:.0f}): data say little of a coefficient. Take "
+            "fewer moments, or leave out by=."
         )
-
-
-def _powers(name: str, simulation: Simulation, most: int) -> dict[str, Array]:
-    """A feature, and powers of it about its mean in units of its width, which keeps them apart numerically."""
-    x = simulation.gen_column(name)
-    used = simulation.pass_gen & np.isfinite(x)
-    mean, width = np.mean(x[used]), np.std(x[used])
-    z = (x - mean) / (width if width > 0 else 1.0)
-    return {name: x} | {f"{name} to power {k}, standardised": z**k for k in range(2, most + 1)}
-
-
-def _checked(name: str, function: Function, simulation: Simulation) -> Array:
-    """Values of a function in events that pass gen, zero elsewhere."""
-    gen = simulation.pass_gen
-    found = as_numbers(function(simulation.gen[gen]), f"moment {name!r}").squeeze()
-    if found.shape != (int(gen.sum()),):
-        msg = f"moment {name!r} gives shape {found.shape} for {int(gen.sum())} events; give one number per event."
-        raise InputError(msg)
-    if np.isinf(found).any() or (np.isnan(found).any() and simulation.undefined != "indicator"):
-        msg = f"moment {name!r} is NaN or infinite in {int((~np.isfinite(found)).sum())} events; it needs a number."
-        raise InputError(msg)
-    if np.nanmin(found) == np.nanmax(found):
-        msg = f"moment {name!r} is {found[0]:g} in every event; weights cannot change its mean. Leave it out."
-        raise InputError(msg)
-    values = np.zeros(len(simulation))
-    values[gen] = found
-    return values
-
-
-def _depending(values: Mapping[str, Array], by: str, simulation: Simulation) -> dict[str, Array]:
-    """Products of the functions with hat functions of an observable, and these alone."""
-    x = simulation.gen_column(by)
-    used = simulation.pass_gen & np.isfinite(x)
-    knots = np.unique(np.quantile(x[used], np.linspace(0.0, 1.0, KNOTS)))
-    if len(knots) < 2:
-        msg = f"{by!r} is {knots[0]:g} in every event; moments cannot depend on it. Leave out by=."
-        raise InputError(msg)
-    inside = np.where(np.isfinite(x), x, knots[0])
-    hats = [np.interp(inside, knots, row) for row in np.eye(len(knots))]
-    out = {by: x} | {f"{by} near {knot:.4g}": hat for knot, hat in zip(knots[1:-1], hats[1:-1], strict=True)}
-    for name, value in values.items():
-        out[name] = value
-        spread = (value - np.nanmean(value[used])) / max(float(np.nanstd(value[used])), 1e-300)
-        for knot, hat in zip(knots[1:], hats[1:], strict=True):
-            out[f"{name}, {by} near {knot:.4g}"] = spread * hat
-    return out
+        warnings.warn(msg, WeightWarning, stacklevel=3)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks
-from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.errors import ConvergenceError, SmallSampleWarning
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
-__all__ = ["Moments", "detector_weights"]
+__all__ = ["DetectorFeatures", "Moments", "detector_weights"]
 
 Array = NDArray[np.floating]
 
@@ -35,6 +35,17 @@ def __dir__() -> list[str]:
     return __all__
 
 
+class DetectorFeatures(Protocol):
+    """What moments are made of: a classifier's tangent features, or other functions of detector level."""
+
+    @property
+    def basis(self) -> Array:
+        """As many columns as features."""
+
+    def tangent(self, x: Array) -> Array:
+        """Features at events, shape (n, features)."""
+
+
 @dataclass(frozen=True)
 class Features:
     """Bounded detector-level features whose expected sums are whitened.
@@ -42,7 +53,8 @@ class Features:
     Attributes
     ----------
     classifiers : tuple of Classifier
-        Whose tangent features they are made of: step 1 of the first iteration, and second classifiers.
+        Whose tangent features they are made of: step 1 of the first iteration, functions of a linear log weight, and
+        second classifiers.
     centre : array, shape (q,)
         Mean of the tangent features over the data.
     scaling : array, shape (q, p)
@@ -51,7 +63,7 @@ class Features:
         Largest length of an event's scaled features.
     """
 
-    classifiers: tuple[Classifier, ...]
+    classifiers: tuple[DetectorFeatures, ...]
     centre: Array
     scaling: Array
     bound: float
@@ -109,7 +121,7 @@ class Moments:
     signal: float
 
     @classmethod
-    def of(cls, events: StandardizedEvents, first: Iteration, more: tuple[Classifier, ...] = ()) -> Moments:
+    def of(cls, events: StandardizedEvents, first: Iteration, more: tuple[DetectorFeatures, ...] = ()) -> Moments:
         """Moments after the first OmniFold iteration.
 
         Their covariance is made of its pull weights, whose folded density is the data's, and stays fixed: a covariance

@@ -18,6 +18,7 @@ from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import Evidence
 from bayesunfold.direct.profile import Profile, follow
+from bayesunfold.direct.scores import ScoreFunctions
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.omnifold.problems import acceptance_of, push_outside, varied_step1
@@ -170,7 +171,8 @@ def _setup(
     """Moments of the first iteration and of second classifiers, and the prior's centre."""
     _, layout = settings.layouts(events)
     centre = prior_centre(layout, first.step2.theta, seed)
-    return Setup(layout, first, Moments.of(events, first, more), centre, settings.prior)
+    scores = (ScoreFunctions.of(events, seed),) if settings.linear else ()
+    return Setup(layout, first, Moments.of(events, first, (*scores, *more)), centre, settings.prior)
 
 
 def _start(layout: Layout, first: Iteration, seed: int) -> Array:

@@ -55,7 +55,7 @@ class DirectSettings:
     efficiency : {"learned", "prior"}
         What events that fail detector level weigh: what the network says, or their generator weight.
     linear : bool
-        Whether the log weight is linear in the particle-level features (:class:`bayesunfold.MomentUnfolding`); then
+        Whether the log weight is linear in functions of the particle level (:class:`bayesunfold.MomentUnfolding`); then
         ``network`` has no part in it.
     """
 

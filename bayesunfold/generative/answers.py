@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_count, check_instance
 from bayesunfold.classifier.arithmetic import tangent
+from bayesunfold.errors import InputError
 from bayesunfold.events import Data
 from bayesunfold.generative.event_posterior import MOST_DRAWS, EventPosterior
 from bayesunfold.unfolding.members import Members
@@ -72,6 +73,12 @@ def event_posterior(
     if posterior is not None:
         check_instance(posterior, EventPosterior, "posterior")
     fitted = result.event_map if posterior is None else posterior
+    if fitted.features != result.simulation.gen_names:
+        msg = (
+            f"posterior was fitted to the particle-level features {fitted.features}; those of the unfolding are "
+            f"{result.simulation.gen_names}, in this order. Fit it to a simulation with these."
+        )
+        raise InputError(msg)
     n = result.members.n_members
     chosen = np.arange(count) % n if count >= n else np.linspace(0, n - 1, count).round().astype(int)
     drawn = fitted.sample(reco, count, MemberFactors.of(result.members, chosen[: min(count, n)]))

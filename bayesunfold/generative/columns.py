@@ -25,8 +25,11 @@ MOST_KNOTS, EVENTS_PER_KNOT = 201, 20
 ATOM_SHARE, ATOM_EVENTS, MOST_ATOMS = 0.002, 20, 20
 """A value is an atom if it has this share of the weight and as many events; a feature of few values has only atoms."""
 
-MOST_SPACED = 10_000
+MOST_LEVELS = 10_000
 """More different integers than this are as good as continuous."""
+
+FARTHEST_SCORE = 6.0
+"""Integers at the ends of a range have scores within this of zero."""
 
 
 def __dir__() -> list[str]:
@@ -43,9 +46,10 @@ class Column:
     atoms : array, shape (a,)
         Values with a probability of their own; NaN, "does not exist", comes last.
     values, scores : array, shape (knots,)
-        The map to normal scores, linear between knots; empty if there are atoms only.
-    spacing : float
-        Of a feature with spaced values such as integers, else zero.
+        The map to normal scores, linear between knots; empty if there are atoms only. Of integers, all that exist, and
+        the middle of their scores.
+    edges : array, shape (knots + 1,)
+        Of integers: where the scores of each begin and end. Empty for other features.
     low, high : float
         Range of the simulated values, NaN aside.
     """
@@ -54,7 +58,7 @@ class Column:
     atoms: Array
     values: Array
     scores: Array
-    spacing: float
+    edges: Array
     low: float
     high: float
 
@@ -71,31 +75,41 @@ class Column:
         """
         size = np.abs(weight)
         exists = ~np.isnan(x)
-        undefined = np.array([np.nan]) if not exists.all() else np.zeros(0)
+        undefined = np.zeros(0) if exists.all() else np.array([np.nan])
         known, size = x[exists], size[exists]
         none = np.zeros(0)
+        if len(known) == 0:
+            return cls(name, undefined, none, none, none, np.nan, np.nan)
         found, index, counts = np.unique(known, return_inverse=True, return_counts=True)
         low, high = float(found[0]), float(found[-1])
-        if len(found) <= MOST_ATOMS and counts.min() > 1:
-            return cls(name, np.r_[found, undefined], none, none, 0.0, low, high)
-        if len(found) <= MOST_SPACED and np.all(found == np.round(found)) and len(found) < 0.5 * len(known):
-            spread, shares = _spread(found, np.bincount(index, weights=size))
-            values, scores = _knots(spread, shares, int(counts.sum()))
-            return cls(name, undefined, values, scores, 1.0, low, high)
-        share = np.bincount(index, weights=size) / max(size.sum(), 1e-300)
+        repeated = len(found) <= 0.5 * len(known)
+        if len(found) <= MOST_ATOMS and repeated:
+            return cls(name, np.r_[found, undefined], none, none, none, low, high)
+        total = np.bincount(index, weights=size)
+        share = total / max(size.sum(), 1e-300)
+        if len(found) <= MOST_LEVELS and repeated and np.all(found == np.round(found)):
+            edges, scores = _levels(share)
+            return cls(name, undefined, found, scores, edges, low, high)
         atom = (share > ATOM_SHARE) & (counts >= ATOM_EVENTS)
+        if (~atom).sum() == 1:  # a single other value
+            atom[:] = True
         rest = ~atom[index]
         knots: tuple[Array, Array] = (none, none)
         if rest.any():
             order = np.argsort(known[rest], kind="stable")
             rising, w = known[rest][order], size[rest][order]
-            knots = _knots(rising, (np.cumsum(w) - 0.5 * w) / w.sum(), len(rising))
-        return cls(name, np.r_[found[atom], undefined], *knots, 0.0, low, high)
+            knots = _knots(rising, (np.cumsum(w) - 0.5 * w) / max(w.sum(), 1e-300), len(rising))
+        return cls(name, np.r_[found[atom], undefined], knots[0], knots[1], none, low, high)
 
     @property
     def continuous(self) -> bool:
         """Whether values beside the atoms exist."""
         return len(self.values) > 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are integers."""
+        return len(self.edges) > 0
 
     @property
     def n_classes(self) -> int:
@@ -119,15 +133,21 @@ class Column:
         """Normal scores, shape (n,); those at the end of the range beyond it, zero for NaN."""
         if not self.continuous:
             return np.zeros(len(x))
-        return np.interp(np.where(np.isnan(x), self._middle, x), self.values, self.scores)
+        return np.where(np.isnan(x), 0.0, np.interp(x, self.values, self.scores))
 
-    @property
-    def _middle(self) -> float:
-        return float(np.interp(0.0, self.scores, self.values))
+    def level(self, x: Array) -> Integers:
+        """Number of each integer among those that exist, shape (n,), -1 for others."""
+        place = np.clip(np.searchsorted(self.values, x), 0, len(self.values) - 1)
+        return np.where(self.values[place] == x, place, -1)
 
     def spread_score(self, x: Array, rng: np.random.Generator) -> Array:
-        """Normal scores of values spread over their spacing, shape (n,)."""
-        return self.score(x + self.spacing * (rng.random(len(x)) - 0.5) if self.spacing else x)
+        """Normal scores; those of an integer anywhere between its edges, as N(0, 1) has them, shape (n,)."""
+        if not self.whole:
+            return self.score(x)
+        level = np.maximum(self.level(x), 0)
+        low, high = ndtr(self.edges[level]), ndtr(self.edges[level + 1])
+        score = ndtri(low + rng.random(len(x)) * (high - low))
+        return np.clip(score, -FARTHEST_SCORE, FARTHEST_SCORE)
 
     def slope(self, x: Array) -> Array:
         """Derivative of the normal score, shape (n,); zero outside the range."""
@@ -138,14 +158,13 @@ class Column:
 
     def value(self, classes: Integers, score: Array) -> Array:
         """Values of classes and scores: the inverse of both, shape (n,)."""
-        out = np.empty(len(classes))
-        if self.continuous:
+        out = np.full(len(classes), np.nan)
+        if self.whole:
+            out[:] = self.values[np.searchsorted(self.edges[1:-1], score, side="right")]
+        elif self.continuous:
             out[:] = np.interp(score, self.scores, self.values)
-            if self.spacing:
-                out = np.clip(self.spacing * np.round(out / self.spacing), self.low, self.high)
-        if len(self.atoms):
-            for k, atom in enumerate(self.atoms):
-                out[classes == k] = atom
+        for k, atom in enumerate(self.atoms):
+            out[classes == k] = atom
         return out
 
     def inputs(self, x: Array) -> Array:
@@ -153,28 +172,24 @@ class Column:
         out = np.zeros((len(x), self.n_inputs), dtype=np.float32)
         classes = self.classes(x)
         if self.continuous:
-            out[:, 0] = np.where(np.isnan(x), 0.0, self.score(x))
+            out[:, 0] = self.score(x)
         for k in range(len(self.atoms)):
             out[:, k + int(self.continuous)] = classes == k
         return out
 
     def outside(self, x: Array) -> NDArray[np.bool_]:
         """Values that no simulated event has: beyond the range, or an unknown kind."""
-        beyond = (x < self.low) | (x > self.high)
+        beyond = ~((x >= self.low) & (x <= self.high))
         return np.where(np.isnan(x), not np.isnan(self.atoms).any(), beyond)
 
-    def state(self) -> dict[str, object]:
-        """What makes the column again."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-
-def _spread(found: Array, size: Array) -> tuple[Array, Array]:
-    """Edges of spaced values and the distribution function there."""
-    edges = np.r_[found - 0.5, found + 0.5]
-    shares = np.cumsum(size) / size.sum()
-    heights = np.r_[np.r_[0.0, shares[:-1]], shares]
-    order = np.lexsort((heights, edges))
-    return edges[order], heights[order]
+def _levels(share: Array) -> tuple[Array, Array]:
+    """Edges and middles of the scores of integers with given shares of the weight."""
+    heights = np.clip(np.r_[0.0, np.cumsum(share)], 0.0, 1.0)
+    heights[-1] = 1.0
+    edges = ndtri(heights)
+    middles = np.clip(ndtri(0.5 * (heights[1:] + heights[:-1])), -FARTHEST_SCORE, FARTHEST_SCORE)
+    return edges, middles
 
 
 def _knots(x: Array, shares: Array, n: int) -> tuple[Array, Array]:
@@ -185,13 +200,10 @@ def _knots(x: Array, shares: Array, n: int) -> tuple[Array, Array]:
     values = np.interp(ndtr(scores), shares, x)
     values[0], values[-1] = x[0], x[-1]
     kept = np.r_[True, np.diff(values) > 0]
-    kept[-1] |= values[-1] > values[kept][-1]
     values, scores = values[kept], scores[kept]
-    if scores[-1] < most:  # the last value begins earlier
-        scores = scores.copy()
-        scores[-1] = most
+    scores[-1] = most  # the last value may begin earlier
     if len(values) < 2:
-        return np.array([x[0], x[0] + 1.0]), np.array([-most, most])
+        return np.array([x[0], np.nextafter(x[0], np.inf)]), np.array([-most, most])
     return values, scores
 
 

@@ -139,11 +139,10 @@ def _log_factor(column: Column, said: Outputs, x: Array) -> Array:
     if not regular.any():
         return out
     with np.errstate(divide="ignore"):
-        if column.spacing:
-            half = 0.5 * column.spacing
-            mass = said.distribution(column.score(x + half)) - said.distribution(column.score(x - half))
-            allowed = np.round(x / column.spacing) * column.spacing == x
-            value = np.log(np.where(allowed, np.maximum(mass, 0.0), 0.0))
+        if column.whole:
+            level = column.level(x)
+            low, high = (said.distribution(column.edges[np.maximum(level, 0) + k]) for k in (0, 1))
+            value = np.log(np.where(level >= 0, np.maximum(high - low, 0.0), 0.0))
         else:
             filled = np.where(np.isnan(x), column.low, x)
             value = said.log_density(column.score(filled)) + np.log(column.slope(filled))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -119,7 +120,8 @@ class EventPosterior:
             warnings.warn(msg, SmallSampleWarning, stacklevel=2)
         self._seed = choose_seed(self.random_seed, None)
         self._names = simulation.gen_names, simulation.reco_names
-        self._named = simulation.reco_named
+        self._named = simulation.gen_named, simulation.reco_named
+        self._may_miss = np.isnan(simulation.reco[simulation.pass_reco]).any(axis=0)
         progress = Progress(simulation.gen.shape[1], "event posterior", show=self.progressbar)
         self.density_ = EventDensity.fit(
             simulation.gen[both],
@@ -186,7 +188,8 @@ class EventPosterior:
 
         def one(numbered: tuple[int, slice]) -> slice:
             number, rows = numbered
-            rng = part_stream(self._seed, "proposals", number)
+            # other events have other draws, the same events the same
+            rng = part_stream(self._seed, "proposals", (zlib.crc32(x[rows].tobytes()) << 24) + number)
             n = rows.stop - rows.start
             proposed = density.propose(np.repeat(x[rows], proposals, axis=0), rng)
             shaped = proposed.reshape(n, proposals, -1)
@@ -238,12 +241,18 @@ class EventPosterior:
             As for :meth:`sample`; arrays of different lengths.
         """
         density = self._fitted()
-        t = _ordered(gen, self._names[0], "gen", named=True)
+        t = _ordered(gen, self._names[0], "gen", named=self._named[0])
         x = self._read_reco(reco)
         if len(t) != len(x):
             msg = f"gen has {len(t)} events and reco {len(x)}; they must be pairs."
             raise InputError(msg)
         return density.log_prob(t, x)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the particle-level features."""
+        self._fitted()
+        return self._names[0]
 
     def _fitted(self) -> EventDensity:
         if not hasattr(self, "density_"):
@@ -253,11 +262,11 @@ class EventPosterior:
 
     def _read_reco(self, reco: ArrayLike | Data) -> Array:
         values = reco.features if isinstance(reco, Data) else reco
-        if isinstance(reco, Data) and reco.named and self._named:
+        if isinstance(reco, Data) and reco.named and self._named[1]:
             x = _in_order(reco.features, reco.names, self._names[1], "reco")
         else:
-            x = _ordered(values, self._names[1], "reco", named=self._named)
-        missing = np.isnan(x).any(axis=0) & np.array([not np.isnan(c.atoms).any() for c in self._fitted().reco])
+            x = _ordered(values, self._names[1], "reco", named=self._named[1])
+        missing = np.isnan(x).any(axis=0) & ~self._may_miss
         if missing.any():
             names = [self._names[1][j] for j in np.flatnonzero(missing)]
             msg = f"{names} are NaN in some events of reco, but exist in every simulated one; remove those events."

@@ -31,8 +31,11 @@ __all__ = ["Pool", "next_ratio", "signal_share"]
 
 Array = NDArray[np.floating]
 
-MOST_ROWS, LEAST_PROPOSALS, MOST_PROPOSALS = 3_000_000, 8, 100
-"""Proposals of all events together, and of each event."""
+MOST_BYTES, LEAST_PROPOSALS, MOST_PROPOSALS = 1.5e9, 30, 100
+"""Memory of a pool's proposals, and proposals of each event.
+
+Choices among m proposals lean towards the simulation by about 1 / m of what the weights move an event.
+"""
 
 TRAINED_ROWS, MOST_CHOSEN = 400_000, 8
 """Chosen proposals that a classifier is trained on, all together and of each event."""
@@ -99,7 +102,16 @@ class Pool:
     proposals: Array
 
     @classmethod
-    def of(cls, density: EventDensity, scale: Standardizer, reco: Array, weight: Array, seed: int, part: int) -> Pool:
+    def of(
+        cls,
+        density: EventDensity,
+        scale: Standardizer,
+        reco: Array,
+        weight: Array,
+        seed: int,
+        part: int,
+        most: int = MOST_PROPOSALS,
+    ) -> Pool:
         """Proposals for detector-level events.
 
         Parameters
@@ -111,8 +123,10 @@ class Pool:
         weight : array, shape (N,)
         seed, part : int
             Pools of different parts have different draws.
+        most : int
+            Proposals of an event; :data:`MOST_CHOSEN` are enough where none is preferred.
         """
-        m = int(np.clip(MOST_ROWS // len(reco), LEAST_PROPOSALS, MOST_PROPOSALS))
+        m = int(np.clip(MOST_BYTES / (4 * scale.n_outputs * len(reco)), min(LEAST_PROPOSALS, most), most))
         out = np.empty((len(reco), m, scale.n_outputs), dtype=np.float32)
 
         def one(numbered: tuple[int, slice]) -> None:

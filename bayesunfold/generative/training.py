@@ -115,7 +115,7 @@ def train_mixture(
                 for g, p in zip(gradient, mixture.parameters, strict=True)
             ]
             mixture = replace(mixture, parameters=adam.step(mixture.parameters, gradient))
-        if (number + 1) % max(1, passes // LOOKS) == 0 or number + 1 == passes:
+        if len(held) and ((number + 1) % max(1, passes // LOOKS) == 0 or number + 1 == passes):
             losses = _losses(mixture, u[held], classes[held], held_score) * weight[held]
             if stopped is None or losses.mean() < stopped[1].mean():
                 stopped = mixture, losses

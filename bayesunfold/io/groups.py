@@ -10,7 +10,8 @@ Groups
 ``data``, ``backgrounds/NAME``
     ``features`` (event, reco_feature), ``weight`` (event).
 ``scales/gen``, ``scales/reco``
-    The standardisation of each level.
+    The standardisation of each level. Of a log weight that is linear in functions, those of the particle level: the
+    attribute ``functions`` (JSON), and where the user gave them, ``values`` (event, function) of events that pass gen.
 ``networks``
     ``step1``, ``step2``, ``fakes`` (iteration, parameter), ``loss`` and ``remaining_step`` (iteration, fit).
 ``measurement``
@@ -59,6 +60,7 @@ from bayesunfold.omnifold.iteration import Iteration, Networks, iterate, recall
 from bayesunfold.omnifold.loop import sample_fluctuations
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.conditioning import Conditioning
+from bayesunfold.unfolding.functions import Functions, FunctionScale
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Variation, list_sources
 from bayesunfold.unfolding.propagation import Displacement
@@ -86,6 +88,7 @@ def to_groups(result: UnfoldingResult) -> xr.DataTree:
     groups |= _inputs(result)
     for level, scale in (("gen", m.events.scales.gen), ("reco", m.events.scales.reco)):
         groups[f"scales/{level}"] = xr.Dataset({name: _scale_array(name, v) for name, v in scale.state().items()})
+    _keep_functions(groups, result)
     groups["networks"] = _networks(result.iterations)
     groups |= _measurement(result)
     groups["step2"] = _displacement(m.step2)
@@ -245,6 +248,17 @@ def _systematics(perturbations: Perturbations) -> Groups:
     return groups
 
 
+def _keep_functions(groups: Groups, result: UnfoldingResult) -> None:
+    """Functions of a linear log weight; their values in the events where the file cannot hold the functions."""
+    scale = result.members.events.scales.gen
+    if not isinstance(scale, FunctionScale):
+        return
+    groups["scales/gen"].attrs["functions"] = scale.functions.state()
+    if scale.functions.given:
+        values = scale.functions(result.simulation.gen[result.simulation.pass_gen])
+        groups["scales/gen"]["values"] = (("event", "function"), values)
+
+
 def _scale_array(name: str, values: Array) -> tuple[tuple[str, ...], Array]:
     return (("interval", "end") if name == "intervals" else ("feature", "output")[: np.ndim(values)]), values
 
@@ -271,7 +285,7 @@ def from_groups(tree: xr.DataTree) -> UnfoldingResult:
         names=_given_names(_labels(sampled, "reco_feature"), "reco"),
     )
     backgrounds = tuple(_background(tree, name) for name in _children(tree, "backgrounds"))
-    scales = Scales(_scale(tree, "gen"), _scale(tree, "reco"))
+    scales = Scales(_function_scale(tree, simulation), _scale(tree, "reco"))
     events = standardize(simulation, data, backgrounds, scales)
     state = json.loads(tree.attrs["settings"])
     networks = _read_networks(tree)
@@ -364,6 +378,17 @@ def _given_names(names: Sequence[str], level: str) -> Sequence[str] | None:
 def _scale(tree: xr.DataTree, level: str) -> Standardizer:
     dataset = _group(tree, f"scales/{level}")
     return Standardizer.from_state({name: dataset[name].values for name in STATE if name in dataset})
+
+
+def _function_scale(tree: xr.DataTree, simulation: Simulation) -> Standardizer:
+    """Of the particle level, with the functions of a linear log weight where there are any."""
+    plain, dataset = _scale(tree, "gen"), _group(tree, "scales/gen")
+    if "functions" not in dataset.attrs:
+        return plain
+    kept = None
+    if "values" in dataset:
+        kept = simulation.gen[simulation.pass_gen], dataset["values"].values
+    return FunctionScale(**plain.state(), functions=Functions.from_state(str(dataset.attrs["functions"]), kept))
 
 
 def _read_networks(tree: xr.DataTree) -> tuple[Networks, ...]:

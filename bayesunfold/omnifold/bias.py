@@ -71,7 +71,8 @@ def retrain(result: UnfoldingResult, events: StandardizedEvents) -> Array:
     settings = result.record.settings
     if not isinstance(settings, Settings):
         msg = (
-            "only results of OmniFold can be unfolded again: the direct posterior has no loop whose stopping biases it."
+            "only results of OmniFold can be unfolded again: the direct posterior has no loop whose stopping biases "
+            "it, and generative unfolding has the loop's, whose bias OmniFold estimates."
         )
         raise InputError(msg)
     loop = point_estimates(events, settings, result.record.seed, near=result.iterations)

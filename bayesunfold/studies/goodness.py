@@ -19,6 +19,7 @@ from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.errors import BayesUnfoldWarning, InputError
 from bayesunfold.events import Background
 from bayesunfold.studies.resampled import ResampledToys
+from bayesunfold.unfolding.functions import Functions, FunctionScale
 from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["GoodnessOfFit", "goodness_of_fit"]
@@ -105,7 +106,9 @@ def goodness_of_fit(
     observed = found["chi2_p_value"], found["p_value"]
     if experiments == 0:
         return GoodnessOfFit(*observed)
-    one = partial(_one, pseudo_experiments(result), settings)
+    scale = result.members.events.scales.gen
+    functions = scale.functions if isinstance(scale, FunctionScale) else None
+    one = partial(_one, pseudo_experiments(result), settings, functions)
     progress = Progress(experiments, "pseudo-experiments", show=progressbar)
     null = []
     pool: Executor | nullcontext[None] = ProcessPoolExecutor(workers) if workers else nullcontext()
@@ -140,10 +143,10 @@ def pseudo_experiments(result: UnfoldingResult) -> ResampledToys:
     return ResampledToys(result.simulation, float(u.sum()) / size, push, backgrounds)
 
 
-def _one(make: ResampledToys, settings: DirectSettings, seed: int) -> tuple[float, float]:
+def _one(make: ResampledToys, settings: DirectSettings, functions: Functions | None, seed: int) -> tuple[float, float]:
     """Both p-values of a pseudo-experiment."""
     toy = make(seed)
-    unfolder = (LinearFBU if settings.linear else UnbinnedFBU)(
+    unfolder = (UnbinnedFBU if functions is None else LinearFBU)(
         settings.network,
         moments=settings.moments,
         inference="laplace",
@@ -154,6 +157,8 @@ def _one(make: ResampledToys, settings: DirectSettings, seed: int) -> tuple[floa
         random_seed=seed,
         progressbar=False,
     )
+    if functions is not None and isinstance(unfolder, LinearFBU):
+        unfolder.functions = functions
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BayesUnfoldWarning)  # the result has warned of what its samples are like
         found = unfolder.fit(toy.simulation, toy.measurement, toy.backgrounds).history[0]["criticism"]

@@ -13,6 +13,9 @@ __all__ = ["central_moments"]
 
 Array = NDArray[np.floating]
 
+ROUNDING = 1e-12
+"""A variance below this, in units of the whole observable's, is none."""
+
 NAMES = ("mean", "variance", "skewness", "kurtosis")
 
 
@@ -49,8 +52,10 @@ def central_moments(
     best = np.stack([project(groups, nominal * z**k, n_groups) for k in range(order + 1)])
     found = _from_raw(drawn, origin, width)
     at = _from_raw(best[:, None, :], origin, width)[0]
+    known = np.isfinite(found)
+    mean = np.where(known, found, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return xr.DataArray(
-        found - found.mean(axis=0) + at,
+        found - mean + at,
         dims=("draw", "moment", "bin"),
         coords={"moment": list(NAMES[:order]), "nominal": (("moment", "bin"), at)},
         name="moments",
@@ -66,6 +71,7 @@ def _from_raw(sums: Array, origin: float, width: float) -> Array:
         if len(raw) > 1:
             variance = raw[1] - mean**2
             out.append(width**2 * variance)
+            variance = np.where(variance > ROUNDING, variance, np.nan)  # negative weights may win
         if len(raw) > 2:
             third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
             out.append(third / variance**1.5)

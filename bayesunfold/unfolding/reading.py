@@ -30,10 +30,11 @@ def read_inputs(
     systematics: Sequence[Systematic],
     intervals: tuple[int, int],
     checkpoint: str | Path | None,
-    *,
-    linear: bool = False,
+    scales: Scales | None = None,
 ) -> tuple[Data, StandardizedEvents, NDArray[np.bool_]]:
-    """Data and standardised events, checked, and which features the simulation covers; ``linear`` as of ``Scales``.
+    """Data and standardised events, checked, and which features the simulation covers.
+
+    ``scales`` are chosen from the simulation if omitted, with ``intervals`` for the networks' additive part.
 
     Raises
     ------
@@ -54,8 +55,7 @@ def read_inputs(
         check_writable(Path(checkpoint))
     data = as_data(data).matched_to(simulation)
     covered = warn_without_overlap(simulation, data)
-    scales = Scales.fit(simulation, intervals, linear=linear)
-    events = standardize(simulation, data, backgrounds, scales)
+    events = standardize(simulation, data, backgrounds, scales, intervals)
     check_samples(simulation, data, backgrounds, events)
     return data, events, covered
 

@@ -534,7 +534,8 @@ class UnfoldingResult:
         -------
         xarray.DataArray
             Dimensions ``(draw, moment)``, with ``by`` ``(draw, moment, bin)``; centred on the point estimate, which is
-            the coordinate ``nominal``. The kurtosis of a Gaussian is 3. NaN in bins without events.
+            the coordinate ``nominal``. The kurtosis of a Gaussian is 3. NaN in bins without events, and skewness and
+            kurtosis of a member whose variance is not positive.
 
         Raises
         ------

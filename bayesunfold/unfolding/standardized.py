@@ -70,20 +70,11 @@ class Scales:
     reco: Standardizer
 
     @classmethod
-    def fit(cls, simulation: Simulation, intervals: tuple[int, int] = (0, 0), *, linear: bool = False) -> Scales:
-        """From the events that pass each level.
-
-        Parameters
-        ----------
-        simulation : Simulation
-        intervals : (int, int)
-            Of the networks' additive part, at reco and at gen.
-        linear : bool
-            Whether the particle level is only shifted, scaled and decorrelated.
-        """
+    def fit(cls, simulation: Simulation, intervals: tuple[int, int] = (0, 0)) -> Scales:
+        """From the events that pass each level; ``intervals`` of the networks' additive part, at reco and at gen."""
         gen, reco = simulation.pass_gen, simulation.pass_reco
         return cls(
-            Standardizer.fit(simulation.gen[gen], simulation.weight[gen], intervals[1], linear=linear),
+            Standardizer.fit(simulation.gen[gen], simulation.weight[gen], intervals[1]),
             Standardizer.fit(simulation.reco[reco], simulation.weight[reco], intervals[0]),
         )
 

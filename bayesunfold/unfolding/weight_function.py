@@ -34,10 +34,10 @@ def weights_for(simulation: Simulation, members: Members, gen_new: ArrayLike) ->
     if names is not None and names != simulation.gen_names:
         msg = f"gen_new has columns {names}; the unfolding used {simulation.gen_names}, in this order."
         raise InputError(msg)
-    may_miss = members.events.scales.gen.undefined > 0
+    may_miss = np.isnan(simulation.gen[simulation.pass_gen]).any(axis=0)
     checked = np.where(may_miss & np.isnan(x), 0.0, x)
     check_finite(checked, None, "gen_new", simulation.gen_names, "remove those rows.")
-    _warn_of_extrapolation(simulation, members, checked)
+    _warn_of_extrapolation(simulation, members, x)
     events = members.events
     z = events.scales.gen(x)
     with block_threads():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
-from bayesunfold.direct.moment_unfolding import Functions
 from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.unfolding.functions import Functions
 from bayesunfold.unfolding.moments import central_moments
 
 
@@ -38,9 +38,8 @@ def test_errors_are_the_best_possible(unfolded):
 
 def test_the_log_weight_is_in_the_family(unfolded):
     """A parabola in t: third differences on a grid vanish."""
-    grid, gen = np.linspace(-2, 2, 9), unfolded.simulation.gen_column("gen")
-    z = np.column_stack([grid, ((grid - gen.mean()) / gen.std()) ** 2])
-    log_weight = np.log(unfolded.weights_for(z).nominal.values)
+    grid = np.linspace(-2, 2, 9)
+    log_weight = np.log(unfolded.weights_for(grid).nominal.values)
     assert np.abs(np.diff(log_weight, 3)).max() < 1e-4
     assert np.abs(np.diff(log_weight, 1)).max() > 0.1
 
@@ -60,8 +59,34 @@ def test_functions_of_the_user():
     unfolder = bu.MomentUnfolding({"gen": lambda gen: gen[:, 0]}, draws=100, random_seed=1, progressbar=False)
     result = unfolder.fit(simulation, data)
     mean = result.moments("gen", 1)
-    assert result.simulation.gen_names == ("gen",)
+    assert result.simulation is simulation
     assert abs(float(mean.nominal[0])) < 5 * float(mean.std())
+    assert result.event_posterior([0.0], draws=5).feature.values.tolist() == ["gen"]
+
+
+def test_functions_of_the_user_are_not_in_a_file_but_their_weights_are(tmp_path):
+    simulation, data = gaussian(5, 1000, 3000)
+    unfolder = bu.MomentUnfolding({"tanh": lambda gen: np.tanh(gen[:, 0])}, draws=20, random_seed=1, progressbar=False)
+    result = unfolder.fit(simulation, data)
+    loaded = bu.load(result.save(tmp_path / "functions.nc"))
+    np.testing.assert_allclose(loaded.nominal, result.nominal, rtol=1e-6)
+    with pytest.raises(InputError, match="does not keep the functions 'tanh'"):
+        loaded.weights_for([0.5])
+    assert result.weights_for([0.5]).shape == (20, 1)
+
+
+def test_undefined_features_and_names_of_the_detector_level():
+    """Powers of a feature that one event in five lacks; unnamed detector features keep the names they share."""
+    rng = np.random.default_rng(6)
+    gen = rng.normal(0, 1, (3000, 2))
+    gen[rng.random(3000) < 0.2, 1] = np.nan
+    reco = gen + rng.normal(0, 0.3, gen.shape)
+    simulation = bu.Simulation(gen, reco, undefined="indicator", names=["a", "b"])
+    data = bu.Data(reco[:1000], undefined="indicator")
+    result = bu.MomentUnfolding(2, draws=50, random_seed=1, progressbar=False, rounds=0).fit(simulation, data)
+    assert result.refolded("b", [-3, 0, 3]).undefined.mean() == pytest.approx(np.isnan(reco[:1000, 1]).sum(), rel=0.2)
+    assert np.isfinite(result.weights_for(gen[:10]).values).all()
+    assert np.isfinite(result.moments("b")).all()
 
 
 def test_moments_that_depend_on_another_observable():
@@ -81,6 +106,26 @@ def test_moments_that_depend_on_another_observable():
     expected = np.array([1, 3, 5]) / 12
     assert np.all(np.abs(found.nominal.values - expected) < 5 * found.std("draw").values)
     assert np.all(found.std("draw").values < 0.05)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_products_are_measured_whatever_the_classifier_saw(seed):
+    """Nothing differs between data and simulation, so no classifier sees products; bands stay those of the data.
+
+    The variance of t in a third of 6000 events is known to 1.25 sqrt(2 (3 / 6000 + 3 / 8000)) = 0.052 at best.
+    """
+    rng = np.random.default_rng(seed)
+
+    def events(n):
+        t, x = rng.normal(0, 1, n), rng.uniform(0, 1, n)
+        return np.c_[t, x], np.c_[t + rng.normal(0, 0.5, n), x + rng.normal(0, 0.05, n)]
+
+    simulation = bu.Simulation(*events(8000), names=["t", "x"])
+    unfolder = bu.MomentUnfolding(2, by="x", draws=200, random_seed=1, progressbar=False, rounds=0)
+    result = unfolder.fit(simulation, events(6000)[1])
+    std = result.moments("t", 2, by="x", bins=[0, 1 / 3, 2 / 3, 1]).sel(moment="variance").std("draw").values
+    assert np.all(std < 0.2)
+    assert np.all(std > 0.03)
 
 
 # moments of any result

@@ -244,3 +244,45 @@ def test_a_fitted_map_is_used_and_the_own_one_is_kept(unfolded, gaussian):
     assert more.sizes["draw"] == 150
     with pytest.raises(InputTypeError, match="posterior has type int"):
         unfolded.event_posterior([0.0], posterior=3)
+
+
+def test_a_map_of_other_features_is_refused(unfolded):
+    rng = np.random.default_rng(9)
+    gen = rng.normal(size=(1000, 2))
+    other = bu.EventPosterior(random_seed=1, progressbar=False).fit(bu.Simulation(gen, gen[:, :1] + 0.1))
+    with pytest.raises(InputError, match=r"fitted to the particle-level features \('gen_0', 'gen_1'\)"):
+        unfolded.event_posterior([0.0], posterior=other)
+
+
+def test_events_alone_have_draws_of_their_own(gaussian):
+    """Correlation of 2000 draws of two events asked for one by one: below 0.15 (six standard deviations)."""
+    first, second = (gaussian.sample([x], draws=2000).values.ravel() for x in (0.0, 0.5))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.15
+
+
+def test_data_may_lack_what_only_simulated_fakes_lack():
+    rng = np.random.default_rng(10)
+    gen = rng.normal(size=2000)
+    reco = np.c_[gen + 0.3 * rng.normal(size=2000), rng.normal(size=2000)]
+    fakes = np.arange(2000) < 300
+    reco[:100, 1] = np.nan
+    simulation = bu.Simulation(gen, reco, pass_gen=~fakes, undefined="indicator")
+    posterior = bu.EventPosterior(random_seed=1, progressbar=False).fit(simulation)
+    with pytest.warns(OverlapWarning, match="1 of 2 events"):
+        draws = posterior.sample([[0.0, np.nan], [0.0, 0.1]], draws=5)
+    assert draws.outside.values.tolist() == [True, False]
+    assert np.isfinite(draws).all()
+
+
+def test_weights_of_undefined_features_are_those_of_the_unfolding(mixed):
+    """The guide's line, with a feature that some events lack and that lies far from zero."""
+    rng = np.random.default_rng(11)
+    gen = rng.normal(1000, 1, 2000)
+    gen[::5] = np.nan
+    reco = gen + rng.normal(0, 0.3, 2000)
+    simulation = bu.Simulation(gen, reco, undefined="indicator")
+    data = bu.Data(reco[:500], undefined="indicator")
+    unfolder = bu.UnbinnedFBU(random_seed=1, draws=50, rounds=0, progressbar=False)
+    result = unfolder.fit(simulation, data)
+    assert result.weights_for(gen[:10]).shape == (50, 10)
+    assert result.event_map.sample(reco[:20], 5, result.weights_for).shape == (5, 20, 1)

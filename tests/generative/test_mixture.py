@@ -107,15 +107,53 @@ def test_weights_count_in_the_scores():
 
 
 def test_integers_stay_integers_and_have_their_share():
+    """Scores of Poisson(30) spread between the edges are N(0, 1): Kolmogorov-Smirnov at 1e-6."""
     rng = np.random.default_rng(7)
     x = rng.poisson(30, 50_000).astype(float)
     column = Column.fit("n", x, np.ones(len(x)))
-    assert column.spacing == 1.0
+    assert column.whole
     spread = column.spread_score(x, rng)
-    back = column.value(column.classes(x), spread)
-    np.testing.assert_array_equal(back, np.round(back))
-    assert np.mean(back == x) > 0.999  # two edges of a knot may round to another integer
-    assert stats.kstest(spread, "norm").statistic < 0.02
+    np.testing.assert_array_equal(column.value(column.classes(x), spread), x)
+    np.testing.assert_array_equal(column.value(column.classes(x), column.score(x)), x)
+    assert stats.kstest(spread, "norm").pvalue > 1e-6
+
+
+@pytest.mark.parametrize("draw", ["fives", "placeholder"])
+def test_integers_with_gaps_give_no_others(draw):
+    rng = np.random.default_rng(11)
+    x = 5.0 * rng.integers(0, 40, 20_000)
+    if draw == "placeholder":
+        x = rng.poisson(30, 20_000).astype(float)
+        x[:300] = -99.0
+    column = Column.fit("n", x, np.ones(len(x)))
+    assert column.whole
+    drawn = column.value(np.zeros(5000, int), rng.standard_normal(5000))
+    assert set(drawn) <= set(x)
+    assert column.level(np.array([x[-1], 0.5])).tolist()[1] == -1
+
+
+def test_a_rare_kind_among_few_is_a_class():
+    x = np.random.default_rng(12).choice([-211.0, 13.0, 11.0, 211.0], 5000)
+    x[0] = -2212.0
+    column = Column.fit("id", x, np.ones(5000))
+    assert column.atoms.tolist() == [-2212.0, -211.0, 11.0, 13.0, 211.0]
+
+
+def test_a_single_other_value_is_an_atom():
+    x = np.random.default_rng(13).choice([0.5, 1.5, 2.5], 3000)
+    x = np.where(np.arange(3000) < 2950, x, np.random.default_rng(14).choice(np.arange(30) + 100.25, 3000))
+    x[0] = 7.25
+    column = Column.fit("x", x, np.ones(3000))
+    assert column.low == 0.5
+    two = Column.fit("x", np.r_[np.full(30, 1.5), np.full(30, 2.5), 7.25], np.ones(61))
+    assert two.atoms.tolist() == [1.5, 2.5, 7.25]
+    assert not two.continuous
+
+
+def test_a_feature_that_never_exists():
+    column = Column.fit("x", np.full(30, np.nan), np.ones(30))
+    assert np.isnan(column.value(np.zeros(3, int), np.zeros(3))).all()
+    assert column.outside(np.array([1.0, np.nan])).tolist() == [True, False]
 
 
 def test_few_values_are_classes_of_their_own():
