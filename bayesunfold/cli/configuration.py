@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +17,8 @@ from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
-from bayesunfold.io.columns import read_columns
-from bayesunfold.io.sources import is_address
+from bayesunfold.io.columns import read_files
+from bayesunfold.io.sources import named_sources
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.studies.resampled import ResampledToys
@@ -26,6 +26,33 @@ from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["Job", "load_job"]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What was read of a file.
+
+    Attributes
+    ----------
+    sample : str
+        "simulation", "data", a background, or a side of a systematic.
+    file, tree : str
+    factor : float
+        On the weights of its events.
+    events, kept : int
+        In the file, and after the selection.
+    weight : float
+        Sum of the weights of the latter, the factor included.
+    """
+
+    sample: str
+    file: str
+    tree: str
+    factor: float
+    events: int
+    kept: int
+    weight: float
+
 
 MOVED_FLAGS = ("pass_reco_up", "pass_reco_down")
 
@@ -48,12 +75,15 @@ class Job:
         Whether reading of files shows progress.
     unused : int
         Simulated events that passed no level, which were dropped when the simulation was read.
+    manifest : list of FileEntry
+        What was read, file by file.
     """
 
     path: Path
     sections: Configuration
     progressbar: bool = False
     unused: int = 0
+    manifest: list[FileEntry] = field(default_factory=list)
 
     def file(self, name: str) -> Path:
         """A path relative to the configuration."""
@@ -64,25 +94,34 @@ class Job:
         """Where output goes."""
         return self.file(self.sections.output.folder or self.path.stem)
 
-    def _read(self, source: Source, expressions: list[str]) -> dict[str, np.ndarray]:
-        return read_columns(
-            source.file if is_address(source.file) else self.file(source.file),
-            expressions,
-            selection=source.selection,
-            tree=source.tree,
-            progressbar=self.progressbar,
-        )
+    def _read(
+        self, source: Source, expressions: list[str], sample: str = "", weight: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """Columns of the files of a section; those of a named sample go into the manifest."""
+        files = named_sources(source.file, source.tree, self.path.parent)
+        columns, log = read_files(files, expressions, selection=source.selection, progressbar=self.progressbar)
+        start = 0
+        for read in log if sample else ():
+            rows = slice(start, start + read.kept)
+            total = read.kept if weight is None else float(np.sum(columns[weight][rows], dtype=np.float64))
+            tree = "" if read.source.tree is None else read.source.tree
+            self.manifest.append(
+                FileEntry(sample, str(read.source.path), tree, read.source.factor, read.events, read.kept, total)
+            )
+            start += read.kept
+        return columns
 
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
         """Simulated events and their systematic variations, read together."""
         s = self.sections.simulation
-        flags = {"weight": s.weight, "pass_gen": s.pass_gen, "pass_reco": s.pass_reco}
+        weight = s.scaled(s.weight)
+        flags = {"weight": weight, "pass_gen": s.pass_gen, "pass_reco": s.pass_reco}
         wanted = [*s.gen, *s.reco, *(expression for expression in flags.values() if expression is not None)]
         wanted += s.key or []
         for section in self.sections.systematic:
-            for expression in () if section.has_events else section.variations().values():
+            for expression in () if section.has_events else section.scaled_variations(s).values():
                 wanted += expression if isinstance(expression, list) else [expression]
-        columns = self._used(self._read(s, list(dict.fromkeys(wanted))))
+        columns = self._used(self._read(s, list(dict.fromkeys(wanted)), "simulation", weight))
         simulation = Simulation(
             _table(columns, s.gen),
             _table(columns, s.reco),
@@ -99,7 +138,7 @@ class Job:
                 continue
             given: dict[str, Any] = {
                 name: _table(columns, value) if isinstance(value, list) else columns[value]
-                for name, value in section.variations().items()
+                for name, value in section.scaled_variations(s).items()
             }
             systematics.append(Systematic(section.name, **given, profile=section.profile))
         return simulation, systematics
@@ -121,12 +160,13 @@ class Job:
             ("up", section.file, section.tree),
             ("down", section.file_down or section.file, section.tree_down or section.tree),
         ):
-            given = {k.rsplit("_", 1)[0]: v for k, v in section.variations().items() if k.endswith(side)}
+            source = Source(file=file or s.file, tree=tree, selection=section.selection)
+            varied = section.scaled_variations(source)
+            given = {k.rsplit("_", 1)[0]: v for k, v in varied.items() if k.endswith(side)}
             if not given:
                 continue
-            source = Source(file=file or s.file, tree=tree, selection=section.selection)
             expressions = [e for v in given.values() for e in (v if isinstance(v, list) else [v])]
-            read = self._read(source, list(dict.fromkeys([*key, *expressions])))
+            read = self._read(source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}")
             found = {k: _table(read, v) if isinstance(v, list) else read[v] for k, v in given.items()}
             sides[side] = {"key": _key(read, key)} | found
         if "up" not in sides:
@@ -158,20 +198,23 @@ class Job:
     def data(self) -> Data:
         """Measured events."""
         s = self.sections.data
-        features, weight = self._sample(s, s.features, s.weight)
+        features, weight = self._sample(s, s.features, s.weight, "data")
         return Data(features, weight, cast("Undefined", s.undefined))
 
     def backgrounds(self) -> list[Background]:
         """Background events."""
         out = []
         for s in self.sections.background:
-            features, weight = self._sample(s, s.features, s.weight)
+            features, weight = self._sample(s, s.features, s.weight, s.name)
             out.append(Background(features, weight, s.name, s.relative_uncertainty, profile=s.profile))
         return out
 
-    def _sample(self, source: Source, features: list[str], weight: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _sample(
+        self, source: Source, features: list[str], weight: str | None, name: str
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Features and weights of events of the detector level."""
-        columns = self._read(source, features + ([] if weight is None else [weight]))
+        weight = source.scaled(weight)
+        columns = self._read(source, features + ([] if weight is None else [weight]), name, weight)
         return _table(columns, features), None if weight is None else columns[weight]
 
     def toys(self) -> ResampledToys:

@@ -21,6 +21,8 @@ from bayesunfold.spectrum import Normalization
 __all__ = ["Configuration", "Source", "read_configuration", "schema_text"]
 
 Texts = Annotated[list[str], Meta(min_length=1)]
+Files = str | list[str | dict[str, str | float]]
+"""A path or pattern, or a list of these and of tables with file, tree and factor."""
 
 
 def __dir__() -> list[str]:
@@ -30,9 +32,22 @@ def __dir__() -> list[str]:
 class Source(Struct, kw_only=True, frozen=True):
     """Where events are read from."""
 
-    file: Annotated[str, Meta(description="ROOT, parquet, HDF5 or npz file; relative to the configuration (required)")]
+    file: Annotated[
+        Files,
+        Meta(
+            description="ROOT, parquet, HDF5 or npz file, relative to the configuration (required); also a pattern "
+            '("sim_*.root"), "sim.root:tree", or a list of these and of {file = ..., tree = ..., factor = ...}, where '
+            "the factor multiplies the weights of the file's events"
+        ),
+    ]
     tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group")] = None
     selection: Annotated[str | None, Meta(description="expression; only events where it is true are used")] = None
+
+    def scaled(self, weight: str | None) -> str | None:
+        """An expression of the weight times the factor of an event's file, if files have factors."""
+        if isinstance(self.file, str) or not any(isinstance(f, dict) and "factor" in f for f in self.file):
+            return weight
+        return "file_factor" if weight is None else f"({weight}) * file_factor"
 
 
 class SimulationSection(Source, kw_only=True, frozen=True):
@@ -91,8 +106,8 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
     ] = None
     pass_reco_down: Annotated[str | None, Meta(description="the same at -1")] = None
     profile: Annotated[bool, Meta(description="data constrain the nuisance parameter (method direct)")] = False
-    file: Annotated[str | None, Meta(description="file of the variation, whose events are matched by key")] = None
-    file_down: Annotated[str | None, Meta(description="the same at -1; file if omitted")] = None
+    file: Annotated[Files | None, Meta(description="files of the variation, whose events are matched by key")] = None
+    file_down: Annotated[Files | None, Meta(description="the same at -1; file if omitted")] = None
     tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group of the variation")] = None
     tree_down: Annotated[str | None, Meta(description="the same at -1; tree if omitted")] = None
     selection: Annotated[str | None, Meta(description="expression; only events of the variation where it is true")] = (
@@ -120,6 +135,12 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
         if alone:
             msg = f"the systematic {self.name!r} has {', '.join(alone)} and no file or tree of its own; give one."
             raise InputError(msg)
+
+    def scaled_variations(self, source: Source) -> dict[str, str | list[str]]:
+        """As :meth:`variations`, weights times the factors of the source's files."""
+        given = self.variations()
+        scaled = {name: source.scaled(str(given[name])) for name in ("weight_up", "weight_down") if name in given}
+        return given | {name: value for name, value in scaled.items() if value is not None}
 
     def variations(self) -> dict[str, str | list[str]]:
         """Expressions by the argument of :class:`bayesunfold.Systematic` that they give."""
@@ -280,6 +301,8 @@ def _given(section: Struct) -> dict[str, object]:
 def _meaning(field: msgspec.structs.FieldInfo) -> tuple[str, str]:
     """Kind and meaning of a key, in words."""
     inner, *metas = get_args(field.type)
+    if str in get_args(inner) and len(get_args(inner)) > 1 and any(get_args(part) for part in get_args(inner)):
+        return "text or list", metas[-1].description
     if inner not in KINDS:  # one of several: the first that is not None
         inner = next(part for part in get_args(inner) if part is not type(None))
     inner = get_args(inner)[0] if inner not in KINDS else inner  # a list that may not be empty

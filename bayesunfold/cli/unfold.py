@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from bayesunfold._support.files import atomic_write, check_writable
 from bayesunfold.binning import bin_index
-from bayesunfold.cli.configuration import Job
+from bayesunfold.cli.configuration import FileEntry, Job
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
@@ -58,7 +60,7 @@ def check_job(job: Job) -> str:
     inputs = _read(job, progressbar=False)
     inputs.unfolder.check(inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics)
     lines = [repr(inputs.simulation), repr(inputs.data), *map(repr, inputs.backgrounds), *map(repr, inputs.systematics)]
-    return "\n".join([*lines, *_dropped(job), f"{job.path}: all checks pass; nothing was trained."])
+    return "\n".join([*lines, *_dropped(job), *_files(job), f"{job.path}: all checks pass; nothing was trained."])
 
 
 def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
@@ -89,7 +91,27 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
         result = result.estimate_bias()
     written = _write(job, result)
     checkpoint.unlink(missing_ok=True)
-    return "\n".join([result.summary(), *_dropped(job), *(f"written: {path}" for path in written)])
+    return "\n".join([result.summary(), *_dropped(job), *_files(job), *(f"written: {path}" for path in written)])
+
+
+def _files(job: Job) -> list[str]:
+    """What was read of each file, if a sample has several."""
+    samples = [entry.sample for entry in job.manifest]
+    if len(set(samples)) == len(samples):
+        return []
+    return [
+        f"read for {e.sample}: {e.file}{':' + e.tree if e.tree else ''}, {e.kept} of {e.events} events, "
+        f"sum of weights {e.weight:g}"
+        for e in job.manifest
+    ]
+
+
+def _write_manifest(job: Job, path: Path) -> None:
+    """A table of the files that were read."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in fields(FileEntry))
+        writer.writerows(astuple(entry) for entry in job.manifest)
 
 
 def _dropped(job: Job) -> list[str]:
@@ -112,7 +134,7 @@ def _check_output(job: Job) -> None:
     names = [section.observable for section in job.sections.spectrum]
     check_writable(folder, folder=True)
     check_target(folder / "unfolded.nc")
-    files = ("checkpoint.npz", "report.html", "spectra.root", "nuisances.csv", "pulls.png")
+    files = ("checkpoint.npz", "report.html", "spectra.root", "nuisances.csv", "pulls.png", "inputs.csv")
     for name in (*files, *(f"{n}.png" for n in names)):
         check_writable(folder / name)
     if output.root:
@@ -143,7 +165,8 @@ def _check_spectra(job: Job, simulation: Simulation) -> None:
 def _write(job: Job, result: UnfoldingResult) -> list[Path]:
     """Everything that the section [output] asks for."""
     folder, output = job.folder, job.sections.output
-    written = [result.save(folder / "unfolded.nc")]
+    written = [result.save(folder / "unfolded.nc"), folder / "inputs.csv"]
+    atomic_write(folder / "inputs.csv", partial(_write_manifest, job))
     spectra = _spectra(job, result)
     for name, spectrum in spectra.items():
         path = folder / f"{name}.png"

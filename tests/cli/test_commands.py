@@ -161,3 +161,54 @@ bins = [-2, 0, 2]
     path.write_text(text.replace('method = "direct"', 'method = "omnifold"'))
     assert main(["unfold", str(path)]) == 2
     assert "does not constrain nuisance parameters" in capsys.readouterr().err
+
+
+def test_several_files_with_factors(tmp_path, capsys):
+    """Two campaigns of a simulation, each scaled to its luminosity, and data in two files, as one file of the same."""
+    toy = bu.datasets.gaussian_toy(300, 1500, random_seed=1)
+    gen, reco = toy.gen[:, 0], toy.simulation.reco[:, 0]
+    factor = np.where(np.arange(1500) < 600, 0.5, 2.0)
+    for name, rows in (("a", slice(0, 600)), ("b", slice(600, None))):
+        np.savez(tmp_path / f"sim_{name}.npz", x=gen[rows], y=reco[rows], up=np.exp(0.1 * gen[rows]))
+    np.savez(tmp_path / "one.npz", x=gen, y=reco, w=factor, up=factor * np.exp(0.1 * gen))
+    data = np.ravel(toy.data)
+    np.savez(tmp_path / "data_1.npz", y=data[:100])
+    np.savez(tmp_path / "data_2.npz", y=data[100:])
+    text = """
+[simulation]
+file = {simulation}
+gen = ["x"]
+reco = ["y"]
+{weight}
+[data]
+file = "data_*.npz"
+features = ["y"]
+[[systematic]]
+name = "tilt"
+weight_up = "up"
+[unfolding]
+iterations = 1
+inference = "laplace"
+draws = 20
+random_seed = 1
+bias = false
+[output]
+report = false
+"""
+    listed = '[{file = "sim_a.npz", factor = 0.5}, {file = "sim_b.npz", factor = 2.0}]'
+    (tmp_path / "several.toml").write_text(text.format(simulation=listed, weight=""))
+    (tmp_path / "single.toml").write_text(text.format(simulation='"one.npz"', weight='weight = "w"'))
+    assert main(["unfold", str(tmp_path / "several.toml"), "--check"]) == 0
+    assert "600 of 600 events, sum of weights 300" in capsys.readouterr().out
+    for name in ("several", "single"):
+        assert main(["unfold", str(tmp_path / f"{name}.toml")]) == 0
+    several, single = (bu.load(tmp_path / name / "unfolded.nc") for name in ("several", "single"))
+    np.testing.assert_array_equal(several.simulation.weight, single.simulation.weight)
+    bins = [-3, 0, 3]
+    np.testing.assert_array_equal(several.spectrum("x", bins).draw_matrix, single.spectrum("x", bins).draw_matrix)
+    lines = (tmp_path / "several" / "inputs.csv").read_text().splitlines()
+    assert lines[0] == "sample,file,tree,factor,events,kept,weight"
+    assert [line.split(",")[0] for line in lines[1:]] == ["simulation", "simulation", "data", "data"]
+    (tmp_path / "bad.toml").write_text(text.format(simulation='[{name = "sim_a.npz"}]', weight=""))
+    assert main(["unfold", str(tmp_path / "bad.toml")]) == 2
+    assert "its keys are file" in capsys.readouterr().err
