@@ -5,20 +5,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 
 from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
-from bayesunfold.cli.schema import Configuration, Source, SystematicSection, read_configuration
+from bayesunfold.cli.patterns import PLACE, expand
+from bayesunfold.cli.schema import Configuration, Files, Source, SystematicSection, read_configuration
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
-from bayesunfold.io.columns import read_files
-from bayesunfold.io.sources import named_sources
+from bayesunfold.io.columns import list_columns, list_trees, read_files
+from bayesunfold.io.sources import named_sources, without_trees
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.studies.resampled import ResampledToys
@@ -85,6 +88,17 @@ class Job:
     unused: int = 0
     manifest: list[FileEntry] = field(default_factory=list)
 
+    @cached_property
+    def systematic(self) -> list[SystematicSection]:
+        """Sections of the systematics, one per variation."""
+        sections = self.sections.systematic
+        if not any(PLACE in str(msgspec.structs.asdict(section)) for section in sections):
+            return list(sections)
+        files = named_sources(self.sections.simulation.file, self.sections.simulation.tree, self.path.parent)
+        columns = [name for file in files[:1] for name in list_columns(file.path, file.tree)]
+        trees = list_trees(files[0].path)
+        return [one for section in sections for one in expand(section, columns, trees)]
+
     def file(self, name: str) -> Path:
         """A path relative to the configuration."""
         return self.path.parent / name
@@ -118,7 +132,7 @@ class Job:
         flags = {"weight": weight, "pass_gen": s.pass_gen, "pass_reco": s.pass_reco}
         wanted = [*s.gen, *s.reco, *(expression for expression in flags.values() if expression is not None)]
         wanted += s.key or []
-        for section in self.sections.systematic:
+        for section in self.systematic:
             for expression in () if section.has_events else section.scaled_variations(s).values():
                 wanted += expression if isinstance(expression, list) else [expression]
         columns = self._used(self._read(s, list(dict.fromkeys(wanted)), "simulation", weight))
@@ -131,7 +145,7 @@ class Job:
             reco_names=_names(s.reco_names, s.reco, "reco_names"),
         )
         systematics = []
-        for section in self.sections.systematic:
+        for section in self.systematic:
             section.check()
             if section.has_events:
                 systematics.append(self._matched(section, simulation, columns))
@@ -160,7 +174,8 @@ class Job:
             ("up", section.file, section.tree),
             ("down", section.file_down or section.file, section.tree_down or section.tree),
         ):
-            source = Source(file=file or s.file, tree=tree, selection=section.selection)
+            named = file or (s.file if tree is None else cast("Files", without_trees(s.file)))
+            source = Source(file=named, tree=tree, selection=section.selection)
             varied = section.scaled_variations(source)
             given = {k.rsplit("_", 1)[0]: v for k, v in varied.items() if k.endswith(side)}
             if not given:
@@ -185,9 +200,9 @@ class Job:
     def _used(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Events that pass a level, nominally or in a variation; the others are counted and dropped."""
         s = self.sections.simulation
-        if s.pass_gen is None or s.pass_reco is None or any(k.has_events for k in self.sections.systematic):
+        if s.pass_gen is None or s.pass_reco is None or any(k.has_events for k in self.systematic):
             return columns  # an event may pass in a variation that is not read yet
-        varied = [section.variations().get(flag) for section in self.sections.systematic for flag in MOVED_FLAGS]
+        varied = [section.variations().get(flag) for section in self.systematic for flag in MOVED_FLAGS]
         flags = [columns[name] for name in (s.pass_gen, s.pass_reco, *varied) if isinstance(name, str)]
         if any(flag.dtype != bool for flag in flags):
             return columns  # an error of the simulation, which names the flag

@@ -18,7 +18,7 @@ from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.normalization import read_luminosity
 from bayesunfold.spectrum import Normalization
 
-__all__ = ["Configuration", "Source", "read_configuration", "schema_text"]
+__all__ = ["Configuration", "Files", "Source", "read_configuration", "schema_text"]
 
 Texts = Annotated[list[str], Meta(min_length=1)]
 Files = str | list[str | dict[str, str | float]]
@@ -93,7 +93,13 @@ VARIED = ("weight_up", "weight_down", "reco_up", "reco_down", "pass_reco_up", "p
 class SystematicSection(Struct, kw_only=True, frozen=True):
     """A section [[systematic]]."""
 
-    name: Annotated[str, Meta(description="row among the sources of uncertainty (required)")]
+    name: Annotated[
+        str,
+        Meta(
+            description="row among the sources of uncertainty (required); with {name} in it and in other keys the "
+            "section stands for all columns, or trees, that match"
+        ),
+    ]
     weight_up: Annotated[str | None, Meta(description="expression: full generator weight at +1 standard deviation")] = (
         None
     )

@@ -17,7 +17,7 @@ from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.io.expressions import INDEXED, columns_of, evaluate
 from bayesunfold.io.sources import FileSource, Named, is_address, named_sources
 
-__all__ = ["FileRead", "list_columns", "read_columns", "read_files"]
+__all__ = ["FileRead", "list_columns", "list_trees", "read_columns", "read_files"]
 
 Columns = dict[str, NDArray[Any]]
 
@@ -208,6 +208,43 @@ def list_columns(path: Named, tree: str | None = None) -> list[str]:
         with _open(source.path, source.tree) as file:
             names = list(file.names) if names is None else [name for name in names if name in set(file.names)]
     return names or []
+
+
+def list_trees(path: str | Path) -> list[str]:
+    """Trees and ntuples of a ROOT file, groups of an HDF5 file; none of others.
+
+    Raises
+    ------
+    FileNotFoundError, FileFormatError
+        As for :func:`read_columns`.
+    """
+    suffix = Path(path).suffix
+    if not is_address(path) and not Path(path).exists():
+        msg = f"{path} does not exist."
+        raise FileNotFoundError(msg)
+    try:
+        if suffix == ".root":
+            import uproot
+
+            with uproot.open(path) as file:
+                return _trees(file)
+        if suffix in (".h5", ".hdf5"):
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                return [name for name in file if isinstance(file.get(name), h5py.Group)]
+    except ImportError:
+        raise
+    except Exception as err:
+        msg = f"{path} cannot be read ({type(err).__name__}: {_line(err)}); it is damaged or something else."
+        raise FileFormatError(msg) from err
+    return []
+
+
+def _trees(file: Any) -> list[str]:
+    """Names of what holds events in an open ROOT file."""
+    kinds = file.classnames(cycle=False)
+    return [k for k, v in kinds.items() if v == "TTree" or "RNTuple" in v]
 
 
 def _selected(selection: str, chunk: Columns) -> NDArray[np.bool_]:
@@ -460,8 +497,7 @@ class _Root(_File):
             msg = "reading ROOT files needs uproot; install bayesunfold[root]."
             raise ImportError(msg) from None
         self._file = uproot.open(path)
-        kinds = self._file.classnames(cycle=False)
-        trees = [k for k, v in kinds.items() if v == "TTree" or "RNTuple" in v]
+        trees = _trees(self._file)
         if not trees:
             msg = f"{path} holds no tree; name a file with events."
             raise InputError(msg)

@@ -11,7 +11,7 @@ from typing import Any
 from bayesunfold._support.checks import check_positive
 from bayesunfold.errors import InputError, InputTypeError
 
-__all__ = ["FileSource", "Named", "is_address", "named_sources"]
+__all__ = ["FileSource", "Named", "is_address", "named_sources", "without_trees"]
 
 Named = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
 """What names files: a path, a table with ``file``, ``tree`` and ``factor``, or a list of these."""
@@ -82,6 +82,16 @@ def named_sources(named: Named, tree: str | None = None, folder: Path | None = N
     return found
 
 
+def without_trees(named: Named) -> Named:
+    """The same files, whatever trees were named with them."""
+    if isinstance(named, Mapping):
+        return {key: without_trees(value) if key == "file" else value for key, value in named.items() if key != "tree"}
+    if isinstance(named, str | Path):
+        match = WITH_TREE.match(str(named))
+        return match["file"] if match else named
+    return [without_trees(entry) for entry in named]  # type: ignore[misc]  # entries are no lists
+
+
 def _sources(entry: Any, tree: str | None, folder: Path | None) -> list[FileSource]:
     """Files of one entry."""
     factor = 1.0
@@ -98,6 +108,9 @@ def _sources(entry: Any, tree: str | None, folder: Path | None) -> list[FileSour
         raise InputTypeError(msg)
     match = WITH_TREE.match(str(entry))
     if match:
+        if tree is not None and tree != match["tree"]:
+            msg = f"{entry!r} names a tree, and so does tree={tree!r}; give one of them."
+            raise InputError(msg)
         entry, tree = match["file"], match["tree"]
     if is_address(entry):
         return [FileSource(entry, tree, factor)]

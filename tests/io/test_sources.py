@@ -10,7 +10,7 @@ from conftest import require
 
 import bayesunfold as bu
 from bayesunfold.errors import InputError, InputTypeError
-from bayesunfold.io.sources import FileSource, named_sources
+from bayesunfold.io.sources import FileSource, named_sources, without_trees
 
 
 @pytest.fixture
@@ -53,6 +53,11 @@ def test_trees_behind_a_colon(tmp_path):
     assert named_sources("root://host//a/b.root:tree") == [FileSource("root://host//a/b.root", "tree")]
 
 
+def test_files_without_their_trees():
+    named = ["a.root:one", {"file": "b_*.root:one", "factor": 0.5}, {"file": "c.root", "tree": "one"}, "d.npz"]
+    assert without_trees(named) == ["a.root", {"file": "b_*.root", "factor": 0.5}, {"file": "c.root"}, "d.npz"]
+
+
 def test_relative_paths_start_in_a_folder(campaigns):
     found = named_sources(["mc16*.npz", {"file": "other.npz", "factor": 3.0}], folder=campaigns)
     assert [Path(source.path).name for source in found] == ["mc16a.npz", "mc16d.npz", "other.npz"]
@@ -72,6 +77,7 @@ def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
         (["mc16a.npz", "mc16*.npz"], InputError, "mc16a.npz is named twice"),
         ("nothing_*.npz", FileNotFoundError, "no file matches"),
         ([{"path": "a.npz"}], InputError, "its keys are file"),
+        ([{"file": "a.root:one", "tree": "two"}], InputError, "names a tree, and so does tree='two'"),
         ([{"file": "a.npz", "factor": 0}], InputError, "factor of a file"),
         ([{"file": "a.npz", "factor": "big"}], InputError, "factor of a file"),
     ],

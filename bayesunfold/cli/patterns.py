@@ -1,0 +1,88 @@
+"""One section [[systematic]] for many variations: ``{name}`` stands for what columns or trees have there."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from bayesunfold.cli.schema import SystematicSection
+from bayesunfold.errors import InputError
+
+__all__ = ["PLACE", "expand"]
+
+PLACE = "{name}"
+DECIDING = ("weight_up", "reco_up", "pass_reco_up", "tree")
+"""Keys that say which variations there are, the first that has the place."""
+
+TOKEN = re.compile(r"[\w.]*\{name\}[\w.]*")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[str]) -> list[SystematicSection]:
+    """The sections that a section stands for: itself, or one per name.
+
+    Parameters
+    ----------
+    section : SystematicSection
+    columns, trees : sequence of str
+        Of the simulation's file.
+
+    Raises
+    ------
+    InputError
+        If the place stands in other keys and not in the name, in no key that decides, or if nothing matches.
+    """
+    values = msgspec.structs.asdict(section)
+    having = [key for key, value in values.items() if key != "name" and _has(value)]
+    if PLACE not in section.name:
+        if having:
+            msg = (
+                f"the systematic {section.name!r} has {PLACE} in {', '.join(having)} and not in its name; write "
+                f'name = "{section.name} {PLACE}", so that each variation has its own.'
+            )
+            raise InputError(msg)
+        return [section]
+    deciding = next((key for key in DECIDING if key in having), None)
+    if deciding is None:
+        msg = f"the systematic {section.name!r} needs {PLACE} in one of {', '.join(DECIDING)}, which say what there is."
+        raise InputError(msg)
+    value = values[deciding]
+    text = next(v for v in (value if isinstance(value, list) else [value]) if PLACE in v)
+    candidates = trees if deciding == "tree" else columns
+    names = _names(text if deciding == "tree" else _token(text), candidates)
+    if not names:
+        near = difflib.get_close_matches(text, candidates, n=3, cutoff=0.3) or list(candidates)[:5]
+        msg = (
+            f"the systematic {section.name!r}: no {'tree' if deciding == 'tree' else 'column'} matches {text!r}; near "
+            f"names: {', '.join(near) or 'none'}."
+        )
+        raise InputError(msg)
+    return [msgspec.structs.replace(section, **{k: _replaced(v, name) for k, v in values.items()}) for name in names]
+
+
+def _has(value: object) -> bool:
+    return any(isinstance(v, str) and PLACE in v for v in (value if isinstance(value, list) else [value]))
+
+
+def _token(text: str) -> str:
+    """The column with the place in an expression."""
+    found = TOKEN.search(text)
+    return text if found is None else found[0]
+
+
+def _names(pattern: str, candidates: Sequence[str]) -> list[str]:
+    matcher = re.compile(re.escape(pattern).replace(re.escape(PLACE), "(?P<name>.+)"))
+    found = (matcher.fullmatch(candidate) for candidate in candidates)
+    return list(dict.fromkeys(match["name"] for match in found if match))
+
+
+def _replaced(value: object, name: str) -> object:
+    if isinstance(value, list):
+        return [_replaced(v, name) for v in value]
+    return value.replace(PLACE, name) if isinstance(value, str) else value
