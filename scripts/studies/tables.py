@@ -13,7 +13,7 @@ import sys
 from results import FOLDER
 
 PAGE = FOLDER.parent / "coverage.md"
-TABLE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(name: str) -> str:
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; end with 1 if a table is out of date")
     args = parser.parse_args()
     page = PAGE.read_text()
-    made = TABLE.sub(lambda found: f"{found[1]}\n{table(found[2])}\n{found[3]}", page)
+    made = TABLE.sub(lambda found: f"{found[1]}\n{table(found[2])}\n\n{found[3]}", page)
     if args.check:
         names = [old[2] for old in TABLE.finditer(page) if old[0] not in made]
         print(f"out of date: {', '.join(names)}" if names else "all tables are those of the kept results")
