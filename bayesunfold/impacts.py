@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Parameter", "impact_of", "ranking_table"]
+__all__ = ["Parameter", "correlation_table", "impact_of", "ranking_table"]
 
 Array = NDArray[np.floating]
 
@@ -37,12 +37,15 @@ class Parameter:
         Of the posterior, in standard deviations of the prior.
     profiled : bool
         Whether data constrain it.
+    draws : array, shape (draws,), optional
+        Of the posterior, of a profiled parameter.
     """
 
     own: Array
     mean: float = 0.0
     std: float = 1.0
     profiled: bool = False
+    draws: Array | None = None
 
 
 def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:
@@ -73,6 +76,35 @@ def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:
     sides = np.column_stack([np.ones(len(own)), np.maximum(own, 0.0), np.maximum(-own, 0.0)])
     _, up, down = np.linalg.lstsq(sides, draws, rcond=None)[0]
     return up, down
+
+
+def correlation_table(draws: Array, parameters: Mapping[str, Parameter], labels: Sequence[str]) -> pd.DataFrame:
+    """Correlation of profiled nuisance parameters with bins, a row per bin and a column per parameter.
+
+    Parameters
+    ----------
+    draws : array, shape (draws, bins)
+    parameters : mapping of source to Parameter
+    labels : sequence of str
+        Of the bins.
+
+    Examples
+    --------
+    >>> alpha = np.array([-1.0, 0.0, 1.0])
+    >>> parameters = {"jes": Parameter(alpha, profiled=True, draws=alpha)}
+    >>> correlation_table(np.column_stack([2 * alpha, -alpha]), parameters, ["low", "high"])["jes"].round(3).tolist()
+    [1.0, -1.0]
+    """
+    import pandas as pd
+
+    centred = draws - draws.mean(axis=0)
+    table = {}
+    for name, parameter in parameters.items():
+        if parameter.profiled and parameter.draws is not None:
+            own = parameter.draws - parameter.draws.mean()
+            with np.errstate(invalid="ignore", divide="ignore"):
+                table[name] = (own @ centred) / np.sqrt((own @ own) * (centred**2).sum(axis=0))
+    return pd.DataFrame(table, index=pd.Index(labels, name="bin"))
 
 
 def ranking_table(

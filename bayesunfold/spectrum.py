@@ -22,7 +22,7 @@ from scipy import stats
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold._support.tables import as_text
 from bayesunfold.errors import InputError, OverlapWarning
-from bayesunfold.impacts import Parameter, ranking_table
+from bayesunfold.impacts import Parameter, correlation_table, ranking_table
 
 if TYPE_CHECKING:
     import hist
@@ -287,6 +287,21 @@ class Spectrum:
         else:
             draws = {name: np.asarray(make()) for name, make in self.sources.items()}
         return ranking_table(draws, self.parameters, self.nominal, self._bin_labels())
+
+    def nuisance_correlations(self) -> pd.DataFrame:
+        """Correlation of every bin with the profiled nuisance parameters, a row per bin and a column per parameter.
+
+        NaN for bins that do not vary.
+
+        Raises
+        ------
+        InputError
+            If no nuisance parameter is profiled.
+        """
+        if not any(parameter.draws is not None for parameter in self.parameters.values()):
+            msg = f"this {self.method} spectrum has no profiled nuisance parameters; unfold with profile=True."
+            raise InputError(msg)
+        return correlation_table(self.draw_matrix, self.parameters, self._bin_labels())
 
     def plot_ranking(self, bin: str | None = None, top: int = 20) -> Figure:
         """The largest impacts on a bin, by its label in :meth:`ranking`; see ``bayesunfold.plots.plot_ranking``."""

@@ -109,6 +109,8 @@ def write_hepdata(
         ):
             table.keywords |= {"observables": list(spectrum.names), "phrases": ["Unfolding", spectrum.method]} | words
             submission.add_table(table)
+        if any(parameter.draws is not None for parameter in spectrum.parameters.values()):
+            submission.add_table(_correlation_table(hl, name, spectrum, _units(name, spectrum, given), kept, words))
     if nuisances is not None:
         submission.add_table(_nuisance_table(hl, nuisances))
 
@@ -146,7 +148,7 @@ def check_hepdata(folder: Path, names: Sequence[str], abstract: str = "") -> Non
         raise InputTypeError(msg)
     files = {"submission.yaml"}
     for name in names:
-        for table in (name, f"{name} covariance"):
+        for table in (name, f"{name} covariance", f"{name} nuisances"):
             if len(table) > LONGEST_NAME:
                 msg = f"the HEPData table {table!r} has {len(table)} characters; names have at most {LONGEST_NAME}."
                 raise InputError(msg)
@@ -233,6 +235,30 @@ def _nuisance_table(hl: Any, nuisances: pd.DataFrame) -> Any:
     table.add_variable(names)
     for column in ("mean", "std", *(c for c in nuisances.columns if str(c).startswith("correlation"))):
         table.add_variable(_column(hl, str(column), nuisances[column].to_numpy(), ""))
+    return table
+
+
+def _correlation_table(
+    hl: Any,
+    name: str,
+    spectrum: Spectrum,
+    units: Sequence[str],
+    kept: NDArray[np.bool_],
+    words: Mapping[str, Sequence[str]],
+) -> Any:
+    """Correlations of the bins with the profiled nuisance parameters."""
+    table = hl.Table(f"{name} nuisances")
+    table.description = f"Correlations of the bins of {name} with the profiled nuisance parameters."
+    table.location = f"Nuisance parameters of {name}"
+    table.keywords |= {"observables": list(spectrum.names), "phrases": ["Unfolding", spectrum.method]} | dict(words)
+    for axis in _bin_columns(hl, spectrum, units, kept):
+        table.add_variable(axis)
+    correlations = spectrum.nuisance_correlations()
+    for parameter in correlations.columns:
+        column = hl.Variable(f"correlation with {parameter}", is_independent=False, is_binned=False, units="")
+        known = correlations[parameter].to_numpy()[kept].tolist()
+        column.values = [value if np.isfinite(value) else "-" for value in known]
+        table.add_variable(column)
     return table
 
 

@@ -221,7 +221,7 @@ def _verdict(checks: list[Check]) -> str:
 
 
 def _nuisance_sections(result: UnfoldingResult, shown: Mapping[str, Spectrum]) -> dict[str, str]:
-    """Pulls, a table, and rankings of the fullest bin of every spectrum; nothing if no parameter is profiled."""
+    """Pulls, rankings of the fullest bin of every spectrum, and tables; nothing if no parameter is profiled."""
     if result.measurement.nuisances is None:
         return {}
     table = result.nuisances.round(3).to_html(border=0)
@@ -230,7 +230,12 @@ def _nuisance_sections(result: UnfoldingResult, shown: Mapping[str, Spectrum]) -
         ranking = spectrum.ranking()
         label = list(dict.fromkeys(ranking["bin"]))[int(np.nanargmax(spectrum.nominal))]
         figures[f"ranking, {name}"] = plot_ranking(ranking, label)
-    return {"Nuisance parameters": _grid("nuisances", figures) + f'<div class="wide">{table}</div>'}
+    correlations = "".join(
+        f"<p>Correlations with the bins of {html.escape(name)}</p>"
+        f'<div class="wide">{spectrum.nuisance_correlations().round(2).to_html(border=0)}</div>'
+        for name, spectrum in shown.items()
+    )
+    return {"Nuisance parameters": _grid("nuisances", figures) + f'<div class="wide">{table}</div>' + correlations}
 
 
 def _loop_sections(result: UnfoldingResult) -> dict[str, str]:

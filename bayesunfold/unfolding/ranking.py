@@ -35,7 +35,8 @@ def parameters_of(members: Members, nuisances: NuisanceDraws | None) -> dict[str
         drawn = nuisances.draws()
         for k, name in enumerate(nuisances.names):
             own = nuisances.by_source[name][k]
-            out[name] = Parameter(own, float(drawn[k].mean()), float(drawn[k].std(ddof=1)), profiled=True)
+            mean, std = float(drawn[k].mean()), float(drawn[k].std(ddof=1))
+            out[name] = Parameter(own, mean, std, profiled=True, draws=drawn[k])
     return out
 
 

@@ -86,7 +86,9 @@ def test_they_are_shown(profiled, tmp_path):
     tree = profiled.to_datatree()
     assert tree["posterior"]["alpha"].dims == ("chain", "draw", "systematic")
     assert tree["posterior"]["correlation_t"].shape[0] == 3
-    assert "Nuisance parameters" in profiled.report(tmp_path / "report.html").read_text()
+    page = profiled.report(tmp_path / "report.html").read_text()
+    assert "Nuisance parameters" in page
+    assert "Correlations with the bins of t" in page
     ranking = profiled.spectrum("t", [-1, 0, 1]).ranking()
     assert set(ranking["source"]) == {"data", "simulation", "prior", "top", "shift", "resolution"}
     assert ranking.loc[ranking["kind"] == "profiled", "std"].notna().all()
@@ -107,7 +109,11 @@ def test_hepdata_has_their_table(profiled, tmp_path):
     pytest.importorskip("hepdata_lib")
     from bayesunfold.io import write_hepdata
 
-    folder = write_hepdata(tmp_path / "hep", {"t": profiled.spectrum("t", [-1, 0, 1])}, nuisances=profiled.nuisances)
+    spectrum = profiled.spectrum("t", [-1, 0, 1, 100, 101])  # the last bin is empty and has no correlation
+    folder = write_hepdata(tmp_path / "hep", {"t": spectrum}, nuisances=profiled.nuisances)
+    written = (folder / "t_nuisances.yaml").read_text()
+    assert written.count("correlation with") == 3
+    assert "'-'" in written or '"-"' in written or " - value: -" in written
     assert "resolution" in (folder / "nuisance_parameters.yaml").read_text()
 
 
@@ -281,3 +287,16 @@ def test_every_inference_method_profiles():
         reference, found = tables["marginal"], tables[method]
         np.testing.assert_allclose(found["std"], reference["std"], rtol=6 / np.sqrt(200))
         assert np.all(np.abs(found["mean"] - reference["mean"]) < 6 * reference["std"] * np.sqrt(2 / 200))
+
+
+def test_correlations_with_bins_are_those_of_the_draws(profiled):
+    edges = np.array([-1.0, 0.0, 1.0])
+    spectrum = profiled.spectrum("t", edges)
+    table = spectrum.nuisance_correlations()
+    assert table.columns.tolist() == ["shift", "resolution", "top"]
+    tree = profiled.to_datatree({"t": edges})["posterior"]
+    expected = tree["correlation_t"].transpose("bin_t", "systematic").values
+    np.testing.assert_allclose(table.to_numpy(), expected, atol=1e-6)
+    plain = bu.Spectrum((edges,), np.random.default_rng(1).normal(10, 1, (50, 2)), np.array([10.0, 10.0]))
+    with pytest.raises(InputError, match="no profiled nuisance parameters"):
+        plain.nuisance_correlations()
