@@ -21,19 +21,17 @@ from bayesunfold._support.checks import (
     check_mapping,
     effective_size,
 )
-from bayesunfold._support.streams import stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes, bin_index, project
 from bayesunfold.classifier.linearized import linearize, posterior_axes
 from bayesunfold.classifier.sampling import Draws, LinearizedPosterior
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.impacts import Parameter
-from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
+from bayesunfold.unfolding.binned import binned_spectrum
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.pulls import known_nuisances, pulls_table
-from bayesunfold.unfolding.ranking import parameters_of, rank_expectation
+from bayesunfold.unfolding.ranking import rank_expectation
 from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
 
 if TYPE_CHECKING:
@@ -334,7 +332,7 @@ class UnfoldingResult:
             Wrong length, NaN in passing events, edges that do not increase.
         """
         observables = [self._observable(v, "gen") for v in (values if isinstance(values, tuple) else (values,))]
-        return self._spectrum(observables, bins, "gen", normalization, luminosity, unit, centre)
+        return binned_spectrum(self, observables, bins, "gen", normalization, luminosity, unit, centre)
 
     def refolded(
         self,
@@ -348,7 +346,8 @@ class UnfoldingResult:
         """
         observables = [self._observable(v, "reco") for v in (values if isinstance(values, tuple) else (values,))]
         check_known(dict(options), list(SpectrumOptions.__annotations__), "refolded")
-        return self._spectrum(
+        return binned_spectrum(
+            self,
             observables,
             bins,
             "reco",
@@ -357,73 +356,6 @@ class UnfoldingResult:
             options.get("unit", ""),
             options.get("centre", "nominal"),
         )
-
-    def _spectrum(
-        self,
-        observables: list[tuple[str, Array]],
-        bins: ArrayLike | Sequence[ArrayLike],
-        level: str,
-        normalization: Normalization,
-        luminosity: float | tuple[float, float] | None,
-        unit: str | tuple[str, ...],
-        centre: str,
-    ) -> Spectrum:
-        size, uncertainty = read_luminosity(luminosity, normalization)
-        if centre not in ("nominal", "draws"):
-            msg = f"centre is {centre!r}; it must be 'nominal' or 'draws'."
-            raise InputError(msg)
-        names = tuple(name for name, _ in observables)
-        units: tuple[str, ...] = ("",) * len(names)
-        if unit:
-            units = (unit,) if isinstance(unit, str) else tuple(unit)
-        if len(units) != len(names) or not all(isinstance(u, str) for u in units):
-            msg = f"unit is {unit!r}; give a text for each of {len(names)} observables."
-            raise InputError(msg)
-        values = [v for _, v in observables]
-        edges = as_axes(values, bins)
-        rows = self.simulation.pass_gen if level == "gen" else self.simulation.pass_reco
-        groups, n_bins = assign_groups(values, edges, rows)
-        n_groups = n_bins + EXTRA
-        weight = self.nominal if level == "gen" else self.nominal_reco
-        finish = Finish(project(groups, weight, n_groups), edges, normalization, centre, size)
-
-        def make(source: str) -> Callable[[], Array]:
-            return lambda: finish(self.members.accumulate(groups, n_groups, source, reco=level == "reco"))
-
-        drawn = self.members.accumulate(groups, n_groups, reco=level == "reco")
-        sources = {name: make(name) for name in self.members.sources}
-        factor = 1.0 / (1.0 + uncertainty * self._luminosity_pulls())
-        parameters = parameters_of(self.members, self.measurement.nuisances)
-        if uncertainty > 0:
-            sources["luminosity"] = lambda: np.outer(factor, finish.nominal)
-            parameters["luminosity"] = Parameter(self._luminosity_pulls())
-        bias = None
-        if self.closure_weights is not None and level == "gen":
-            bias = finish.nominal_of(project(groups, self.closure_weights, n_groups)) - finish.nominal
-        flow = finish.flow(drawn)
-        if flow is not None:
-            flow = flow[0] * factor, flow[1] * factor
-        return Spectrum(
-            edges=edges,
-            flow=flow,
-            draw_matrix=finish(drawn) * factor[:, None],
-            nominal=finish.nominal,
-            names=names,
-            outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
-            undefined=drawn[:, n_bins + 2],
-            normalization=normalization,
-            method=self.record.settings.method,
-            luminosity=None if luminosity is None else size,
-            units=units,
-            sources=sources,
-            bias=bias,
-            parameters=parameters,
-            seconds=float(sum(self.seconds.values())) or None,
-        )
-
-    def _luminosity_pulls(self) -> Array:
-        """The luminosity's nuisance parameter of each member."""
-        return stream(self.record.seed, "luminosity").standard_normal(self.members.n_members)
 
     @property
     def nominal_reco(self) -> Array:
@@ -684,44 +616,9 @@ class UnfoldingResult:
 
     def summary(self) -> str:
         """Settings, convergence and effective sizes, as text."""
-        lines = [repr(self)]
-        if not self.record.settings.iterates:
-            (entry,) = self.history
-            lines.append(
-                f"chi-square of {entry['directions'][0]} moments {entry['losses']['moments']:.1f}; remaining step "
-                f"{entry['decrements']['moments']:.2f} posterior standard deviations; effective size "
-                f"{entry['effective_size']:.0f}"
-            )
-            found = entry.get("criticism")
-            if found is not None:
-                lines.append(
-                    f"p-value of the moments {found['chi2_p_value']:.2g}; second classifier: AUC {found['auc']:.3f} +- "
-                    f"{found['auc_std']:.3f}, p-value {found['p_value']:.2g}, {found['rounds']:.0f} rounds"
-                )
-        if self.measurement.nuisances is not None:
-            for name, row in self.nuisances.iterrows():
-                lines.append(f"nuisance parameter {name}: {row['mean']:.2f} +- {row['std']:.2f}")
-        for k, entry in enumerate(self.history if self.record.settings.iterates else (), start=1):
-            losses = ", ".join(f"{n} {v:.2f}" for n, v in entry["losses"].items())
-            lines.append(
-                f"iteration {k}: loss {losses}; largest change {entry['change']:.2f} of the band; "
-                f"effective size {entry['effective_size']:.0f}"
-            )
-        weight = self.simulation.weight
-        if np.any(weight < 0):
-            lines.append(
-                f"{100 * np.mean(weight < 0):.1f} % of the generator weights are negative: {len(weight)} events are "
-                f"worth {effective_size(weight):.0f}"
-            )
-        if self.simulation.unused:
-            lines.append(f"{self.simulation.unused} simulated events pass neither level and take no part")
-        lines.append(
-            "event fluctuations moved below -1 by the posterior draws: "
-            f"{100 * self.members.negative_fraction():.2f} % (simulation), "
-            f"{100 * self.members.negative_data:.2f} % (data)"
-        )
-        lines.append("seconds: " + ", ".join(f"{n} {v:.1f}" for n, v in self.seconds.items()))
-        return "\n".join(lines)
+        from bayesunfold.unfolding.summary import summary_of
+
+        return summary_of(self)
 
     def plot_history(self) -> Figure:
         """Losses and change of the spectrum per iteration."""
