@@ -12,6 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from bayesunfold._support.checks import effective_size
 from bayesunfold.direct.estimator import LARGE_STEP
 from bayesunfold.omnifold.convergence import AUTO_CHANGE
+from bayesunfold.omnifold.settings import Settings
 from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
 from bayesunfold.unfolding.overlap import outside_range
 from bayesunfold.unfolding.standardized import to_yield
@@ -113,12 +114,15 @@ def _convergence_check(result: UnfoldingResult) -> Check:
             step < LARGE_STEP,
             "use fewer features or a smaller network",
         )
+    cure = "take more iterations"
+    if isinstance(result.record.settings, Settings):  # the bias is that of OmniFold's loop
+        cure += ", or quote the bias from result.estimate_bias()"
     return Check(
         "iterations have converged",
         f"last change {last['change']:.2f} of the band",
         f"below {AUTO_CHANGE}",
         bool(last["change"] < AUTO_CHANGE),
-        "take more iterations, or quote the bias from result.estimate_bias()",
+        cure,
     )
 
 

@@ -58,6 +58,12 @@ def test_saved_and_loaded(unfolded, tmp_path):
         loaded.estimate_bias()
 
 
+def test_its_dashboard_names_no_cure_that_it_does_not_have(unfolded, tmp_path):
+    page = unfolded.report(tmp_path / "report.html").read_text()
+    assert "iterations have converged" in page
+    assert "or quote the bias" not in page
+
+
 def test_the_map_of_the_unfolding_is_that_of_its_events(unfolded):
     draws = unfolded.event_posterior([0.0, 1.0], draws=10)
     assert draws.shape == (10, 2, 1)
