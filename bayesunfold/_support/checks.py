@@ -346,6 +346,13 @@ def check_level(value: Any, name: str = "level") -> float:
     return float(value)
 
 
+def check_choice(value: object, name: str, choices: Sequence[str]) -> None:
+    """Raise if a value is none of the choices."""
+    if not isinstance(value, str) or value not in choices:
+        msg = f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}."
+        raise InputError(msg)
+
+
 def check_instance(value: Any, kind: type, name: str) -> None:
     """An object of this library."""
     if not isinstance(value, kind):

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Name", "event_key", "part_stream", "stream", "training_stream"]
+__all__ = ["event_key", "part_stream", "stream", "training_stream"]
 
 Name = Literal[
     "prior",

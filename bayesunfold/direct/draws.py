@@ -51,10 +51,8 @@ def moment_changes(
         Of the classifier that weighs fakes.
     perturbations : Perturbations
     """
-    weights, step1 = (
-        np.where(events.passes.reco, events.weight * push, 0.0),
-        cast("Classifier", moments.bounded.classifiers[0]),
-    )
+    weights = np.where(events.passes.reco, events.weight * push, 0.0)
+    step1 = cast("Classifier", moments.bounded.classifiers[0])
     weights *= events.signal_yield / weights.sum()
     total = moments.total(events.reco, weights)
     mean = total / weights.sum()

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bayesunfold._support.checks import check_count, check_flag, check_positive, check_seed
+from bayesunfold._support.checks import check_choice, check_count, check_flag, check_positive, check_seed
 from bayesunfold._support.progress import Progress
 from bayesunfold._support.streams import stream, training_stream
 from bayesunfold._support.threads import block_threads
@@ -130,6 +130,9 @@ class UnbinnedFBU:
     ((100, 500), 500)
     """
 
+    _linear = False
+    """Whether the log weight is linear in functions, as of :class:`LinearFBU`."""
+
     def __init__(
         self,
         network: Network | None = None,
@@ -152,12 +155,8 @@ class UnbinnedFBU:
             if given is not None and given.learns_scales:
                 msg = f'{name} has prior_scale="evidence"; give fixed scales, whose precisions are learned in any case.'
                 raise InputError(msg)
-        if inference not in METHODS:
-            msg = f"inference is {inference!r}; it must be one of {', '.join(map(repr, METHODS))}."
-            raise InputError(msg)
-        if efficiency not in ("learned", "prior"):
-            msg = f"efficiency is {efficiency!r}; it must be one of 'learned', 'prior'."
-            raise InputError(msg)
+        check_choice(inference, "inference", METHODS)
+        check_choice(efficiency, "efficiency", ("learned", "prior"))
         self.efficiency: Literal["learned", "prior"] = efficiency
         if model is not None and not callable(model):
             msg = f"model has type {type(model).__name__}; pass a function of the layers' names."
@@ -189,8 +188,6 @@ class UnbinnedFBU:
             self.efficiency,
             self._linear,
         )
-
-    _linear = False
 
     def _scales(self, simulation: Simulation, intervals: tuple[int, int]) -> Scales:
         """Standardisation of both levels."""

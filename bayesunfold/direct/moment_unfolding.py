@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,10 +38,13 @@ def __dir__() -> list[str]:
 
 
 class LinearFBU(UnbinnedFBU):
-    """The direct posterior with ``log nu`` linear in functions of the particle level, set as ``functions``."""
+    """The direct posterior with ``log nu`` linear in functions of the particle level; settings as of its base."""
 
     _linear = True
-    functions: Functions
+
+    def __init__(self, functions: Functions, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.functions = functions
 
     def _scales(self, simulation: Simulation, intervals: tuple[int, int]) -> Scales:
         gen = simulation.pass_gen
@@ -118,16 +121,17 @@ class MomentUnfolding:
             msg = f"by has type {type(by).__name__}; name a particle-level feature."
             raise InputTypeError(msg)
         self.by = by
-        self._direct = LinearFBU(
-            moments=detector_level,
-            inference=inference,
-            draws=draws,
-            prior=prior,
-            rounds=rounds,
-            efficiency=efficiency,
-            random_seed=random_seed,
-            progressbar=progressbar,
-        )
+        self._settings: dict[str, Any] = {
+            "moments": detector_level,
+            "inference": inference,
+            "draws": draws,
+            "prior": prior,
+            "rounds": rounds,
+            "efficiency": efficiency,
+            "random_seed": random_seed,
+            "progressbar": progressbar,
+        }
+        UnbinnedFBU(**self._settings)  # which checks them
 
     def check(
         self,
@@ -140,8 +144,10 @@ class MomentUnfolding:
     ) -> None:
         """Everything that :meth:`fit` checks before it trains, and nothing else; arguments and errors as there."""
         check_simulation(simulation)
-        Functions.of(simulation, self.moments, self.by)
-        self._direct.check(simulation, data, backgrounds, systematics, checkpoint=checkpoint)
+        self._unfolder(simulation).check(simulation, data, backgrounds, systematics, checkpoint=checkpoint)
+
+    def _unfolder(self, simulation: Simulation) -> LinearFBU:
+        return LinearFBU(Functions.of(simulation, self.moments, self.by), **self._settings)
 
     def fit(
         self,
@@ -172,8 +178,8 @@ class MomentUnfolding:
             If few events carry the weight of a member: data say little of a coefficient.
         """
         check_simulation(simulation)
-        self._direct.functions = Functions.of(simulation, self.moments, self.by)
-        result = self._direct.fit(simulation, data, backgrounds, systematics, checkpoint=checkpoint)
+        unfolder = self._unfolder(simulation)
+        result = unfolder.fit(simulation, data, backgrounds, systematics, checkpoint=checkpoint)
         _warn_of_small_members(result)
         return result
 

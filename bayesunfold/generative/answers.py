@@ -57,12 +57,8 @@ class MemberFactors:
         """Factors on the generator weight at particle-level events, shape (chosen, n)."""
         z = self.members.events.scales.gen(gen)
         network = self.members.step2.classifier
-        log = network.log_ratio(z)[:, None] + self._change(z)
+        log = network.log_ratio(z)[:, None] + tangent(network.layout, network.theta, z, self.directions)
         return np.exp(log - log.max(axis=0)).T
-
-    def _change(self, z: Array) -> Array:
-        network = self.members.step2.classifier
-        return tangent(network.layout, network.theta, z, self.directions)
 
 
 def event_posterior(

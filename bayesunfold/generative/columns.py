@@ -1,8 +1,8 @@
-"""Features as a density network sees them: normal scores, spaced values, and values with a probability of their own.
+"""Features as a density network sees them: normal scores, integers, and values with a probability of their own.
 
 A continuous feature is mapped to its normal score, the quantile of N(0, 1) at the feature's distribution function in
-the simulation. Edges of a range and long tails are then far out, where a smooth density has nothing to place. Integers
-are spread over their unit first. Values that many events share, and "does not exist", are atoms: classes of their own.
+the simulation. Edges of a range and long tails are then far out, where a smooth density has nothing to place. Scores
+of an integer are anywhere between those of its neighbours. Values that many events share, and "does not exist", are atoms: classes of their own.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class Column:
 
     @property
     def n_inputs(self) -> int:
-        """Numbers that a network reads of the feature."""
-        return len(self.atoms) + int(self.continuous)
+        """Numbers that a network reads of the feature: one per class."""
+        return self.n_classes
 
     def classes(self, x: Array) -> Integers:
         """Class of each value, shape (n,): the number of its atom, or that of all other values; -1 for none."""

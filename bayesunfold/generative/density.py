@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from bayesunfold._support.progress import Progress
 from bayesunfold._support.streams import part_stream
 from bayesunfold._support.threads import block_threads, map_blocks
+from bayesunfold.classifier.arithmetic import BLOCK, blocks
 from bayesunfold.generative.columns import Column, encode, fit_columns
 from bayesunfold.generative.mixture import Mixture, Outputs
 from bayesunfold.generative.training import TrainingPlan, train_mixture
 
-__all__ = ["EventDensity", "matched_features"]
+__all__ = ["EventDensity", "matched_features", "row_blocks"]
 
 Array = NDArray[np.floating]
 
@@ -117,7 +118,7 @@ class EventDensity:
     def log_prob(self, gen: Array, reco: Array) -> Array:
         """Log density at pairs of events, shape (n,): per unit of continuous features, a probability for others."""
         total = np.zeros(len(gen))
-        for rows in row_blocks(len(gen), 1):
+        for rows in blocks(len(gen)):
             u = encode(self.reco, reco[rows])
             for j, mixture in enumerate(self.mixtures):
                 x = gen[rows, j]
@@ -149,14 +150,9 @@ def _log_factor(column: Column, said: Outputs, x: Array) -> Array:
     return np.where(regular, out + value, out)
 
 
-BLOCK_ROWS = 8192
-
-
 def row_blocks(n: int, copies: int) -> Iterator[slice]:
     """Blocks of events of which each stands in ``copies`` rows."""
-    size = max(1, BLOCK_ROWS // copies)
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+    return blocks(n, max(1, BLOCK // copies))
 
 
 def matched_features(gen: Sequence[str], reco: Sequence[str]) -> tuple[int | None, ...]:

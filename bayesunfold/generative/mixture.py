@@ -20,9 +20,6 @@ Integers = NDArray[np.integer]
 LEAST_LOG_WIDTH, MOST_LOG_WIDTH = float(np.log(2e-3)), 2.0
 """Bounds of a Gaussian's logarithmic width, in normal scores."""
 
-FARTHEST_LOCATION = 8.0
-"""First locations of the Gaussians are within this of zero."""
-
 FLOOR = -8.0
 """Log density below which events of negative weight no longer push it down: without it they would win all."""
 

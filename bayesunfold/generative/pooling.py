@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.checks import effective_size
-from bayesunfold._support.streams import Name, part_stream
+from bayesunfold._support.streams import part_stream
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.standardize import Standardizer
@@ -40,7 +40,6 @@ Choices among m proposals lean towards the simulation by about 1 / m of what the
 TRAINED_ROWS, MOST_CHOSEN = 400_000, 8
 """Chosen proposals that a classifier is trained on, all together and of each event."""
 
-STREAM: Name = "proposals"
 POOLED, CHOSEN = 10_000_000, 9_999_999
 """Parts of the stream: blocks of a pool, beyond those of the event posterior's own draws, and choices."""
 
@@ -131,7 +130,7 @@ class Pool:
 
         def one(numbered: tuple[int, slice]) -> None:
             number, rows = numbered
-            rng = part_stream(seed, STREAM, POOLED * part + number)
+            rng = part_stream(seed, "proposals", POOLED * part + number)
             proposed = density.propose(np.repeat(reco[rows], m, axis=0), rng)
             out[rows] = scale(proposed).reshape(-1, m, out.shape[2])
 
@@ -147,7 +146,7 @@ class Pool:
             log_ratio = classifier.log_ratio(self.proposals.reshape(-1, d)).reshape(size, m)
             ratio = np.exp(log_ratio - log_ratio.max(axis=1, keepdims=True))
         n = int(np.clip(TRAINED_ROWS // size, 1, min(MOST_CHOSEN, m)))
-        rows = choose(ratio[:, :, None], n, part_stream(seed, STREAM, CHOSEN))
+        rows = choose(ratio[:, :, None], n, part_stream(seed, "proposals", CHOSEN))
         x = np.take_along_axis(self.proposals, rows[:, :, None], axis=1)
         return x.reshape(-1, d), np.repeat(self.weight / n, n)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.generative.columns import Column
 from bayesunfold.generative.mixture import Mixture, Parameters, loss_and_gradient
 
@@ -136,8 +137,7 @@ def _clearly_better(losses: Array, final: Array) -> bool:
 def _losses(mixture: Mixture, u: Array, classes: Integers, score: Array) -> Array:
     """Negative log density of each event."""
     out = np.zeros(len(u))
-    for start in range(0, len(u), 4096):
-        rows = slice(start, start + 4096)
+    for rows in blocks(len(u)):
         said = mixture.outputs(u[rows])
         density = said.log_class[np.arange(len(said.log_class)), classes[rows]].astype(np.float64)
         if mixture.n_gaussians:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.checks import check_count, check_flag, check_not_negative, check_seed
+from bayesunfold._support.checks import check_choice, check_count, check_flag, check_not_negative, check_seed
 from bayesunfold._support.progress import Progress
 from bayesunfold._support.streams import training_stream
 from bayesunfold._support.threads import block_threads
@@ -133,7 +133,7 @@ class OmniFold:
         if network is not None and network.learns_scales:
             msg = 'prior_scale="evidence" is for BayesianClassifier and Reweighter; give an unfolding fixed scales.'
             raise InputError(msg)
-        _check_choice(efficiency, "efficiency", ("learned", "prior"))
+        check_choice(efficiency, "efficiency", ("learned", "prior"))
         draws = check_count(draws, "draws", 2, MOST_DRAWS)
         linearize = check_flag(linearize, "linearize")
         check_chains(check_inference(inference, linearize=linearize), draws)
@@ -291,9 +291,3 @@ def _warn_if_negative(members: Members) -> None:
             "posterior draws; the sample is small for its network. Compare with inference='laplace'."
         )
         warnings.warn(msg, WeightWarning, stacklevel=3)
-
-
-def _check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        msg = f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}."
-        raise InputError(msg)

@@ -83,7 +83,7 @@ def event_closure(
         warnings.simplefilter("ignore", OverlapWarning)  # the unfolding has warned of such data
         drawn = result.event_map.sample(result.data.features, count, MemberFactors.nominal(members))
     with block_threads():
-        layout, rng = result.measurement.step1.layout, part_stream(result.record.seed, "generative", len(columns) + 1)
+        layout, rng = result.measurement.step1.layout, part_stream(result.record.seed, "generative", len(sim.gen_names))
         share = signal_share(members.events, layout, rng)
     weight = np.tile(result.data.weight * share / count, (count, 1)).ravel()
     rows = []

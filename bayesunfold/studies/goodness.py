@@ -146,8 +146,9 @@ def pseudo_experiments(result: UnfoldingResult) -> ResampledToys:
 def _one(make: ResampledToys, settings: DirectSettings, functions: Functions | None, seed: int) -> tuple[float, float]:
     """Both p-values of a pseudo-experiment."""
     toy = make(seed)
-    unfolder = (UnbinnedFBU if functions is None else LinearFBU)(
-        settings.network,
+    make_unfolder = UnbinnedFBU if functions is None else partial(LinearFBU, functions)
+    unfolder = make_unfolder(
+        network=settings.network,
         moments=settings.moments,
         inference="laplace",
         draws=2,
@@ -157,8 +158,6 @@ def _one(make: ResampledToys, settings: DirectSettings, functions: Functions | N
         random_seed=seed,
         progressbar=False,
     )
-    if functions is not None and isinstance(unfolder, LinearFBU):
-        unfolder.functions = functions
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BayesUnfoldWarning)  # the result has warned of what its samples are like
         found = unfolder.fit(toy.simulation, toy.measurement, toy.backgrounds).history[0]["criticism"]

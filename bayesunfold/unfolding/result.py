@@ -30,9 +30,11 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.binned import binned_spectrum
 from bayesunfold.unfolding.members import Members
+from bayesunfold.unfolding.moments import central_moments
 from bayesunfold.unfolding.pulls import known_nuisances, pulls_table
 from bayesunfold.unfolding.ranking import rank_expectation
 from bayesunfold.unfolding.record import Inputs, Look, Measurement, Record
+from bayesunfold.unfolding.summary import summary_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -433,20 +435,7 @@ class UnfoldingResult:
             Dimensions ``(draw, bin)``, centred on the point estimate, which is the coordinate ``nominal``; NaN in bins
             without events.
         """
-        (_, xs), (_, ys) = self._observable(x, "gen"), self._observable(y, "gen")
-        (edges,) = as_axes([xs], bins)
-        gen = self.simulation.pass_gen & np.isfinite(ys)
-        groups = bin_index([xs], (edges,), gen)
-        n_bins = len(edges) - 1
-        values = np.where(gen, ys, 0.0)
-        bottom = self.members.accumulate(groups, n_bins)
-        top = self.members.accumulate(groups, n_bins, values=values)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            drawn = top / bottom
-            nominal = project(groups, self.nominal * values, n_bins) / project(groups, self.nominal, n_bins)
-        drawn = drawn - drawn.mean(axis=0) + nominal
-        coords = {"bin": 0.5 * (edges[1:] + edges[:-1]), "nominal": ("bin", nominal)}
-        return xr.DataArray(drawn, dims=("draw", "bin"), coords=coords)
+        return self.moments(y, 1, by=x, bins=bins)[:, 0].drop_vars("moment").rename(None)
 
     def moments(
         self, values: Observable, order: int = 2, *, by: Observable | None = None, bins: ArrayLike | None = None
@@ -474,8 +463,6 @@ class UnfoldingResult:
         InputError
             For an order outside 1 to 4, ``by`` without ``bins`` or the other way round, and unknown observables.
         """
-        from bayesunfold.unfolding.moments import central_moments
-
         check_count(order, "order", 1, 4)
         name, x = self._observable(values, "gen")
         exists = self.simulation.pass_gen & np.isfinite(x)
@@ -616,8 +603,6 @@ class UnfoldingResult:
 
     def summary(self) -> str:
         """Settings, convergence and effective sizes, as text."""
-        from bayesunfold.unfolding.summary import summary_of
-
         return summary_of(self)
 
     def plot_history(self) -> Figure:
