@@ -20,7 +20,8 @@ from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
-from bayesunfold.io.columns import list_columns, list_trees, read_files
+from bayesunfold.io.columns import list_columns, read_files
+from bayesunfold.io.formats import list_trees
 from bayesunfold.io.sources import named_sources, without_trees
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold

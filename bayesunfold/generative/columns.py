@@ -1,8 +1,9 @@
 """Features as a density network sees them: normal scores, integers, and values with a probability of their own.
 
 A continuous feature is mapped to its normal score, the quantile of N(0, 1) at the feature's distribution function in
-the simulation. Edges of a range and long tails are then far out, where a smooth density has nothing to place. Scores
-of an integer are anywhere between those of its neighbours. Values that many events share, and "does not exist", are atoms: classes of their own.
+the simulation. Edges of a range and long tails are then far out, where a smooth density has nothing to place. Scores of
+an integer are anywhere between those of its neighbours. Values that many events share, and "does not exist", are atoms:
+classes of their own.
 """
 
 from __future__ import annotations

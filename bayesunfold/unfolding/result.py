@@ -22,7 +22,7 @@ from bayesunfold._support.checks import (
     effective_size,
 )
 from bayesunfold._support.threads import block_threads
-from bayesunfold.binning import as_axes, bin_index, project
+from bayesunfold.binning import as_axes, bin_index
 from bayesunfold.classifier.linearized import linearize, posterior_axes
 from bayesunfold.classifier.sampling import Draws, LinearizedPosterior
 from bayesunfold.errors import InputError, InputTypeError

@@ -72,7 +72,7 @@ def test_entries_of_jagged_columns(file):
 
 
 def test_files_larger_than_a_chunk(tmp_path, monkeypatch):
-    import bayesunfold.io.columns as module
+    import bayesunfold.io.formats as module
 
     monkeypatch.setattr(module, "CHUNK", 3)
     pq.write_table(pa.table({"x": np.arange(10.0)}), tmp_path / "x.parquet")
