@@ -47,7 +47,9 @@ class Activation:
 
 def log1pexp(z: Array) -> Array:
     """``log(1 + exp(z))`` without overflow."""
-    return np.logaddexp(0.0, z, dtype=z.dtype)
+    rest = np.log1p(np.exp(-np.abs(z)))
+    rest += np.maximum(z, 0)
+    return rest
 
 
 def onnx_log1pexp(g: Any, z: str) -> str:

@@ -24,7 +24,16 @@ from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.activations import ACTIVATIONS, log1pexp
 from bayesunfold.classifier.additive import Additive
 
-__all__ = ["Layout", "blocks", "forward", "loss_and_gradient", "tangent", "weighted_gram"]
+__all__ = [
+    "Layout",
+    "activations",
+    "backward",
+    "blocks",
+    "forward",
+    "loss_and_gradient",
+    "tangent",
+    "weighted_gram",
+]
 
 Array = NDArray[np.floating]
 
@@ -105,27 +114,26 @@ class Layout:
         ]
 
 
-def _activations(layout: Layout, layers: list[tuple[Array, Array]], x: Array) -> list[Array]:
-    """Inputs of each layer, followed by the network's output of shape ``(n, 1)``."""
+def activations(layout: Layout, layers: list[tuple[Array, Array]], x: Array) -> tuple[list[Array], Array | None]:
+    """Inputs of each layer, the network's output of shape ``(n, 1)`` last, and features of the additive part if any."""
     act = ACTIVATIONS[layout.activation].value
     values = [x]
-    for weight, bias in layers[:-1]:
-        values.append(act(values[-1] @ weight + bias))
-    weight, bias = layers[-1]
-    values.append(values[-1] @ weight + bias)
-    return values
+    for k, (weight, bias) in enumerate(layers):
+        z = values[-1] @ weight
+        z += bias
+        values.append(act(z) if k < len(layers) - 1 else z)
+    return values, None if layout.additive is None else layout.additive.basis(x)
 
 
 def _output(
     layout: Layout, layers: list[tuple[Array, Array]], theta: Array, x: Array
 ) -> tuple[Array, list[Array], Array | None]:
     """Output of shape (n,), inputs of each layer, and tangent features of the additive part if there is one."""
-    values = _activations(layout, layers, x)
+    values, added = activations(layout, layers, x)
     output = values[-1][:, 0]
-    if layout.additive is None:
-        return output, values, None
-    added = layout.additive.basis(x)
-    return output + added @ theta[layout.n_network :].astype(x.dtype), values, added
+    if added is not None:
+        output = output + added @ theta[layout.n_network :].astype(x.dtype)
+    return output, values, added
 
 
 def forward(layout: Layout, theta: Array, x: Array) -> Array:
@@ -148,6 +156,11 @@ def forward(layout: Layout, theta: Array, x: Array) -> Array:
     for _ in map_blocks(one, blocks(len(x))):
         pass
     return out
+
+
+def backward(delta: Array, weight: Array) -> Array:
+    """Derivatives with respect to a layer's inputs from those with respect to its outputs, ``delta @ weight.T``."""
+    return delta * weight[:, 0] if weight.shape[1] == 1 else delta @ weight.T  # BLAS is slow for one column
 
 
 def loss_and_gradient(
@@ -189,9 +202,10 @@ def loss_and_gradient(
         for layer in range(len(layers) - 1, -1, -1):
             w, b, _, _, w_scale, b_scale = pieces[layer]
             gradient[w] = w_scale * (values[layer].T @ delta).ravel()
-            gradient[b] = b_scale * delta.sum(axis=0)
+            gradient[b] = b_scale * (np.ones(len(delta), delta.dtype) @ delta)
             if layer:
-                delta = (delta @ layers[layer][0].T) * derivative(values[layer])
+                delta = backward(delta, layers[layer][0])
+                delta *= derivative(values[layer])
         return loss, gradient
 
     total, gradients = 0.0, np.zeros(layout.n_parameters)
@@ -214,32 +228,43 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
     -------
     array, shape (n, p) or (n, P), of the type of ``x``
     """
-    derivative = ACTIVATIONS[layout.activation].derivative
     layers = layout.layers(theta, x.dtype)
-    pieces = list(layout.pieces())
-    width = layout.n_parameters if basis is None else basis.shape[1]
     directions = None if basis is None else basis.astype(x.dtype)
-    out = np.empty((len(x), width), dtype=x.dtype)
+    # a row per weight: products of long rows are fast
+    full = np.empty((layout.n_parameters, len(x)), x.dtype) if directions is None else np.empty((0, 0), x.dtype)
+    out = full.T if directions is None else np.empty((len(x), directions.shape[1]), dtype=x.dtype)
 
     def one(block: slice) -> None:
-        _, values, added = _output(layout, layers, theta, x[block])
-        full = out[block] if directions is None else np.empty((len(values[0]), layout.n_parameters), x.dtype)
-        if added is not None:
-            full[:, layout.n_network :] = added
-        delta = np.ones((len(values[0]), 1), dtype=x.dtype)
-        for layer in range(len(layers) - 1, -1, -1):
-            w, b, fan_in, fan_out, w_scale, b_scale = pieces[layer]
-            outer = full[:, w].reshape(-1, fan_in, fan_out)
-            np.multiply(values[layer][:, :, None], (w_scale * delta)[:, None, :], out=outer)
-            np.multiply(delta, x.dtype.type(b_scale), out=full[:, b])
-            if layer:
-                delta = (delta @ layers[layer][0].T) * derivative(values[layer])
-        if directions is not None:
-            np.matmul(full, directions, out=out[block])
+        if directions is None:
+            _jacobian(layout, layers, x[block], full[:, block])
+        else:
+            part = np.empty((layout.n_parameters, block.stop - block.start), x.dtype)
+            _jacobian(layout, layers, x[block], part)
+            np.matmul(part.T, directions, out=out[block])
 
     for _ in map_blocks(one, blocks(len(x), BLOCK if directions is None else 2048)):
         pass
     return out
+
+
+def _jacobian(layout: Layout, layers: list[tuple[Array, Array]], x: Array, out: Array) -> None:
+    """Gradient of the output at each event, into ``out`` of shape (P, n)."""
+    derivative = ACTIVATIONS[layout.activation].derivative
+    pieces = list(layout.pieces())
+    values, added = activations(layout, layers, x)
+    if added is not None:
+        out[layout.n_network :] = added.T
+    delta = np.ones((len(x), 1), dtype=x.dtype)
+    for layer in range(len(layers) - 1, -1, -1):
+        w, b, fan_in, fan_out, w_scale, b_scale = pieces[layer]
+        np.multiply(delta.T, x.dtype.type(b_scale), out=out[b])
+        scaled = np.ascontiguousarray((x.dtype.type(w_scale) * delta).T)
+        inputs = np.ascontiguousarray(values[layer].T)
+        for k in range(fan_in):
+            np.multiply(inputs[k], scaled, out=out[w][k * fan_out : (k + 1) * fan_out])
+        if layer:
+            delta = backward(delta, layers[layer][0])
+            delta *= derivative(values[layer])
 
 
 def weighted_gram(features: Array, weight: Array) -> Array:

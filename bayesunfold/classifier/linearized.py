@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor
+from scipy.special import expit
 
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks, forward, tangent
+from bayesunfold.classifier.part import Part
 from bayesunfold.classifier.sampling import LinearizedPosterior
+from bayesunfold.classifier.sums import gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.errors import ConvergenceError
 
-__all__ = ["curvature_of", "factor_of", "linearize", "posterior_axes", "whitened_directions"]
+__all__ = ["curvature_of", "factor_of", "linearize", "linearize_part", "posterior_axes", "whitened_directions"]
 
 Array = NDArray[np.floating]
 
@@ -112,3 +116,26 @@ def linearize(classifier: Classifier, axes: Array, precision: Array) -> Lineariz
         mean=-(axes.T @ (classifier.basis.T @ classifier.theta)),
         width=np.sqrt(precision),
     )
+
+
+def linearize_part(
+    classifier: Classifier, parts: Mapping[str, Part], axes: Array, precision: Array
+) -> LinearizedPosterior:
+    """As :func:`linearize`, on parts of the samples; the gradient is that of all events.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        On all events.
+    parts : mapping of sample to Part
+        None for a sample of which all events are taken.
+    axes, precision : arrays
+        From :func:`posterior_axes`, of the classifier on the parts.
+    """
+    posterior = linearize(classifier.on(parts), axes, precision)
+    if not parts:
+        return posterior
+    x, label, weight = classifier.classes.labelled()
+    residual = weight * (label - expit(forward(classifier.layout, classifier.theta, x) + classifier.classes.offset))
+    gradient = gradient_sum(classifier.layout, classifier.theta, x, residual)[0]
+    return posterior.restored(gradient @ whitened_directions(classifier, axes, precision))

@@ -113,7 +113,17 @@ class LinearizedPosterior:
             weight=self.weight[chosen] / keep[chosen],
         )
         (gradient, curvature), (part_gradient, part_curvature) = self._derivatives(), part._derivatives()
+        if self.correction is not None:
+            gradient, curvature = gradient + self.correction.gradient, curvature + self.correction.curvature
         return replace(part, correction=Correction(gradient - part_gradient, curvature - part_curvature))
+
+    def restored(self, gradient: Array) -> LinearizedPosterior:
+        """The posterior on a part of the events, with the gradient that all of them have at the point estimate.
+
+        The curvature of the part is the one that defines the coordinates.
+        """
+        own, curvature = self._derivatives()
+        return replace(self, correction=Correction(gradient - own, np.zeros_like(curvature)))
 
     def _derivatives(self) -> tuple[Array, Array]:
         """Gradient and negative Hessian of the log-likelihood at the point estimate."""

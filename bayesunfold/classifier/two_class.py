@@ -5,7 +5,8 @@ Training, propagation, sampling, storage and report share these objects, so that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold.classifier.arithmetic import Layout, forward, tangent
+from bayesunfold.classifier.part import Part
 
 __all__ = ["ClassWeights", "Classifier", "Joined", "TwoClass", "leading_directions"]
 
@@ -92,6 +94,12 @@ class ClassWeights:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def on(self, part: Part) -> ClassWeights:
+        """A part of the sample, weighted up."""
+        rows, factor = part.rows, part.factor
+        used = None if self.used is None else self.used[rows]
+        return ClassWeights(self.name, self.x[rows], self.ones[rows] * factor, self.zeros[rows] * factor, used)
 
     def taking_part(self) -> tuple[Array, Array, Array]:
         """Features and weights in both classes of the events that take part."""
@@ -189,6 +197,13 @@ class Classifier:
         jacobian = tangent(self.layout, self.theta, part.x)
         return leading_directions(jacobian, part.curvature_weights(self.layout, self.theta), share)
 
+    def on(self, parts: Mapping[str, Part]) -> Classifier:
+        """The same classifier on a part of each sample that stands for all of it."""
+        if not parts:
+            return self
+        samples = tuple(s.on(parts[s.name]) if s.name in parts else s for s in self.classes.samples)
+        return replace(self, classes=replace(self.classes, samples=samples), directions=self.basis)
+
     def log_ratio(self, x: Array) -> Array:
         """Log ratio of class 1 over class 0 at events ``x``, shape (n,)."""
         return forward(self.layout, self.theta, x)
@@ -201,7 +216,7 @@ class Classifier:
         """Tangent features ``Phi = J basis`` at events ``x``, shape (n, p)."""
         return tangent(self.layout, self.theta, x, self.basis)
 
-    def residuals(self, sample: ClassWeights, rows: slice) -> tuple[Array, Array, Array]:
+    def residuals(self, sample: ClassWeights, rows: slice | NDArray[np.integer]) -> tuple[Array, Array, Array]:
         """Per event: residual of class 1, residual of class 0, and curvature of the loss.
 
         With ``q`` the predicted probability these are ``ones (1 - q)``, ``zeros q`` and

@@ -44,6 +44,7 @@ from bayesunfold.omnifold.checkpoint import (
 )
 from bayesunfold.omnifold.iteration import Iteration, iterate, recall, train
 from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
+from bayesunfold.unfolding.event_groups import GROUPS, check_event_groups, parts_of
 from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.reading import check_inputs, check_simulation, read_inputs
 from bayesunfold.unfolding.record import Inputs, LinearMoments, Look, Measurement, NuisanceDraws, Record
@@ -102,6 +103,10 @@ class UnbinnedFBU:
     model : callable, optional
         Another hyperprior, for ``inference="advi"`` and ``"nuts"``: called with the layers' names in the context of a
         PyMC model, it returns the logarithms of their precisions (``docs/extending.md``).
+    event_groups : int, optional
+        Samples of more events than this are put in so many random groups, whose events fluctuate together: bands are
+        the same to a per cent, and members of a million events cost what those of this number do. None lets every
+        event fluctuate by itself.
     random_seed : int, optional
         The same seed gives the same result.
     progressbar : bool
@@ -145,6 +150,7 @@ class UnbinnedFBU:
         rounds: int = 1,
         efficiency: Literal["learned", "prior"] = "learned",
         model: PrecisionModel | None = None,
+        event_groups: int | None = GROUPS,
         random_seed: int | None = None,
         progressbar: bool = True,
     ) -> None:
@@ -170,6 +176,7 @@ class UnbinnedFBU:
         self.prior = check_positive(prior, "prior")
         self.rounds = check_count(rounds, "rounds", 0, MOST_ROUNDS)
         self.restarts = check_count(restarts, "restarts", 1, MOST_RESTARTS)
+        self.event_groups = check_event_groups(event_groups)
         self.random_seed = None if random_seed is None else check_seed(random_seed)
         self.progressbar = check_flag(progressbar, "progressbar")
 
@@ -187,6 +194,7 @@ class UnbinnedFBU:
             self.rounds,
             self.efficiency,
             self._linear,
+            self.event_groups,
         )
 
     def _scales(self, simulation: Simulation, intervals: tuple[int, int]) -> Scales:
@@ -264,7 +272,7 @@ class UnbinnedFBU:
             members.norm()
             clock.append(time.perf_counter())
             first = found.fit.setup.first
-            axes, _ = posterior_axes(first.step1)
+            axes, _ = posterior_axes(first.step1.on(parts_of(perturbations)))
         draws = replace(
             own_draws(one, axes, perturbations),
             chains=precisions.chains,

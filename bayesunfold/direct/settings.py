@@ -57,6 +57,8 @@ class DirectSettings:
     linear : bool
         Whether the log weight is linear in functions of the particle level (:class:`bayesunfold.MomentUnfolding`); then
         ``network`` has no part in it.
+    event_groups : int or None
+        Most groups of events that fluctuate together; None, also of older files, for events one by one.
     """
 
     network: Network = field(default_factory=lambda: ONE_FEATURE[0])
@@ -68,6 +70,7 @@ class DirectSettings:
     rounds: int = 1
     efficiency: Literal["learned", "prior"] = "learned"
     linear: bool = False
+    event_groups: int | None = None
 
     @property
     def generator_prior(self) -> float:

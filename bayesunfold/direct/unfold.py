@@ -53,6 +53,7 @@ class Arguments(TypedDict, total=False):
     moments: Network | None
     prior: float
     rounds: int
+    event_groups: int | None
     random_seed: int | None
     progressbar: bool
 

@@ -25,6 +25,7 @@ from bayesunfold.generative.settings import GenerativeSettings
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.omnifold.iteration import push_of_fakes
 from bayesunfold.omnifold.problems import bounded_ratio
+from bayesunfold.unfolding.event_groups import GROUPS
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -63,7 +64,7 @@ class GenerativeUnfolding:
         order an iteration answers to fluctuations as the loop does; the map's own training error is not in the bands.
     network : Network, optional
         As of :class:`OmniFold`; the particle-level network is the same.
-    inference, draws, random_seed, progressbar
+    inference, draws, event_groups, random_seed, progressbar
         As of :class:`OmniFold`.
 
     Raises
@@ -91,6 +92,7 @@ class GenerativeUnfolding:
         network: Network | None = None,
         inference: str = "laplace",
         draws: int = 500,
+        event_groups: int | None = GROUPS,
         random_seed: int | None = None,
         progressbar: bool = True,
     ) -> None:
@@ -99,6 +101,7 @@ class GenerativeUnfolding:
             network=network,
             inference=inference,
             draws=draws,
+            event_groups=event_groups,
             random_seed=random_seed,
             progressbar=progressbar,
         )

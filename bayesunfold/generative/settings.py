@@ -54,6 +54,11 @@ class GenerativeSettings:
         return self.loop.generator_prior
 
     @property
+    def event_groups(self) -> int | None:
+        """Most groups of events that fluctuate together."""
+        return self.loop.event_groups
+
+    @property
     def sampling(self) -> InferenceMethod:
         """How posterior draws are made."""
         return self.loop.sampling

@@ -496,7 +496,7 @@ def _members(
     n_members = measured.sizes["draw"]
     perturbations = Perturbations(
         list_sources([b.name for b in events.backgrounds], effects, generator=settings.generator_prior > 0),
-        sample_fluctuations(events, n_members, int(tree.attrs["random_seed"])),
+        sample_fluctuations(events, n_members, int(tree.attrs["random_seed"]), settings.event_groups),
         np.zeros((len(first.step1.theta), n_members)),
         effects,
         signal=dict(zip(_labels(yields, "source"), yields["change"].values, strict=True)),

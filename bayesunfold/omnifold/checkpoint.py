@@ -35,7 +35,7 @@ __all__ = [
 
 WHAT = "a checkpoint of bayesunfold"
 
-FREE = ("draws", "inference", "iterations", "linearize", "generator_prior")
+FREE = ("draws", "inference", "iterations", "linearize", "generator_prior", "event_groups")
 """Settings that the networks do not depend on, so that a run may go on with others."""
 
 

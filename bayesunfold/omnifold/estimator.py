@@ -33,6 +33,7 @@ from bayesunfold.omnifold.convergence import look, most_iterations, settled, war
 from bayesunfold.omnifold.iteration import Learn, Networks, recall, train
 from bayesunfold.omnifold.loop import State, iterations, start_perturbations
 from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.event_groups import GROUPS, check_event_groups
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import check_learned
 from bayesunfold.unfolding.perturbations import Perturbations
@@ -86,6 +87,10 @@ class OmniFold:
         False draws all weights of the full network (ADVI and NUTS only), which was measured unreliable.
     restarts : int
         Random starts of the first iteration's networks; the best objective is kept.
+    event_groups : int, optional
+        Samples of more events than this are put in so many random groups, whose events fluctuate together: bands are
+        the same to a per cent, and members of a million events cost what those of this number do. None lets every
+        event fluctuate by itself.
     random_seed : int, optional
         The same seed gives the same result.
     progressbar : bool
@@ -122,6 +127,7 @@ class OmniFold:
         generator_prior: float = 0.0,
         linearize: bool = True,
         restarts: int = 1,
+        event_groups: int | None = GROUPS,
         random_seed: int | None = None,
         progressbar: bool = True,
     ) -> None:
@@ -146,6 +152,7 @@ class OmniFold:
             check_not_negative(generator_prior, "generator_prior", ", a relative uncertainty"),
             linearize,
             check_count(restarts, "restarts", 1, MOST_ITERATIONS),
+            check_event_groups(event_groups),
         )
         self.random_seed = None if random_seed is None else check_seed(random_seed)
         self.progressbar = check_flag(progressbar, "progressbar")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.streams import stream, training_stream
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.inference import inference_method
-from bayesunfold.classifier.linearized import linearize, posterior_axes
+from bayesunfold.classifier.linearized import linearize_part, posterior_axes
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Simulation
@@ -25,6 +25,7 @@ from bayesunfold.omnifold.iteration import Iteration, Learn, Networks, fit_near,
 from bayesunfold.omnifold.problems import acceptance_of
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.conditioning import Conditioning, condition_on
+from bayesunfold.unfolding.event_groups import in_groups, parts_of
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Fluctuations, Perturbations, event_fluctuations, list_sources
 from bayesunfold.unfolding.propagation import Displacement
@@ -122,6 +123,10 @@ class LoopSettings(Protocol):
     def generator_prior(self) -> float:
         """Relative uncertainty of the generator."""
 
+    @property
+    def event_groups(self) -> int | None:
+        """Most groups of events that fluctuate together."""
+
     def layouts(self, events: StandardizedEvents) -> tuple[Layout, Layout]:
         """The network at detector level and at particle level."""
 
@@ -140,16 +145,19 @@ def start_perturbations(
     layout, _ = settings.layouts(events)
     return Perturbations(
         list_sources([b.name for b in events.backgrounds], effects, generator=settings.generator_prior > 0),
-        sample_fluctuations(events, n_members, seed),
+        sample_fluctuations(events, n_members, seed, settings.event_groups),
         stream(seed, "prior").standard_normal((layout.n_parameters, n_members)),
         effects,
     )
 
 
-def sample_fluctuations(events: StandardizedEvents, n_members: int, seed: int) -> dict[str, Fluctuations]:
-    """Event fluctuations of data, simulation and backgrounds."""
-    sizes = {"data": len(events.data.x), "simulation": len(events)} | {b.name: len(b.x) for b in events.backgrounds}
-    return event_fluctuations(sizes, n_members, seed)
+def sample_fluctuations(
+    events: StandardizedEvents, n_members: int, seed: int, groups: int | None = None
+) -> dict[str, Fluctuations]:
+    """Event fluctuations of data, simulation and backgrounds, in groups where a sample has more events than these."""
+    weights = {"data": events.data.weight, "simulation": events.weight} | {b.name: b.weight for b in events.backgrounds}
+    each = event_fluctuations({name: len(weight) for name, weight in weights.items()}, n_members, seed)
+    return {name: in_groups(each[name], weight, groups) for name, weight in weights.items()}
 
 
 def iterations(
@@ -225,12 +233,13 @@ def _posterior_draws(
 
     The draws of the Gaussian posterior are the members' own displacements, which are not known yet.
     """
-    axes, precision = posterior_axes(step1)
+    parts = parts_of(perturbations)
+    axes, precision = posterior_axes(step1.on(parts))
     method = inference_method(settings.inference)
     if method.is_gaussian:
         return axes, None, None
     rng = stream(seed, "posterior")
-    posterior = linearize(step1, axes, precision)
+    posterior = linearize_part(step1, parts, axes, precision)
     if settings.linearize or method.sample_full is None:
         draws = method.sample(posterior, settings.draws, rng)
     else:

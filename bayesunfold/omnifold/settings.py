@@ -32,6 +32,8 @@ class Settings:
     generator_prior : float
     linearize : bool
     restarts : int
+    event_groups : int or None
+        Most groups of events that fluctuate together; None, also of older files, for events one by one.
     """
 
     iterations: int | Literal["auto"] = "auto"
@@ -42,6 +44,7 @@ class Settings:
     generator_prior: float = 0.0
     linearize: bool = True
     restarts: int = 1
+    event_groups: int | None = None
 
     @property
     def method(self) -> str:
@@ -76,5 +79,5 @@ class Settings:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Settings:
         """Inverse of :meth:`state`; other entries are left out."""
-        known = {name: state[name] for name in cls.__dataclass_fields__}
+        known = {name: state[name] for name in cls.__dataclass_fields__ if name in state}
         return cls(**(known | {"network": Network(**state["network"])}))

@@ -10,6 +10,8 @@ from scipy.linalg import cho_solve
 
 from bayesunfold.classifier.linearized import factor_of
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
+from bayesunfold.unfolding.event_groups import GroupedFluctuations
+from bayesunfold.unfolding.group_scores import GroupScores
 from bayesunfold.unfolding.perturbations import BLOCK, Fluctuations, Perturbations
 from bayesunfold.unfolding.propagation import event_sums
 
@@ -46,6 +48,9 @@ class Conditioning:
 
     def moved(self, sample: ClassWeights, fluctuations: Fluctuations) -> Fluctuations:
         """Fluctuations of one sample, moved."""
+        if isinstance(fluctuations, GroupedFluctuations):
+            scores = GroupScores.of(self.classifier, sample, fluctuations)
+            return fluctuations.moved(lambda groups: scores.centred(groups) @ self.multiplier.astype(sample.x.dtype))
 
         def move(index: int) -> Array:
             rows = slice(index * BLOCK, min((index + 1) * BLOCK, len(sample)))

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.threads import block_threads, map_blocks
 from bayesunfold.errors import ConvergenceError, InputError
+from bayesunfold.unfolding.event_groups import GroupedFluctuations
+from bayesunfold.unfolding.group_totals import SAMPLED, GroupTotals, sums_by_group
 from bayesunfold.unfolding.perturbations import Acceptance, Block, Effect, Fluctuations, Perturbations, Shift, alpha_of
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
@@ -25,6 +27,11 @@ __all__ = ["Members"]
 
 Array = NDArray[np.floating]
 
+
+Rows = slice | NDArray[np.integer]
+
+NORM_SAMPLE = 8_192
+"""Events that a member's total is made from beyond what is linear."""
 
 LARGE_LOSS = 0.3
 """Share of the events that a variation may lose at one standard deviation; members vary it by three and more."""
@@ -137,45 +144,70 @@ class Members:
             v = np.where(passes.misses, self.events.weight, v)
         return np.where(passes.gen if level == "gen" else passes.reco, v * norm, 0.0)
 
+    def base(self, kept: NDArray[np.bool_] | None = None) -> Array:
+        """Weights of all events before members change them, not normalised, shape (n,); generator weights if kept."""
+        return self.events.weight * (self.push if kept is None else np.where(kept, 1.0, self.push))
+
+    def kept(self) -> NDArray[np.bool_] | None:
+        """Events that have their generator weight at particle level, whatever the networks say; None for none."""
+        return None if self.free_misses else self.events.passes.misses
+
+    def log_change(self, rows: Rows, source: str | None, kept: NDArray[np.bool_] | None = None) -> Array:
+        """Change of the logarithm of the weights of some events, shape (events, n_members)."""
+        gen, reco = self.events.gen[rows], self.events.reco[rows]
+        change = self.step2.log_ratio_change(gen, source)
+        fakes = self.events.passes.fakes[rows]
+        if self.fakes is not None and fakes.any():
+            change[fakes] = self.fakes.log_ratio_change(reco[fakes], source)
+        if kept is not None:
+            change[kept] = 0.0
+        for name, v in self.perturbations.variations.items():
+            alpha = alpha_of(v, name, source) if v.parts is not None else None
+            if alpha is not None:  # together with the network's change, which it nearly cancels
+                change += v.change(rows, alpha).astype(change.dtype)
+        return change
+
     def _raw(self, index: int, rows: slice, source: str | None, kept: NDArray[np.bool_] | None = None) -> Array:
         """Relative weights of a block before normalisation, shape (events, n_members), float32.
 
         Events that are ``kept`` have their generator weight, whatever the networks say.
         """
-        events, push = self.events, self.push[rows]
-        gen, reco = events.gen[rows], events.reco[rows]
-        change = self.step2.log_ratio_change(gen, source)
-        fakes = events.passes.fakes[rows]
-        if self.fakes is not None and fakes.any():
-            change[fakes] = self.fakes.log_ratio_change(reco[fakes], source)
-        if kept is not None:
-            change[kept] = 0.0
-            push = np.where(kept, 1.0, push)
-        for name, v in self.perturbations.variations.items():
-            alpha = alpha_of(v, name, source) if v.parts is not None else None
-            if alpha is not None:  # together with the network's change, which it nearly cancels
-                change += v.change(rows, alpha).astype(change.dtype)
+        push = self.push[rows] if kept is None else np.where(kept, 1.0, self.push[rows])
+        change = self.log_change(rows, source, kept)
         relative = self._relative(index, rows, source)
         with np.errstate(over="ignore", invalid="ignore"):  # an infinite weight is reported by norm()
             raw = np.exp(change, out=change)
             if relative is not None:
                 raw *= (1.0 + relative).astype(raw.dtype)
-            raw *= (events.weight[rows] * push).astype(raw.dtype)[:, None]
+            raw *= (self.events.weight[rows] * push).astype(raw.dtype)[:, None]
         return raw
 
     def _relative(self, index: int, rows: slice, source: str | None) -> Array | None:
         """Relative change of the generator weights, shape (events, n_members); None if the source has no part in it."""
-        parts = []
-        if source in (None, "simulation"):
-            parts.append(self.perturbations.simulation.block(index))
-        for name, v in self.perturbations.variations.items():
-            if source == name and v.parts is None:
-                parts.append(v.change(rows))
-        if source is None:
-            parts += self._all_variations(rows)
-        return np.sum(parts, axis=0) if parts else None
+        changed = self.systematic_change(rows, source)
+        if source not in (None, "simulation"):
+            return changed
+        own = self.perturbations.simulation.block(index)
+        return own if changed is None else own + changed
 
-    def _all_variations(self, rows: slice) -> list[Array]:
+    def systematic_change(self, rows: Rows, source: str | None) -> Array | None:
+        """Relative change of the weights of some events by systematics that are not profiled; None for none."""
+        if source is None:
+            found = self._all_variations(rows)
+            return found[0] if found else None
+        v = self.perturbations.variations.get(source)
+        return None if v is None or v.parts is not None else v.change(rows).astype(np.float32)
+
+    def relative_changes(self, source: str | None) -> list[tuple[Array, Array, Array]]:
+        """Relative change of every event's weight at plus and minus one, and the parameter, of each systematic."""
+        out = []
+        for name, v in self.perturbations.variations.items():
+            alpha = alpha_of(v, name, source)
+            if alpha is not None:  # a profiled one is a slope, the same to both sides
+                out.append((v.up, v.down if v.parts is None else -v.up, alpha))
+        return out
+
+    def _all_variations(self, rows: Rows) -> list[Array]:
         """Relative change of the weights by all systematics that are not profiled, as one matrix product."""
         names, up, down = self.perturbations.stacked_variations
         known = [k for k, name in enumerate(names) if self.perturbations.variations[name].parts is None]
@@ -200,8 +232,12 @@ class Members:
                     return raw[passing].sum(axis=0, dtype=np.float64) + self._migrated(raw, block.rows, source)
 
             total = self._from_outside(source)
-            for part in map_blocks(one, self.perturbations.simulation.blocks()):
-                total += part
+            grouped = self._grouped(source, NORM_SAMPLE)
+            if grouped is None:
+                for part in map_blocks(one, self.perturbations.simulation.blocks()):
+                    total += part
+            else:
+                total += self._grouped_total(grouped, source)
             bad = int(np.sum(~((total > 0) & np.isfinite(total))))
             if bad:
                 msg = (
@@ -212,6 +248,24 @@ class Members:
                 raise ConvergenceError(msg)
             self._norms[source] = self.events.signal_yield * self.signal_factor(source) / total
         return self._norms[source]
+
+    def _grouped(
+        self, source: str | None, sampled: int = SAMPLED, kept: NDArray[np.bool_] | None = None
+    ) -> GroupTotals | None:
+        """How weights are summed if events fluctuate in groups; None if they do one by one."""
+        fluctuations = self.perturbations.simulation
+        if not isinstance(fluctuations, GroupedFluctuations):
+            return None
+        return GroupTotals(self, fluctuations, source, sampled, kept)
+
+    def _grouped_total(self, totals: GroupTotals, source: str | None) -> Array:
+        """Weight at detector level before normalisation, shape (n_members,)."""
+        one, reco = np.zeros(len(self.events), dtype=np.int64), self.events.passes.reco
+        total = totals(one, 1, reco.astype(float))[0]
+        for a, alpha in self._moving(source):
+            for side, part in ((a.up, np.maximum(alpha, 0.0)), (a.down, np.maximum(-alpha, 0.0))):
+                total += part * totals(one, 1, cast("Array", side).astype(float))[0]
+        return total
 
     def _moving(self, source: str | None) -> list[tuple[Acceptance, Array]]:
         """Systematics that move events in and out of detector level, and what the source moves of their parameters."""
@@ -280,7 +334,8 @@ class Members:
 
     def _scaled(self, passing: NDArray[np.bool_], source: str | None, block: Block) -> tuple[slice, Array]:
         """Rows and weights of a block; zero for events that do not pass."""
-        kept = None if self.free_misses else self.events.passes.misses[block.rows]
+        all_kept = self.kept()
+        kept = None if all_kept is None else all_kept[block.rows]
         raw = self._raw(*block, source, kept)
         raw[~passing[block.rows]] = 0.0
         raw *= self.norm(source).astype(raw.dtype)
@@ -311,10 +366,14 @@ class Members:
         def one(block: Block) -> Array:
             rows, weights = self._scaled(passing, source, block)
             scaled = weights if values is None else weights * values[rows, None]
-            return _group_sums(groups[rows], scaled, n_groups)
+            return sums_by_group(groups[rows], scaled, n_groups)
 
         out = np.zeros((n_groups, self.n_members))
         with block_threads():
+            grouped = self._grouped(source, kept=self.kept())
+            if grouped is not None:
+                factor = passing.astype(float) if values is None else np.where(passing, values, 0.0)
+                return (grouped(groups, n_groups, factor) * self.norm(source)).T
             self.norm(source)
             for part in map_blocks(one, self.perturbations.simulation.blocks()):
                 out += part
@@ -326,14 +385,20 @@ class Members:
         One pass over the events for all groupings; the yield's fluctuation does not enter.
         """
         sums = [np.zeros((n_groups, self.n_members)) for _ in groupings]
+        grouped = self._grouped(None)
 
         def one(block: Block) -> list[Array]:
             raw = self._raw(*block, None)
-            return [_group_sums(groups[block.rows], raw, n_groups) for groups in groupings]
+            return [sums_by_group(groups[block.rows], raw, n_groups) for groups in groupings]
 
-        for parts in map_blocks(one, self.perturbations.simulation.blocks()):
-            for total, part in zip(sums, parts, strict=True):
-                total += part
+        if grouped is None:
+            for parts in map_blocks(one, self.perturbations.simulation.blocks()):
+                for total, part in zip(sums, parts, strict=True):
+                    total += part
+        else:
+            everything = np.ones(len(self.events))
+            for total, groups in zip(sums, groupings, strict=True):
+                total += grouped(groups, n_groups, everything)
         with np.errstate(invalid="ignore", divide="ignore"):
             widths = [(total / total.sum(axis=0)).std(axis=1) for total in sums]
         if not all(np.all(np.isfinite(w)) for w in widths):
@@ -345,16 +410,3 @@ class Members:
         if self.multiplier is None:
             return 0.0
         return self.perturbations.simulation.negative_share(self.events.passes.reco)
-
-
-def _group_sums(groups: NDArray[np.integer], weights: Array, n_groups: int) -> Array:
-    """Rows of ``weights`` summed by group, shape (n_groups, n_members)."""
-    used = np.flatnonzero(groups >= 0)
-    out = np.zeros((n_groups, weights.shape[1]))
-    if len(used) == 0:
-        return out
-    order = used[np.argsort(groups[used], kind="stable")]
-    sorted_groups = groups[order]
-    starts = np.flatnonzero(np.r_[True, np.diff(sorted_groups) > 0])
-    out[sorted_groups[starts]] = np.add.reduceat(weights[order], starts, axis=0, dtype=np.float64)
-    return out

@@ -32,6 +32,7 @@ __all__ = [
     "Variation",
     "alpha_of",
     "event_fluctuations",
+    "exponentials",
     "interpolate",
     "list_sources",
 ]
@@ -103,10 +104,7 @@ class Fluctuations:
         """Fluctuations of block ``index``, shape (events in block, n_members), float32."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        rows = min(BLOCK, self.n - index * BLOCK)
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        g = rng.standard_exponential((rows, self.n_members), dtype=np.float32)
-        g -= np.float32(1.0)
+        g = exponentials(self.seed, index, min(BLOCK, self.n - index * BLOCK), self.n_members)
         if self.move is not None:
             g += self.move(index)
         if self._cache is not None:
@@ -121,6 +119,14 @@ class Fluctuations:
         if self._cache is not None:
             self._cache = {}
         return Fluctuations(self.n, self.n_members, self.seed, move)
+
+
+def exponentials(seed: int, number: int, rows: int, n_members: int) -> Array:
+    """Exp(1) - 1 of a block, shape (rows, n_members), float32."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, number]))
+    g = rng.standard_exponential((rows, n_members), dtype=np.float32)
+    g -= np.float32(1.0)
+    return g
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ class Variation:
     down: Array
     parts: Mapping[str, Array] | None = None
 
-    def change(self, rows: slice, alpha: Array | None = None) -> Array:
+    def change(self, rows: slice | NDArray[np.integer], alpha: Array | None = None) -> Array:
         """Relative change of the weights, linear on either side of zero, or of their logarithm if it is profiled.
 
         Shape (events, n_members), for the members' parameters or others.

@@ -1,0 +1,241 @@
+"""Sums of members' weights per bin, for events that fluctuate in groups: equations (16) and (17).
+
+A member's weight is ``w exp(c) (1 + d) (1 + e)``, with the change ``c`` of the log ratio, which is linear in the
+displacement of the networks, the systematics' relative change ``d`` and the fluctuation ``e`` of the event's group.
+What is linear in ``c`` and ``d`` is summed over all events; the rest, of second order, over a sample of every bin's
+events. Bins of few events are summed event by event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import blocks
+from bayesunfold.classifier.part import Part
+from bayesunfold.classifier.sums import gradient_sum
+from bayesunfold.unfolding.event_groups import GroupedFluctuations
+from bayesunfold.unfolding.perturbations import interpolate
+from bayesunfold.unfolding.propagation import Displacement
+
+if TYPE_CHECKING:
+    from bayesunfold.unfolding.members import Members
+
+__all__ = ["GroupTotals", "sums_by_group"]
+
+Array = NDArray[np.floating]
+Rows = NDArray[np.integer]
+
+FEW, SAMPLED = 2_048, 1_024
+"""Bins of at most so many events are summed event by event; of others so many events are sampled."""
+
+SAMPLE = 2**62 + 2
+"""Number, beyond those of all blocks, of the stream of the samples."""
+
+ROWS, PIECE, BINS = 2_048, 65_536, 64
+"""Events at once where members are expanded, events of a gradient, and bins of one table of groups."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class GroupTotals:
+    """Sums over bins for one source of uncertainty, or for all.
+
+    Attributes
+    ----------
+    members : Members
+        Whose simulated events fluctuate in groups.
+    fluctuations : GroupedFluctuations
+        Of the simulated events.
+    source : str or None
+    sampled : int
+        Events that are sampled per bin.
+    kept : boolean array, shape (n,), optional
+        Events that have their generator weight, whatever the networks say.
+    """
+
+    members: Members
+    fluctuations: GroupedFluctuations
+    source: str | None
+    sampled: int = SAMPLED
+    kept: NDArray[np.bool_] | None = None
+
+    def __call__(self, bins: NDArray[np.integer], n_bins: int, factor: Array) -> Array:
+        """Sums of factor times weight, not normalised, shape (n_bins, n_members).
+
+        Parameters
+        ----------
+        bins : int array, shape (n,)
+            Bin of each event; negative for events that count nowhere.
+        factor : array, shape (n,)
+            Zero for events that do not count.
+        """
+        weight = self.members.base(self.kept) * factor
+        used = np.flatnonzero((bins >= 0) & (weight != 0))
+        rows_of = _rows_by_bin(used, bins[used], n_bins)
+        large = [b for b, rows in enumerate(rows_of) if len(rows) > FEW]
+        small = np.concatenate([rows for rows in rows_of if len(rows) <= FEW] or [used[:0]])
+        out = np.zeros((n_bins, self.members.n_members))
+        for part in self._one_by_one(_Sampled(small, bins[small], weight[small]), n_bins):
+            out += part
+        if large:
+            out[large] = self._of_large([rows_of[b] for b in large], weight)
+        return out
+
+    def _of_large(self, rows_of: list[Rows], weight: Array) -> Array:
+        """Sums over bins of many events, shape (bins, n_members)."""
+        total, n_bins = self._linear(rows_of, weight), len(rows_of)
+        sampled = _Sampled.choose(rows_of, weight, self.sampled, self.fluctuations.seed)
+        relative = np.zeros_like(total)
+        for rest, full in self._second_order(sampled, n_bins):
+            total += rest
+            relative += full
+        if self.source in (None, "simulation"):
+            sizes = np.bincount(sampled.bins, np.abs(sampled.size), n_bins)
+            total += self._fluctuating(rows_of, weight) * (relative / sizes[:, None])
+        return total
+
+    def _linear(self, rows_of: list[Rows], weight: Array) -> Array:
+        """``sum w (1 + c + d)`` of every bin, shape (bins, n_members)."""
+        m = self.members
+        out = np.zeros((len(rows_of), m.n_members))
+        out += np.array([weight[rows].sum() for rows in rows_of])[:, None]
+        fakes = m.events.passes.fakes
+        learned = np.ones(len(weight), dtype=bool) if self.kept is None else ~self.kept
+        if m.fakes is not None:
+            out += self._of_network(m.fakes, m.events.reco, rows_of, weight, fakes)
+            learned &= ~fakes
+        out += self._of_network(m.step2, m.events.gen, rows_of, weight, learned)
+        for up, down, alpha in m.relative_changes(self.source):
+            high, low = (np.array([weight[rows] @ side[rows] for rows in rows_of]) for side in (up, down))
+            out += interpolate(high, low, alpha)
+        return out
+
+    def _of_network(
+        self, displacement: Displacement, x: Array, rows_of: list[Rows], weight: Array, chosen: NDArray[np.bool_]
+    ) -> Array:
+        """``sum w c`` of the events whose weights a network learns, shape (bins, n_members)."""
+        c, moved = displacement.classifier, displacement.of(self.source)
+        if moved is None:
+            return np.zeros((len(rows_of), self.members.n_members))
+        pieces = [(b, rows[part]) for b, rows in enumerate(rows_of) for part in blocks(len(rows), PIECE)]
+
+        def one(piece: tuple[int, Rows]) -> tuple[int, Array]:
+            b, rows = piece
+            rows = rows[chosen[rows]]
+            return b, gradient_sum(c.layout, c.theta, x[rows], weight[rows])[0]
+
+        gradients = np.zeros((len(rows_of), c.layout.n_parameters))
+        for b, gradient in map_blocks(one, pieces):
+            gradients[b] += gradient
+        return gradients @ c.basis @ moved
+
+    def _second_order(self, given: _Sampled, n_bins: int) -> Iterator[tuple[Array, Array]]:
+        """Per block of sampled events: what is not linear, and the relative weights without fluctuations of events."""
+
+        def one(block: slice) -> tuple[Array, Array]:
+            rows, size = given.rows[block], given.size[block]
+            change = self._log_change(rows)
+            relative = self.members.systematic_change(rows, self.source)
+            with np.errstate(over="ignore", invalid="ignore"):  # Members.norm() reports infinite weights
+                full = np.exp(change)
+                if relative is not None:
+                    full *= 1.0 + relative
+                    change += relative
+                rest = full - 1.0 - change
+                rest *= size[:, None].astype(rest.dtype)
+                full *= np.abs(size)[:, None].astype(full.dtype)
+            return sums_by_group(given.bins[block], rest, n_bins), sums_by_group(given.bins[block], full, n_bins)
+
+        return map_blocks(one, blocks(len(given.rows), ROWS))
+
+    def _log_change(self, rows: Rows) -> Array:
+        """Change of the logarithm of the weights of some events, shape (events, n_members)."""
+        return self.members.log_change(rows, self.source, None if self.kept is None else self.kept[rows])
+
+    def _fluctuating(self, rows_of: list[Rows], weight: Array) -> Array:
+        """``sum w e`` of every bin, shape (bins, n_members)."""
+        groups, values = self.fluctuations.groups, self.fluctuations.values()
+        out = np.zeros((len(rows_of), values.shape[1]))
+        for chunk in blocks(len(rows_of), BINS):
+            chosen = rows_of[chunk]
+            rows, width = np.concatenate(chosen), len(chosen)
+            number = np.repeat(np.arange(width), [len(r) for r in chosen])
+            place = groups.of_event[rows].astype(np.int64) * width + number
+            table = np.bincount(place, weight[rows], len(groups) * width).reshape(-1, width).astype(np.float32)
+            for part in map_blocks(partial(_table_sums, table, values), self.fluctuations.group_blocks()):
+                out[chunk] += part
+        return out
+
+    def _one_by_one(self, given: _Sampled, n_bins: int) -> Iterator[Array]:
+        """Per block of events: their sums by bin, without approximation."""
+        values = self.fluctuations.values() if self.source in (None, "simulation") else None
+        group = self.fluctuations.groups.of_event
+
+        def one(block: slice) -> Array:
+            rows, size = given.rows[block], given.size[block]
+            change = self._log_change(rows)
+            relative = self.members.systematic_change(rows, self.source)
+            with np.errstate(over="ignore", invalid="ignore"):
+                full = np.exp(change, out=change)
+                if values is not None:
+                    moved = values[group[rows]]
+                    relative = moved if relative is None else relative + moved
+                if relative is not None:
+                    full *= 1.0 + relative
+                full *= size[:, None].astype(full.dtype)
+            return sums_by_group(given.bins[block], full, n_bins)
+
+        return map_blocks(one, blocks(len(given.rows), ROWS))
+
+
+def _table_sums(table: Array, values: Array, groups: slice) -> Array:
+    """Fluctuations of some groups, summed by the weight that they have in each bin."""
+    return table[groups].T @ values[groups]
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """Events, the bin of each, and what it counts there."""
+
+    rows: Rows
+    bins: NDArray[np.integer]
+    size: Array
+
+    @classmethod
+    def choose(cls, rows_of: list[Rows], weight: Array, number: int, seed: int) -> _Sampled:
+        """A sample of every bin's events, weighted up to stand for all."""
+        rng = np.random.Generator(np.random.Philox(key=[seed, SAMPLE]))
+        parts = [Part.choose(weight[rows], number, rng) for rows in rows_of]
+        rows = np.concatenate([rows[part.rows] for rows, part in zip(rows_of, parts, strict=True)])
+        bins = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
+        return cls(rows, bins, np.concatenate([part.factor for part in parts]) * weight[rows])
+
+
+def _rows_by_bin(rows: Rows, bins: NDArray[np.integer], n_bins: int) -> list[Rows]:
+    """Rows of each bin, in order."""
+    small = bins.astype(np.uint16) if n_bins <= 2**16 else bins  # integers of 16 bits are sorted by counting
+    order = rows[np.argsort(small, kind="stable")]
+    return np.split(order, np.cumsum(np.bincount(bins, minlength=n_bins))[:-1])
+
+
+def sums_by_group(groups: NDArray[np.integer], weights: Array, n_groups: int) -> Array:
+    """Rows of ``weights`` summed by group, shape (n_groups, n_members); negative groups count nowhere."""
+    used = np.flatnonzero(groups >= 0)
+    out = np.zeros((n_groups, weights.shape[1]))
+    if len(used) == 0:
+        return out
+    order = used[np.argsort(groups[used], kind="stable")]
+    sorted_groups = groups[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(sorted_groups) > 0])
+    out[sorted_groups[starts]] = np.add.reduceat(weights[order], starts, axis=0, dtype=np.float64)
+    return out
