@@ -7,7 +7,7 @@ in number of features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +43,9 @@ def _check_undefined(undefined: str) -> None:
         raise InputError(msg)
 
 
+BLOCK = 100_000
+"""Events that are checked at a time."""
+
 LARGEST_VALUE = 1e300
 """Differences of larger numbers are infinite."""
 
@@ -64,16 +67,35 @@ def _check_rows(
     values: Array, rows: NDArray[np.bool_] | None, what: str, names: tuple[str, ...], cure: str, undefined: str
 ) -> None:
     """No NaN or infinity in passing rows; with ``"indicator"`` NaN is allowed, infinity is not."""
+    sound, exists = True, np.zeros(values.shape[1], dtype=bool)
+    for block in _blocks(len(values)):  # a block at a time: events may be larger than memory
+        part = values[block] if rows is None else values[block][rows[block]]
+        with np.errstate(invalid="ignore"):
+            small = np.abs(part) <= min(LARGEST_VALUE, float(np.finfo(part.dtype).max))
+        missing = np.isnan(part)
+        exists |= ~missing.all(axis=0) if len(part) else False
+        sound &= bool((small | missing if undefined == "indicator" else small).all())
+    if not sound:
+        _report_rows(values, rows, what, names, cure, undefined)
+    never = np.flatnonzero(~exists)
+    if len(never):
+        msg = f"{what}: {[names[j] for j in never]} exist in no event; leave them out."
+        raise InputError(msg)
+
+
+def _report_rows(
+    values: Array, rows: NDArray[np.bool_] | None, what: str, names: tuple[str, ...], cure: str, undefined: str
+) -> None:
+    """Say which values cannot be used, and why."""
     _check_size(np.where(np.isinf(values), np.nan, values), rows, what, names)
     if undefined == "indicator":
         check_finite(np.where(np.isnan(values), 0.0, values), rows, what, names, "repair or remove infinite values.")
-        passing = values if rows is None else values[rows]
-        never = np.flatnonzero(np.isnan(passing).all(axis=0))
-        if len(never):
-            msg = f"{what}: {[names[j] for j in never]} exist in no event; leave them out."
-            raise InputError(msg)
         return
     check_finite(values, rows, what, names, f'{cure} Pass undefined="indicator" if NaN means "does not exist".')
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
 
 
 def _named(
@@ -88,10 +110,14 @@ def _named(
 
 
 def _check_varies(array: Array, rows: NDArray[np.bool_], what: str, names: tuple[str, ...]) -> None:
-    passing = array[rows]
-    missing = np.isnan(passing)
-    same = ~missing.any(axis=0) & (np.nanmax(passing, axis=0) == np.nanmin(passing, axis=0))
-    if len(passing) > 1 and np.all(same):
+    n_features = array.shape[1]
+    high, low, missing = np.full(n_features, -np.inf), np.full(n_features, np.inf), np.zeros(n_features, dtype=bool)
+    for block in _blocks(len(array)):
+        part = array[block][rows[block]]
+        missing |= np.isnan(part).any(axis=0)
+        high = np.fmax(high, np.fmax.reduce(part, initial=-np.inf))
+        low = np.fmin(low, np.fmin.reduce(part, initial=np.inf))
+    if rows.sum() > 1 and np.all(~missing & (high == low)):
         msg = f"all features of {what} ({', '.join(names)}) are the same in every event; nothing can be learned."
         raise InputError(msg)
 

@@ -120,8 +120,9 @@ def as_features(values: ArrayLike, what: str) -> tuple[Array, tuple[str, ...] | 
     """Features as a float array of shape (n, d), and the names of a frame's columns.
 
     A 1-d input is one feature. Booleans and integers become floats, masked values NaN; NaN is left for the
-    caller, who knows which rows may hold it.
+    caller, who knows which rows may hold it. A read-only memory map of floats stays where it is.
     """
+    mapped = values if isinstance(values, np.memmap) and values.mode == "r" and values.dtype.kind == "f" else None
     values, names = _columns(values, what)
     array = _unmasked(values, what)
     _check_numbers(array, what, "features")
@@ -141,7 +142,7 @@ def as_features(values: ArrayLike, what: str) -> tuple[Array, tuple[str, ...] | 
         raise InputError(msg)
     if names is not None:
         check_names(names, array.shape[1], what)
-    return array.astype(np.float64), names
+    return (array.astype(np.float64) if mapped is None else array), names
 
 
 MANY_FEATURES = 50

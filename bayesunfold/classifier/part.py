@@ -36,7 +36,7 @@ class Part:
     factor: Array
 
     @classmethod
-    def choose(cls, weight: Array, size: int, rng: np.random.Generator) -> Part:
+    def choose(cls, weight: Array, size: int, rng: np.random.Generator, leverage: Array | None = None) -> Part:
         """About ``size`` events, half of the probability spread evenly and half in proportion to the weights.
 
         Parameters
@@ -45,12 +45,17 @@ class Part:
             By absolute value; events of weight zero are not chosen. The factors keep the sum of the absolute weights.
         size : int
         rng : numpy.random.Generator
+        leverage : array, shape (n,), optional
+            As many events more, in proportion to the weights times this.
         """
         sizes = np.abs(weight)
         used = np.flatnonzero(sizes)
         order = rng.permutation(used)
         share = sizes[order] / sizes.sum()
         expected = size * (0.5 / len(used) + 0.5 * share)
+        if leverage is not None:
+            more = share * leverage[order]
+            expected += size * more / (more.sum() or 1.0)
         ends = np.floor(np.cumsum(expected) + rng.uniform())
         times = np.diff(ends, prepend=0.0)
         chosen = times > 0

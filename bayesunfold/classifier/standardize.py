@@ -46,6 +46,9 @@ ROUNDING = 1e-14
 
 STATE = ("centre", "scale", "power", "mean", "mixing", "undefined", "origin", "width", "intervals")
 FIT_ROWS = 20_000
+BLOCK = 100_000
+"""Events that are standardised at a time."""
+
 EIGENVALUE_FLOOR = 1e-4
 
 
@@ -149,8 +152,20 @@ class Standardizer:
 
     def __call__(self, values: Array) -> Array:
         """Standardised features, float32, shape (n, n_outputs)."""
+        out = np.empty((len(values), self.n_outputs), dtype=np.float32)
         with np.errstate(over="ignore"):  # what is beyond single precision is infinite, which the caller refuses
-            return self._mixed(values).astype(np.float32)
+            for start in range(0, len(values), BLOCK):  # memory for a block only
+                rows = slice(start, start + BLOCK)
+                out[rows] = self._mixed(np.asarray(values[rows], dtype=np.float64))
+        return out
+
+    def where(self, passing: NDArray[np.bool_], values: Array) -> Array:
+        """Standardised features of the events that pass, zero for others, shape (n, n_outputs)."""
+        out = np.zeros((len(values), self.n_outputs), dtype=np.float32)
+        for start in range(0, len(values), BLOCK):
+            rows = slice(start, start + BLOCK)
+            out[rows][passing[rows]] = self(values[rows][passing[rows]])
+        return out
 
     def _mixed(self, values: Array) -> Array:
         z = self.each(values) - self.mean

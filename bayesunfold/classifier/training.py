@@ -41,6 +41,9 @@ KEEP_CURVATURE = 4
 
 ADAM_BATCH = 4_096
 ADAM_EPOCHS, ADAM_RATE = 60.0, 0.05
+ADAM_STEPS = 7_500
+"""Most steps: large samples are not passed as often."""
+
 WARM_EPOCHS, WARM_RATE = 10.0, 0.01
 """Wide networks start with Adam; a warm start takes fewer passes and smaller steps."""
 
@@ -224,7 +227,7 @@ def _adam(
     """Minibatch Adam with a cosine decay; the prior is spread evenly over the batches."""
     n = len(classes.x)
     batch = min(n, ADAM_BATCH)
-    n_steps = max(100, int(epochs * n / batch))
+    n_steps = min(max(100, int(epochs * n / batch)), ADAM_STEPS)
     first, second = np.zeros_like(theta), np.zeros_like(theta)
     order = rng.permutation(n)
     position = 0

@@ -16,11 +16,13 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from bayesunfold._support.checks import effective_size
-from bayesunfold.classifier.arithmetic import Layout, blocks, forward, tangent
+from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import Layout, blocks, forward
+from bayesunfold.classifier.sums import gradient_sum
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, Joined, TwoClass
 from bayesunfold.direct.mode import Mode, Problem
-from bayesunfold.direct.moments import LEAST_EVENTS
+from bayesunfold.direct.moments import LEAST_EVENTS, Moments
 from bayesunfold.direct.precision import Evidence
 from bayesunfold.direct.prior import ParameterPrior
 from bayesunfold.omnifold.problems import step1_classes
@@ -247,28 +249,40 @@ def _deviation(tested: _Sample, score: Array, problem: Problem, mode: Mode) -> f
     The part that the moments span is taken out first. What remains has the statistics of both samples, and the
     posterior of the network: that of the moments with one more in the linear model.
     """
-    phi = np.concatenate([problem.moments.features(x) for x in tested.x]).astype(np.float64)
-    phi = np.column_stack([phi, np.ones(len(phi))])
     refolded = tested.label == 0
     w = np.where(refolded, tested.weight, 0.0)
-    gram = (phi * np.abs(w)[:, None]).T @ phi
-    gram.flat[:: len(gram) + 1] += 1e-9 * np.trace(gram) / len(gram)
-    rest = score - phi @ np.linalg.solve(gram, phi.T @ (np.abs(w) * score))
+    rest = _beyond_moments(problem.moments, np.concatenate(tested.x), np.abs(w), score)
     limit = np.sqrt((tested.weight**2) @ rest**2 / LEAST_EVENTS)
     rest = np.clip(rest, -limit, limit)  # as the moments' features
     sign = np.where(refolded, -1.0, 1.0)
     difference = float((sign * tested.weight) @ rest)
     noise = float((tested.weight**2) @ rest**2)
     signal, weight = rest[tested.signal][tested.in_gen], tested.weight[tested.signal][tested.in_gen]
-    change = np.zeros(problem.layout.n_parameters)
-    mean = np.zeros(problem.layout.n_parameters)
-    for rows in blocks(len(signal)):
-        j = tangent(problem.layout, mode.theta, tested.gen[rows])
-        change += (weight[rows] * signal[rows]) @ j
-        mean += weight[rows] @ j
+    pair = np.column_stack([weight * signal, weight])
+    change, mean = gradient_sum(problem.layout, mode.theta, tested.gen, pair, 2)
     change -= mean * (weight @ signal) / weight.sum()
     variance = noise + _posterior_variance(change, problem, mode)
     return difference / np.sqrt(variance) if variance > 0 else 0.0
+
+
+def _beyond_moments(moments: Moments, x: Array, weight: Array, score: Array) -> Array:
+    """What a constant and the moments' features do not span of a score, by weighted least squares, shape (n,)."""
+
+    def features(rows: slice) -> Array:
+        phi = moments.features(x[rows]).astype(np.float64)
+        return np.column_stack([phi, np.ones(len(phi))])
+
+    def products(rows: slice) -> tuple[Array, Array]:
+        phi, w = features(rows), weight[rows]
+        return (phi * w[:, None]).T @ phi, phi.T @ (w * score[rows])
+
+    gram, right = np.zeros((len(moments) + 1,) * 2), np.zeros(len(moments) + 1)
+    for part, product in map_blocks(products, blocks(len(x))):
+        gram += part
+        right += product
+    gram.flat[:: len(gram) + 1] += 1e-9 * np.trace(gram) / len(gram)
+    found = np.linalg.solve(gram, right)
+    return score - np.concatenate(list(map_blocks(lambda rows: features(rows) @ found, blocks(len(x)))))
 
 
 def _posterior_variance(change: Array, problem: Problem, mode: Mode) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import base_covariance, covariance, distinct, grams_of, pseudo_observation
 from bayesunfold.omnifold.problems import push_outside
+from bayesunfold.unfolding.event_groups import GroupedFluctuations
 from bayesunfold.unfolding.perturbations import Block, Perturbations, Shifted, interpolate
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -92,10 +94,26 @@ def _fluctuation(
         g = fluctuations.block(block.number)
         return (moments.features(x[block.rows]) * w[:, None]).T @ g, w @ g
 
-    for part, total in map_blocks(one, fluctuations.blocks()):
+    if isinstance(fluctuations, GroupedFluctuations):
+        parts = map_blocks(partial(_of_groups, moments, x, weight, fluctuations), fluctuations.event_blocks())
+    else:
+        parts = map_blocks(one, fluctuations.blocks())
+    for part, total in parts:
         product += part
         sums += total
     return product if mean is None else product - np.outer(mean, sums)
+
+
+def _of_groups(
+    moments: Moments, x: Array, weight: Array, fluctuations: GroupedFluctuations, groups: slice
+) -> tuple[Array, Array]:
+    """As :func:`_fluctuation`, of the events of some groups."""
+    rows, real = fluctuations.groups.rows(groups)
+    w = (weight[rows] * real).astype(np.float32)
+    size, values = fluctuations.groups.size, fluctuations.values()[groups]
+    features = moments.features(x[rows]) * w[:, None]
+    each = features.reshape(len(values), size, -1).sum(axis=1)
+    return each.T @ values, w.reshape(-1, size).sum(axis=1) @ values
 
 
 def _shifted(

@@ -15,7 +15,8 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import Layout, blocks, forward, loss_and_gradient, tangent
+from bayesunfold.classifier.arithmetic import Layout, blocks, forward, tangent
+from bayesunfold.classifier.sums import gradient_sum
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.prior import ParameterPrior
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -77,8 +78,8 @@ class Problem:
         both = events.passes.both
         reco = events.reco[both]
         features = np.empty((len(reco), len(moments)), dtype=np.float32)
-        for rows in blocks(len(reco)):
-            features[rows] = moments.features(reco[rows])
+        for rows, part in map_blocks(lambda rows: (rows, moments.features(reco[rows])), blocks(len(reco))):
+            features[rows] = part
         free = np.zeros((layout.n_parameters, 0))
         return cls(
             layout, moments, events.gen[both], events.weight[both], parameter_groups(layout), centre, features, free
@@ -109,8 +110,7 @@ class Problem:
         """``sum w (J - mean J) a`` with ``a`` each event's factor, shape (P,)."""
         coefficients = weights * pull
         coefficients -= weights * (coefficients.sum() / weights.sum())
-        # a classifier at certainty has the gradient ``sum zeros J``
-        return loss_and_gradient(self.layout, theta, self.gen, np.zeros(len(weights)), coefficients, CERTAIN)[1]
+        return gradient_sum(self.layout, theta, self.gen, coefficients)[0]
 
     def derivative(self, theta: Array, weights: Array, rows: NDArray[np.integer]) -> Array:
         """``A`` of (D4), whitened, estimated from some of the events, shape (p, P)."""
@@ -140,10 +140,6 @@ def parameter_groups(layout: Layout) -> tuple[slice, ...]:
         ends = layout.n_network + np.flatnonzero(np.diff(feature, prepend=-1, append=-1))
         groups += [slice(int(low), int(high)) for low, high in itertools.pairwise(ends)]
     return tuple(groups)
-
-
-CERTAIN = 1e3
-"""An offset of the logit at which a class is certain."""
 
 
 @dataclass(frozen=True)

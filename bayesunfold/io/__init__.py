@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from bayesunfold.io.columns import list_columns, read_columns
+from bayesunfold.io.event_cache import clear_cache
 from bayesunfold.io.expressions import evaluate
 from bayesunfold.io.hepdata import write_hepdata
+from bayesunfold.io.open_events import map_columns, open_events
 from bayesunfold.io.publication import Publication, read_publication, write_publication
 from bayesunfold.io.root import write_root
 from bayesunfold.io.workspace import pyhf_workspace, write_pyhf
 
 __all__ = [
     "Publication",
+    "clear_cache",
     "evaluate",
     "list_columns",
+    "map_columns",
+    "open_events",
     "pyhf_workspace",
     "read_columns",
     "read_publication",

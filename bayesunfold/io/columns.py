@@ -17,7 +17,7 @@ from bayesunfold.io.expressions import INDEXED, columns_of, evaluate
 from bayesunfold.io.formats import Columns, EventFile, first_reason, open_file
 from bayesunfold.io.sources import FileSource, Named, named_sources
 
-__all__ = ["FileRead", "list_columns", "read_columns", "read_files"]
+__all__ = ["FileRead", "list_columns", "read_chunks", "read_columns", "read_files"]
 
 FACTOR, NUMBER = "file_factor", "file_number"
 """Columns that every file has in expressions: its factor, and its number in the order of reading, from zero."""
@@ -132,6 +132,31 @@ def _read_file(
     source: FileSource, number: int, columns: Sequence[str], selection: str | None, *, progressbar: bool
 ) -> tuple[Columns, FileRead]:
     """Columns of one file."""
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
+    events = kept = 0
+    for chunk, read, passed in read_chunks(source, number, columns, selection, progressbar=progressbar):
+        for name, values in chunk.items():
+            parts[name].append(values)
+        events, kept = events + read, kept + passed
+    out = {name: np.concatenate(found) if found else np.zeros(0) for name, found in parts.items()}
+    return out, FileRead(source, events, kept)
+
+
+def read_chunks(
+    source: FileSource, number: int, columns: Sequence[str], selection: str | None, *, progressbar: bool = False
+) -> Iterator[tuple[Columns, int, int]]:
+    """One chunk of a file after another: expressions of selected events, events read and events selected.
+
+    Parameters
+    ----------
+    source : FileSource
+    number : int
+        Of the file, in the order of reading.
+    columns : sequence of str
+        As of :func:`read_columns`.
+    selection : str, optional
+    progressbar : bool
+    """
     path = source.path
     wanted = list(columns) + ([] if selection is None else [selection])
     every = list(dict.fromkeys(name for expression in wanted for name in columns_of(expression)))
@@ -140,21 +165,19 @@ def _read_file(
         needed = [name for name in every if name not in own]
         _check_names(file, needed, path)
         progress = Progress(max(len(file), 1), f"reading {Path(path).name}", show=progressbar)
-        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
         done = 0
         for chunk in _readable(file.chunks(needed), path):
             n = _length(chunk, path) if chunk else len(file)
             given = chunk | {name: np.full(n, float(value)) for name, value in own.items() if name in every}
             keep = slice(None) if selection is None else np.broadcast_to(_selected(selection, given), (n,))
+            found = {}
             for expression in columns:
                 value = np.asarray(evaluate(expression, given))
-                parts[expression].append(np.broadcast_to(value, (n,))[keep])
+                found[expression] = np.broadcast_to(value, (n,))[keep]
             done += n
             progress.update(done)
+            yield found, n, n if isinstance(keep, slice) else int(keep.sum())
         progress.close(f"{done} events")
-    out = {name: np.concatenate(found) if found else np.zeros(0) for name, found in parts.items()}
-    kept = len(next(iter(out.values()))) if out else done
-    return out, FileRead(source, done, kept)
 
 
 def _readable(chunks: Iterator[Columns], path: str | Path) -> Iterator[Columns]:

@@ -142,6 +142,10 @@ class GroupedFluctuations(Fluctuations):
         """Slices of groups, a block at a time."""
         return list(blocks(len(self.groups), BLOCK))
 
+    def event_blocks(self) -> list[slice]:
+        """Slices of groups that hold as many events as a block."""
+        return list(blocks(len(self.groups), max(1, BLOCK // self.groups.size)))
+
     def values(self) -> Array:
         """Fluctuation of every group in every member, shape (groups, n_members), float32: equation (14)."""
         with self._lock:

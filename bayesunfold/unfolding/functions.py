@@ -230,8 +230,15 @@ class FunctionScale(Standardizer):
         """Of the functions' values."""
         return Standardizer(**{name: getattr(self, name) for name in STATE})
 
-    def _mixed(self, values: Array) -> Array:
-        return self.plain._mixed(self.functions(values))
+    def __call__(self, values: Array) -> Array:
+        """Standardised functions, float32, shape (n, n_outputs)."""
+        return self.plain(self.functions(values))
+
+    def where(self, passing: NDArray[np.bool_], values: Array) -> Array:
+        """Standardised functions of the events that pass, zero for others; all at once, since files know no others."""
+        out = np.zeros((len(values), self.n_outputs), dtype=np.float32)
+        out[passing] = self(values[passing])
+        return out
 
     def each(self, values: Array) -> Array:
         """Functions one by one, before decorrelation."""

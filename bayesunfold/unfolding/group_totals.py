@@ -88,13 +88,14 @@ class GroupTotals:
         for part in self._one_by_one(_Sampled(small, bins[small], weight[small]), n_bins):
             out += part
         if large:
-            out[large] = self._of_large([rows_of[b] for b in large], weight)
+            with np.errstate(invalid="ignore", over="ignore"):  # Members.norm() reports infinite weights
+                out[large] = self._of_large([rows_of[b] for b in large], weight)
         return out
 
     def _of_large(self, rows_of: list[Rows], weight: Array) -> Array:
         """Sums over bins of many events, shape (bins, n_members)."""
         total, n_bins = self._linear(rows_of, weight), len(rows_of)
-        sampled = _Sampled.choose(rows_of, weight, self.sampled, self.fluctuations.seed)
+        sampled = _Sampled.choose(rows_of, weight, self.members.spread, self.sampled, self.fluctuations.seed)
         relative = np.zeros_like(total)
         for rest, full in self._second_order(sampled, n_bins):
             total += rest
@@ -146,7 +147,7 @@ class GroupTotals:
             rows, size = given.rows[block], given.size[block]
             change = self._log_change(rows)
             relative = self.members.systematic_change(rows, self.source)
-            with np.errstate(over="ignore", invalid="ignore"):  # Members.norm() reports infinite weights
+            with np.errstate(over="ignore", invalid="ignore"):
                 full = np.exp(change)
                 if relative is not None:
                     full *= 1.0 + relative
@@ -154,7 +155,7 @@ class GroupTotals:
                 rest = full - 1.0 - change
                 rest *= size[:, None].astype(rest.dtype)
                 full *= np.abs(size)[:, None].astype(full.dtype)
-            return sums_by_group(given.bins[block], rest, n_bins), sums_by_group(given.bins[block], full, n_bins)
+                return sums_by_group(given.bins[block], rest, n_bins), sums_by_group(given.bins[block], full, n_bins)
 
         return map_blocks(one, blocks(len(given.rows), ROWS))
 
@@ -193,7 +194,7 @@ class GroupTotals:
                 if relative is not None:
                     full *= 1.0 + relative
                 full *= size[:, None].astype(full.dtype)
-            return sums_by_group(given.bins[block], full, n_bins)
+                return sums_by_group(given.bins[block], full, n_bins)
 
         return map_blocks(one, blocks(len(given.rows), ROWS))
 
@@ -212,10 +213,10 @@ class _Sampled:
     size: Array
 
     @classmethod
-    def choose(cls, rows_of: list[Rows], weight: Array, number: int, seed: int) -> _Sampled:
-        """A sample of every bin's events, weighted up to stand for all."""
+    def choose(cls, rows_of: list[Rows], weight: Array, spread: Array, number: int, seed: int) -> _Sampled:
+        """A sample of every bin's events, weighted up to stand for all; more of those whose weights change much."""
         rng = np.random.Generator(np.random.Philox(key=[seed, SAMPLE]))
-        parts = [Part.choose(weight[rows], number, rng) for rows in rows_of]
+        parts = [Part.choose(weight[rows], number, rng, spread[rows]) for rows in rows_of]
         rows = np.concatenate([rows[part.rows] for rows, part in zip(rows_of, parts, strict=True)])
         bins = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
         return cls(rows, bins, np.concatenate([part.factor for part in parts]) * weight[rows])

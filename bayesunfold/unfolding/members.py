@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.threads import block_threads, map_blocks
+from bayesunfold.classifier.arithmetic import forward
 from bayesunfold.errors import ConvergenceError, InputError
-from bayesunfold.unfolding.event_groups import GroupedFluctuations
+from bayesunfold.unfolding.event_groups import GroupedFluctuations, in_groups
 from bayesunfold.unfolding.group_totals import SAMPLED, GroupTotals, sums_by_group
 from bayesunfold.unfolding.perturbations import Acceptance, Block, Effect, Fluctuations, Perturbations, Shift, alpha_of
 from bayesunfold.unfolding.propagation import Displacement
@@ -32,6 +33,9 @@ Rows = slice | NDArray[np.integer]
 
 NORM_SAMPLE = 8_192
 """Events that a member's total is made from beyond what is linear."""
+
+SPREAD_MEMBERS = 8
+"""Members from which it is learned which events' weights change much."""
 
 LARGE_LOSS = 0.3
 """Share of the events that a variation may lose at one standard deviation; members vary it by three and more."""
@@ -128,13 +132,19 @@ class Members:
         signal = self.perturbations.signal.get(systematic)
         pair = Perturbations(
             self.perturbations.sources,
-            {"simulation": Fluctuations(len(self.events), 2, 0)},
+            {"simulation": self._pair()},
             np.zeros((0, 2)),
             {name: one(other) for name, other in self.perturbations.effects.items()},
             {} if signal is None else {systematic: per_unit(signal)},
         )
         fakes = None if self.fakes is None else scaled(self.fakes)
         return Members(self.events, self.push, pair, scaled(self.step2), fakes, free_misses=self.free_misses)
+
+    def _pair(self) -> Fluctuations:
+        """Fluctuations of two members, which nobody asks for, summed as those of this ensemble are."""
+        own = self.perturbations.simulation
+        most = own.most if isinstance(own, GroupedFluctuations) else None
+        return in_groups(Fluctuations(len(self.events), 2, 0), self.events.weight, most)
 
     def nominal(self, level: Literal["gen", "reco"] = "gen") -> Array:
         """Point-estimate weights of the simulated events that pass a level, zero for others, shape (n,)."""
@@ -147,6 +157,16 @@ class Members:
     def base(self, kept: NDArray[np.bool_] | None = None) -> Array:
         """Weights of all events before members change them, not normalised, shape (n,); generator weights if kept."""
         return self.events.weight * (self.push if kept is None else np.where(kept, 1.0, self.push))
+
+    @cached_property
+    def spread(self) -> Array:
+        """About the mean square, over some members, of the change of each event's log ratio, shape (n,)."""
+        some = np.linspace(0, self.n_members - 1, min(SPREAD_MEMBERS, self.n_members)).astype(int)
+        out = _mean_square(self.step2, self.events.gen, some)
+        if self.fakes is not None:
+            rows = self.events.passes.fakes
+            out[rows] = _mean_square(self.fakes, self.events.reco[rows], some)
+        return out
 
     def kept(self) -> NDArray[np.bool_] | None:
         """Events that have their generator weight at particle level, whatever the networks say; None for none."""
@@ -262,9 +282,10 @@ class Members:
         """Weight at detector level before normalisation, shape (n_members,)."""
         one, reco = np.zeros(len(self.events), dtype=np.int64), self.events.passes.reco
         total = totals(one, 1, reco.astype(float))[0]
-        for a, alpha in self._moving(source):
-            for side, part in ((a.up, np.maximum(alpha, 0.0)), (a.down, np.maximum(-alpha, 0.0))):
-                total += part * totals(one, 1, cast("Array", side).astype(float))[0]
+        with np.errstate(invalid="ignore"):  # norm() counts infinite weights
+            for a, alpha in self._moving(source):
+                for side, part in ((a.up, np.maximum(alpha, 0.0)), (a.down, np.maximum(-alpha, 0.0))):
+                    total += part * totals(one, 1, cast("Array", side).astype(float))[0]
         return total
 
     def _moving(self, source: str | None) -> list[tuple[Acceptance, Array]]:
@@ -410,3 +431,13 @@ class Members:
         if self.multiplier is None:
             return 0.0
         return self.perturbations.simulation.negative_share(self.events.passes.reco)
+
+
+def _mean_square(displacement: Displacement, x: Array, members: NDArray[np.integer]) -> Array:
+    """Mean square over members of the change of the log ratio, the networks' weights moved, shape (n,)."""
+    c = displacement.classifier
+    moved = c.basis @ displacement.total()[:, members]
+    nominal, out = c.log_ratio(x), np.zeros(len(x))
+    for step in moved.T:
+        out += (forward(c.layout, c.theta + step, x) - nominal) ** 2
+    return out / len(members)

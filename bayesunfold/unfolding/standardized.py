@@ -159,8 +159,8 @@ def standardize(
     )
     _check_backgrounds(prepared, float(data.weight.sum()))
     return StandardizedEvents(
-        gen=_rows(scales.gen, simulation.gen, simulation.pass_gen),
-        reco=_rows(scales.reco, simulation.reco, simulation.pass_reco),
+        gen=scales.gen.where(simulation.pass_gen, simulation.gen),
+        reco=scales.reco.where(simulation.pass_reco, simulation.reco),
         weight=simulation.weight * both.sum() / simulation.weight[both].sum(),
         passes=simulation.passes,
         data=MeasuredEvents(scales.reco(data.features), data.weight, effective_size(data.weight)),
@@ -181,9 +181,3 @@ def _check_backgrounds(backgrounds: Sequence[StandardizedBackground], data_yield
             "the signal. Weights of backgrounds are in units of data events: check their normalisation."
         )
         raise InputError(msg)
-
-
-def _rows(scale: Standardizer, values: Array, passing: NDArray[np.bool_]) -> Array:
-    out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
-    out[passing] = scale(values[passing])
-    return out
