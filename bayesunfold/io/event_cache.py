@@ -36,6 +36,9 @@ FORMAT = "bayesunfold event cache 1"
 EXACT = 2**24
 """Whole numbers up to this are exact in single precision."""
 
+DOUBLE = 2**53
+"""Larger numbers in double precision are whole without being counts."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -319,7 +322,7 @@ def _check_values(values: NDArray[Any], column: str, table: Table, source: FileS
         return
     finite = values[np.isfinite(values)]
     largest = np.abs(finite).max(initial=0.0)
-    if largest > EXACT and np.array_equal(finite, np.round(finite)):
+    if EXACT < largest < DOUBLE and np.array_equal(finite, np.round(finite)):
         msg = (
             f"{column!r} of {source.path} holds whole numbers up to {largest:.0f}; above {EXACT} neighbouring ones are "
             'no longer distinct in single precision. Subtract an offset, or pass dtype="float64".'
