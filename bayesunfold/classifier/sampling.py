@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from bayesunfold._support.progress import aside
 from bayesunfold.classifier.arithmetic import blocks, weighted_gram
 from bayesunfold.classifier.inference import CHAINS
 from bayesunfold.errors import ConvergenceWarning
@@ -39,6 +40,8 @@ ADVI_RATE = 0.05
 MAX_ROWS, ROWS_PER_DIRECTION = 2_000, 12
 """ADVI and NUTS look at the larger of these many events; see ``LinearizedPosterior.thinned``."""
 TUNE = 400
+
+COMPILING = "compiling the PyMC model: once per process, tens of seconds the first time on a machine"
 
 
 def __dir__() -> list[str]:
@@ -301,14 +304,15 @@ class _CompiledADVI:
 
 @lru_cache(maxsize=8)
 def _compiled_advi(n_directions: int, corrected: bool) -> _CompiledADVI:
-    return _CompiledADVI(_dummy(n_directions, corrected))
+    with aside(COMPILING):
+        return _CompiledADVI(_dummy(n_directions, corrected))
 
 
 @lru_cache(maxsize=8)
 def _compiled_nuts(n_directions: int, corrected: bool) -> Any:
     import nutpie
 
-    with quiet_nutpie():
+    with aside(COMPILING), quiet_nutpie():
         return nutpie.compile_pymc_model(_dummy(n_directions, corrected).model(), freeze_model=False)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from bayesunfold._support.progress import tick
 from bayesunfold.classifier.arithmetic import Layout, loss_and_gradient, tangent, weighted_gram
 from bayesunfold.classifier.two_class import WIDE, Joined
 from bayesunfold.errors import ConvergenceError
@@ -43,6 +44,9 @@ ADAM_BATCH = 4_096
 ADAM_EPOCHS, ADAM_RATE = 60.0, 0.05
 ADAM_STEPS = 7_500
 """Most steps: large samples are not passed as often."""
+
+ADAM_SHARE = 0.2
+"""Of the time of a fit, about."""
 
 WARM_EPOCHS, WARM_RATE = 10.0, 0.01
 """Wide networks start with Adam; a warm start takes fewer passes and smaller steps."""
@@ -158,6 +162,7 @@ def _gauss_newton(
     keep = KEEP_CURVATURE if layout.n_parameters > WIDE else 1
     curvature: _Curvature | None = None
     while steps < max_steps:
+        tick(steps / max_steps)
         steps += 1
         if curvature is None:
             curvature = _curvature_of(layout, theta, classes, rng)
@@ -232,6 +237,8 @@ def _adam(
     order = rng.permutation(n)
     position = 0
     for step in range(1, n_steps + 1):
+        if step % 100 == 0:
+            tick(ADAM_SHARE * step / n_steps)
         if position + batch > n:
             order, position = rng.permutation(n), 0
         part = classes.subset(order[position : position + batch])

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bayesunfold._support.checks import check_choice, check_count, check_flag, check_positive, check_seed
-from bayesunfold._support.progress import Progress
+from bayesunfold._support.progress import Phases
 from bayesunfold._support.streams import stream, training_stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold._support.versions import installed_versions
@@ -42,7 +41,8 @@ from bayesunfold.omnifold.checkpoint import (
     release_checkpoint,
     write_checkpoint,
 )
-from bayesunfold.omnifold.iteration import Iteration, iterate, recall, train
+from bayesunfold.omnifold.costs import PHASES, iteration_costs
+from bayesunfold.omnifold.iteration import Iteration, iterate, recall, told, train
 from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
 from bayesunfold.unfolding.event_groups import GROUPS, check_event_groups, parts_of
 from bayesunfold.unfolding.nuisances import Nuisances
@@ -248,10 +248,12 @@ class UnbinnedFBU:
         seed = choose_seed(self.random_seed, checkpoint)
         clock = [time.perf_counter()]
         inputs = Inputs(simulation, data, tuple(backgrounds))
-        with block_threads():
+        phases = Phases("unfolding", self._costs(settings, events), show=self.progressbar)
+        with block_threads(), phases.active():
             profile, others = self._profile(inputs, events, systematics, seed)
             perturbations = start_perturbations(events, simulation, others, settings, seed)
-            first = self._first(events, settings, seed, checkpoint)
+            first = self._first(events, settings, seed, checkpoint, phases)
+            phases.begin("particle-level network")
             clock.append(time.perf_counter())
             if profile is None:
                 found = find_posterior(events, settings, first, seed)
@@ -267,11 +269,13 @@ class UnbinnedFBU:
             perturbations = replace(perturbations, signal=signal, scales=normalizations)
             precisions = self._precisions(found, settings, simulation.gen_names, seed)
             clock.append(time.perf_counter())
+            phases.begin("members")
             free = settings.efficiency == "learned"
             members, one, alphas = members_of(found, perturbations, precisions.log_tau, seed, free_misses=free)
             members.norm()
             clock.append(time.perf_counter())
             first = found.fit.setup.first
+            phases.close(f"{len(found.problem.moments)} moments, {settings.draws} members")
             axes, _ = posterior_axes(first.step1.on(parts_of(perturbations)))
         draws = replace(
             own_draws(one, axes, perturbations),
@@ -340,26 +344,37 @@ class UnbinnedFBU:
         return PrecisionDraws(posterior.log_tau[posterior.sample(draws, rng)])
 
     def _first(
-        self, events: StandardizedEvents, settings: DirectSettings, seed: int, checkpoint: str | Path | None
+        self,
+        events: StandardizedEvents,
+        settings: DirectSettings,
+        seed: int,
+        checkpoint: str | Path | None,
+        phases: Phases,
     ) -> Iteration:
         """The first OmniFold iteration, from the checkpoint if it holds it."""
         path = None if checkpoint is None else Path(checkpoint)
         key = fingerprint(events, settings, seed)
         done = [] if path is None else claim_checkpoint(path, key, seed)
-        progress = Progress(1, "unfolding", show=self.progressbar)
         try:
-            report = partial(_report, progress)
-            first = iterate(
-                events, settings, None, None, recall(done[0]) if done else train(training_stream(seed, 0), report)
-            )
+            learn = recall(done[0]) if done else train(training_stream(seed, 0))
+            first = iterate(events, settings, None, None, told(learn, lambda name: phases.begin(PHASES[name])))
         except BaseException:
             if path is not None:
                 release_checkpoint(path, key)
             raise
         if path is not None and not done:
             write_checkpoint(path, key, (first.networks(),), seed)
-        progress.close(f"detector level learned, {settings.draws} members")
         return first
+
+    def _costs(self, settings: DirectSettings, events: StandardizedEvents) -> dict[str, float]:
+        """About how long the phases take."""
+        layouts = settings.layouts(events)
+        first = iteration_costs(0, layouts, events, settings.draws, settings.event_groups)
+        costs = {name.removeprefix("iteration 1, "): cost for name, cost in first.items()}
+        members = costs.pop("members")
+        # the mode, and its test by two classifiers of half the events
+        network = 3 * members + (0.5 * sum(costs.values()) if settings.rounds else 0.0)
+        return costs | {"particle-level network": network, "members": members}
 
 
 def _profiled(
@@ -375,10 +390,6 @@ def _profiled(
     # its networks at the events where the nuisance parameters are, as a saved result has them
     here = iterate(found.events, settings, None, None, recall(first.networks()))
     return replace(found, fit=replace(found.fit, setup=replace(found.fit.setup, first=here)))
-
-
-def _report(progress: Progress, step: str, loss: float) -> None:
-    progress.update(0.4 if step == "step 1" else 0.8, f"({step}, loss {loss:.2f}) ")
 
 
 def _entry(found: DirectPosterior, first: Iteration, nominal: np.ndarray) -> Look:

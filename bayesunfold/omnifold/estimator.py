@@ -6,7 +6,6 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_choice, check_count, check_flag, check_not_negative, check_seed
-from bayesunfold._support.progress import Progress
+from bayesunfold._support.progress import Phases
 from bayesunfold._support.streams import training_stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold._support.versions import installed_versions
@@ -30,7 +29,8 @@ from bayesunfold.omnifold.checkpoint import (
     write_checkpoint,
 )
 from bayesunfold.omnifold.convergence import look, most_iterations, settled, warn_if_moving
-from bayesunfold.omnifold.iteration import Learn, Networks, recall, train
+from bayesunfold.omnifold.costs import PHASES, iteration_costs
+from bayesunfold.omnifold.iteration import Learn, Networks, recall, told, train
 from bayesunfold.omnifold.loop import State, iterations, start_perturbations
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.event_groups import GROUPS, check_event_groups
@@ -48,6 +48,9 @@ __all__ = ["OmniFold"]
 Array = NDArray[np.floating]
 
 logger = logging.getLogger("bayesunfold")
+
+LIKELY = 5
+"""Iterations that ``"auto"`` is expected to take."""
 
 LARGE_NEGATIVE = 0.1
 """Share of event fluctuations below -1 that is warned of."""
@@ -232,36 +235,49 @@ class OmniFold:
         key = fingerprint(events, self.settings, seed)
         path = None if checkpoint is None else Path(checkpoint)
         done = [] if path is None else claim_checkpoint(path, key, seed)
-        progress = Progress(most_iterations(self.settings), "unfolding", show=self.progressbar)
+        most = most_iterations(self.settings)
+        costs = [self._costs(k, events, trained=k < len(done)) for k in range(most)]
+        planned = costs[: LIKELY if self.settings.iterations == "auto" else most]
+        phases = Phases("unfolding", {name: c for each in planned for name, c in each.items()}, show=self.progressbar)
+        seen = ""
 
         def learners(k: int) -> Learn:
-            if k < len(done):
-                return recall(done[k])
-            return train(training_stream(seed, k), partial(_report, progress, k))
+            phases.add(costs[k])
+            learn = recall(done[k]) if k < len(done) else train(training_stream(seed, k))
+            return told(learn, lambda name: phases.begin(f"iteration {k + 1}, {PHASES[name]}", seen))
 
         def trained(networks: tuple[Networks, ...]) -> None:
+            phases.begin(f"iteration {len(networks)}, members", seen)
             if path is not None and len(networks) > len(done):
                 write_checkpoint(path, key, networks, seed)
 
         history: list[Look] = []
         seconds = {"training": 0.0, "posterior": 0.0, "members": 0.0}
         try:
-            for state in iterations(events, self.settings, perturbations, seed, learners, trained):
-                n = len(state.networks)
-                start = time.perf_counter()
-                history.append(look(events, state))
-                seconds = {name: seconds[name] + spent for name, spent in state.seconds.items()}
-                seconds["members"] += time.perf_counter() - start
-                progress.update(n, f"(largest change {history[-1]['change']:.2f} of the band) ")
-                logger.info("iteration %d: largest change %.2f of the band", n, history[-1]["change"])
-                if settled(history, self.settings):
-                    progress.close(f"{n} iterations, {self.settings.draws} members")
-                    return state, history, seconds
+            with phases.active():
+                for state in iterations(events, self.settings, perturbations, seed, learners, trained):
+                    n = len(state.networks)
+                    start = time.perf_counter()
+                    history.append(look(events, state))
+                    seconds = {name: seconds[name] + spent for name, spent in state.seconds.items()}
+                    seconds["members"] += time.perf_counter() - start
+                    seen = f"largest change {history[-1]['change']:.2f} of the band"
+                    logger.info("iteration %d: %s", n, seen)
+                    if settled(history, self.settings):
+                        phases.close(f"{n} iterations, {self.settings.draws} members, {seen}")
+                        return state, history, seconds
         finally:
             if path is not None and not history:
                 release_checkpoint(path, key)
         msg = "the loop ended by itself"
         raise AssertionError(msg)
+
+    def _costs(self, k: int, events: StandardizedEvents, *, trained: bool) -> dict[str, float]:
+        """About how long the phases of an iteration take, of which a checkpoint may hold the training."""
+        costs = iteration_costs(
+            k, self.settings.layouts(events), events, self.settings.draws, self.settings.event_groups
+        )
+        return {name: cost for name, cost in costs.items() if not trained or "members" in name}
 
     def check(
         self,
@@ -282,11 +298,6 @@ class OmniFold:
         """
         check_inputs(simulation, data, backgrounds, systematics, checkpoint)
         check_not_profiled(backgrounds, systematics, "OmniFold")
-
-
-def _report(progress: Progress, k: int, step: str, loss: float) -> None:
-    """Show a fit of iteration ``k`` as it finishes."""
-    progress.update(k + (0.4 if step == "step 1" else 0.8), f"({step} of iteration {k + 1}, loss {loss:.2f}) ")
 
 
 def _warn_if_negative(members: Members) -> None:

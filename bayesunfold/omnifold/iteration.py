@@ -15,7 +15,7 @@ from bayesunfold.classifier.two_class import Classifier, TwoClass
 from bayesunfold.omnifold.problems import Efficiency, bounded_ratio, fakes_classes, step1_classes, step2_classes
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["Iteration", "Learn", "Networks", "Start", "fit_near", "iterate", "push_of_fakes", "recall", "train"]
+__all__ = ["Iteration", "Learn", "Networks", "Start", "fit_near", "iterate", "push_of_fakes", "recall", "told", "train"]
 
 Array = NDArray[np.floating]
 
@@ -136,12 +136,11 @@ class IterationSettings(Protocol):
 LABELS = {"step1": "step 1", "step2": "step 2", "fakes": "the classifier of fakes"}
 
 
-def train(rng: np.random.Generator, report: Callable[[str, float], None] = lambda _name, _loss: None) -> Learn:
-    """Train every classifier from its start; ``report`` is told the name and objective of every fit."""
+def train(rng: np.random.Generator) -> Learn:
+    """Train every classifier from its start."""
 
     def learn(name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:
         fit = fit_map(layout, classes.joined(), rng, start=start.theta, centre=start.centre, restarts=start.restarts)
-        report(LABELS[name], fit.objective)
         return Classifier(LABELS[name], layout, fit.theta, classes, fit.objective, fit.decrement)
 
     return learn
@@ -156,6 +155,16 @@ def fit_near(rng: np.random.Generator, networks: Networks) -> Learn:
         return Classifier(LABELS[name], layout, fit.theta, classes, fit.objective, fit.decrement)
 
     return learn
+
+
+def told(learn: Learn, begin: Callable[[str], None]) -> Learn:
+    """The same, but ``begin`` is told the name of every fit before it starts."""
+
+    def learned(name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:
+        begin(name)
+        return learn(name, layout, classes, start)
+
+    return learned
 
 
 def recall(networks: Networks, directions: dict[str, Array] | None = None) -> Learn:
