@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-reliability test-matrix lint types docs bench bench-zjets notebooks clean
+.PHONY: setup demo test test-slow test-reliability test-matrix lint types docs bench bench-zjets bench-scale notebooks clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,10 @@ bench: $(STAMP)
 
 bench-zjets: $(STAMP)
 	$(BIN)/python benchmarks/bench_zjets.py
+
+# a grid of sizes, about an hour; finished cases are kept in bench-results/scale.json
+bench-scale: $(STAMP)
+	$(BIN)/python benchmarks/bench_scale.py
 
 clean:
 	rm -rf $(VENV) .venv-low demo bench-results

@@ -202,7 +202,7 @@ def test_progress_goes_to_standard_error(toy, capsys):
     bu.OmniFold(**(QUICK | {"network": SMALL, "progressbar": True})).fit(toy.simulation, toy.measurement)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "2/2" in captured.err
+    assert "2 iterations, 100 members" in captured.err
 
 
 def test_auto_stops_and_says_why(toy):
