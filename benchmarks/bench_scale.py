@@ -114,6 +114,85 @@ def cases(largest: float) -> list[dict[str, object]]:
     return grid
 
 
+COLUMNS = {
+    "method": "method",
+    "n": "simulated",
+    "data": "data",
+    "features": "features",
+    "draws": "draws",
+    "threads": "threads",
+    "fit [s]": "fit [s]",
+    "training [s]": "training",
+    "posterior [s]": "posterior",
+    "members [s]": "members",
+    "spectrum [s]": "a spectrum [s]",
+    "peak memory [GB]": "memory [GB]",
+}
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def exponents(found: list[dict[str, object]]) -> list[list[str]]:
+    """Least-squares slopes of log time over log size, one axis at a time."""
+    rows = []
+    for method in METHODS:
+        here = [f for f in found if f["method"] == method and f["threads"] == 2 and not f["one by one"]]
+        here = [f for f in here if not f["files"]]
+        for axis, base, smallest in (
+            ("n", {"features": 7, "draws": 500}, 1e5),
+            ("features", {"n": 1e5, "draws": 500}, 3),
+            ("draws", {"n": 1e5, "features": 7}, 100),
+        ):
+            part = [f for f in here if all(f[k] == v for k, v in base.items()) and f[axis] >= smallest]
+            if len({f[axis] for f in part}) < 2:
+                continue
+            x = np.log([f[axis] for f in part])
+            slopes = [np.polyfit(x, np.log([f[y] for f in part]), 1)[0] for y in ("fit [s]", "spectrum [s]")]
+            memory = np.polyfit(x, np.log([f["peak memory [GB]"] for f in part]), 1)[0]
+            span = f"{min(f[axis] for f in part):g} to {max(f[axis] for f in part):g}"
+            rows.append([method, {"n": "events"}.get(axis, axis), span, *(f"{v:.2f}" for v in (*slopes, memory))])
+    return rows
+
+
+def keep(found: list[dict[str, object]]) -> None:
+    """Tables and figure of docs/studies/scale.md."""
+    import matplotlib.pyplot as plt
+
+    def cell(name: str, value: object) -> str:
+        if name in ("n", "data"):
+            return f"{value:,}".replace(",", " ")
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    ordered = sorted(found, key=lambda f: (f["method"], f["one by one"], f["files"], f["features"], f["n"], f["draws"]))
+    rows = []
+    for f in ordered:
+        extra = ", one by one" if f["one by one"] else ", memory maps" if f["files"] else ""
+        cells = [cell(name, f[name]) for name in COLUMNS]
+        rows.append({"cells": [cells[0] + extra, *cells[1:]], "numbers": f})
+    tables = {
+        "scale": (list(COLUMNS.values()), rows),
+        "scale-exponents": (
+            ["method", "axis", "from, to", "fit", "spectrum", "memory"],
+            [{"cells": cells} for cells in exponents(found)],
+        ),
+    }
+    for name, (columns, content) in tables.items():
+        note = "python benchmarks/bench_scale.py --keep"
+        text = json.dumps({"note": note, "columns": columns, "rows": content}, indent=1, ensure_ascii=False)
+        (DOCS / "studies" / "results" / f"{name}.json").write_text(text + "\n")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for method in METHODS:
+        for one, style in ((False, "o-"), (True, "s--")):
+            line = [f for f in ordered if f["method"] == method and f["one by one"] == one and not f["files"]]
+            line = [f for f in line if (f["features"], f["draws"], f["threads"]) == (7, 500, 2)]
+            label = method + (", events one by one" if one else "")
+            for axis, name in zip(axes, ("fit [s]", "peak memory [GB]"), strict=True):
+                axis.loglog([f["n"] for f in line], [f[name] for f in line], style, label=label)
+                axis.set_xlabel("simulated events (half as many data)")
+                axis.set_ylabel(name)
+    axes[0].legend()
+    figure.savefig(DOCS / "figures" / "scale.png", dpi=110)
+
+
 def main() -> None:
     """Run the grid, or one case."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,6 +208,7 @@ def main() -> None:
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--files", action="store_true", help="write parquet files first, then unfold them; with --n")
     parser.add_argument("--largest", type=float, default=1e6, help="largest number of events of the grid; 1e7 is slow")
+    parser.add_argument("--keep", action="store_true", help="write the tables and the figure of docs/studies/scale.md")
     parser.add_argument("--out", type=Path, default=Path("bench-results/scale.json"), help="measured cases")
     args = parser.parse_args()
     if args.case:
@@ -136,6 +216,9 @@ def main() -> None:
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(args.out.read_text()) if args.out.exists() else []
+    if args.keep:
+        keep([entry for entry in known if "fit [s]" in entry])
+        return
     done = {json.dumps(entry["case"], sort_keys=True) for entry in known}
     with tempfile.TemporaryDirectory() as folder:
         grid = cases(args.largest)

@@ -165,6 +165,9 @@ class UnfoldingSection(Struct, kw_only=True, frozen=True):
     prior: Annotated[float | None, Meta(description="of the direct posterior: width of the hyperprior")] = None
     rounds: Annotated[int | None, Meta(description="of the direct posterior: most second classifiers")] = None
     generator_prior: Annotated[float | None, Meta(description="relative uncertainty of the generator")] = None
+    event_groups: Annotated[
+        int | None, Meta(description="samples of more events fluctuate in so many groups; 131072 by default")
+    ] = None
     random_seed: Annotated[int | None, Meta(description="the same seed gives the same result")] = None
     bias: Annotated[
         bool,

@@ -99,7 +99,8 @@ def open_events(
     selection : str, optional
         Expression; only events where it is true are kept.
     names, reco_names : sequence of str, optional
-        Names of the features at particle level and at detector level; the expressions if omitted.
+        Names of the features at particle level and at detector level; the expressions if omitted, ``a over b`` for
+        ``a/b``.
     undefined : {"error", "indicator"}
         What NaN means, as for :class:`bayesunfold.Simulation`.
     tree : str, optional
@@ -147,7 +148,7 @@ def open_events(
     tables |= {name: Table(_expressions([column], name), "?") for name, column in flags.items()}
     found = _tables(path, tables, selection, tree, cache, progressbar=progressbar)
     columns = {name: found[name][:, 0] for name in ("weight", *flags) if name in found}
-    given_reco = list(reco) if reco_names is None else reco_names
+    given_reco = _plain(reco) if reco_names is None else reco_names
     if gen is None:
         return Data(found["reco"], columns.get("weight"), undefined, given_reco)
     return Simulation(
@@ -155,7 +156,7 @@ def open_events(
         found["reco"],
         **columns,
         undefined=undefined,
-        names=list(gen) if names is None else names,
+        names=_plain(gen) if names is None else names,
         reco_names=given_reco,
     )
 
@@ -199,6 +200,11 @@ def _tables(
 ) -> dict[str, NDArray[Any]]:
     place = default_cache() if cache is None else Path(cache)
     return cached_tables(named_sources(path, tree), tables, selection, place, progressbar=progressbar)
+
+
+def _plain(expressions: Sequence[str]) -> list[str]:
+    """Expressions as names: saved files cannot have a slash in one."""
+    return [expression.replace("/", " over ") for expression in expressions]
 
 
 def _expressions(columns: Sequence[str], what: str) -> tuple[str, ...]:

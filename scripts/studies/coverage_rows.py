@@ -66,9 +66,9 @@ def unfold(toy: bu.datasets.GaussianToy, seed: int, settings: dict) -> bu.Unfold
     return bu.OmniFold(random_seed=seed, progressbar=False, **settings).fit(toy.simulation, toy.measurement)
 
 
-def unfold_directly(toy: bu.datasets.GaussianToy, seed: int) -> bu.UnfoldingResult:
-    """The direct posterior with default settings."""
-    return bu.UnbinnedFBU(random_seed=seed, progressbar=False).fit(toy.simulation, toy.measurement)
+def unfold_directly(toy: bu.datasets.GaussianToy, seed: int, settings: dict) -> bu.UnfoldingResult:
+    """The direct posterior with default settings, but for what the command line changes."""
+    return bu.UnbinnedFBU(random_seed=seed, progressbar=False, **settings).fit(toy.simulation, toy.measurement)
 
 
 def main() -> None:
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--hidden", help="hidden units, for example 16,16")
     parser.add_argument("--activation", default="tanh")
     parser.add_argument("--generator-prior", type=float, default=0.0)
+    parser.add_argument("--event-groups", type=int, help="events fluctuate in so many groups, 0: one by one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
@@ -95,6 +96,8 @@ def main() -> None:
     if args.hidden:
         network["hidden"] = [int(s) for s in args.hidden.split(",")]
     settings = {"inference": args.inference, "iterations": args.iterations, "network": bu.Network(**network)}
+    grouped = {} if args.event_groups is None else {"event_groups": args.event_groups or None}
+    settings |= grouped
     if args.generator_prior:
         settings["generator_prior"] = args.generator_prior
     first = make_toy(0, toy)
@@ -102,10 +105,14 @@ def main() -> None:
     name = f"row{args.row}-{args.inference if args.method == 'omnifold' else 'direct'}" + (
         f"-prior{args.generator_prior:g}" if args.generator_prior else ""
     )
+    if args.event_groups is not None:
+        name += f"-groups{args.event_groups}"
     names = first.simulation.gen_names
     study = bu.coverage_study(
         partial(make_toy, settings=toy),
-        unfold=partial(unfold, settings=settings) if args.method == "omnifold" else unfold_directly,
+        unfold=partial(unfold, settings=settings)
+        if args.method == "omnifold"
+        else partial(unfold_directly, settings=grouped),
         bins=dict.fromkeys(names, edges),
         expected={name: first.expected(edges, i) for i, name in enumerate(names)},
         toys=args.toys or toys,
@@ -122,7 +129,13 @@ def main() -> None:
             dict(zip(*map(np.ndarray.tolist, np.unique(study.extra["iterations"], return_counts=True)), strict=True)),
         )
     study.save(args.out / f"{name}.npz")
-    if args.keep and args.method == "direct":
+    if args.keep and args.event_groups is not None:
+        method = "loop" if args.method == "omnifold" else "direct posterior"
+        label = [f"row {args.row}, {method}", f"{args.event_groups or 'one by one'}"]
+        width = float((study.std.mean(axis=0) / np.sqrt(study.expected))[study.core].mean())
+        cells = coverage_cells(study.summary()) | {"width / Poisson": f"{width:.3f}"}
+        print("kept:", keep("scale-coverage", label, cells, study.summary() | {"width / Poisson": width}))
+    elif args.keep and args.method == "direct":
         print("kept:", keep_direct(args.row, study))
     elif args.keep:
         label = args.row + {"advi": "", "nuts": "n", "laplace": "l"}[args.inference]

@@ -1,4 +1,4 @@
-"""Tables of docs/studies/coverage.md from the kept results.
+"""Tables of docs/studies/coverage.md and scale.md from the kept results.
 
 A table stands between ``<!-- table NAME -->`` and ``<!-- end -->`` and is that of ``docs/studies/results/NAME.json``.
 """
@@ -12,7 +12,7 @@ import sys
 
 from results import FOLDER
 
-PAGE = FOLDER.parent / "coverage.md"
+PAGES = tuple(FOLDER.parent / f"{name}.md" for name in ("coverage", "scale"))
 TABLE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -30,14 +30,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; end with 1 if a table is out of date")
     args = parser.parse_args()
-    page = PAGE.read_text()
-    made = TABLE.sub(lambda found: f"{found[1]}\n{table(found[2])}\n\n{found[3]}", page)
+    names = []
+    for path in PAGES:
+        page = path.read_text()
+        made = TABLE.sub(lambda found: f"{found[1]}\n{table(found[2])}\n\n{found[3]}", page)
+        names += [old[2] for old in TABLE.finditer(page) if old[0] not in made]
+        if not args.check:
+            path.write_text(made)
+            print(f"written: {path}")
     if args.check:
-        names = [old[2] for old in TABLE.finditer(page) if old[0] not in made]
         print(f"out of date: {', '.join(names)}" if names else "all tables are those of the kept results")
         return 1 if names else 0
-    PAGE.write_text(made)
-    print(f"written: {PAGE}")
     return 0
 
 
