@@ -27,6 +27,7 @@ from bayesunfold.impacts import Parameter, correlation_table, ranking_table
 if TYPE_CHECKING:
     import hist
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["Chi2", "Spectra", "Spectrum"]
@@ -472,11 +473,12 @@ class Spectrum:
         generator: ArrayLike | None = None,
         data: ArrayLike | None = None,
         label: str | None = None,
+        ax: Axes | Sequence[Axes] | None = None,
     ) -> Figure:
         """Spectrum with 68 and 95 % bands and a ratio panel; see ``bayesunfold.plots.plot_spectrum``."""
         from bayesunfold.plots import plot_spectrum
 
-        return plot_spectrum(self, truth=truth, generator=generator, data=data, label=label)
+        return plot_spectrum(self, truth=truth, generator=generator, data=data, label=label, ax=ax)
 
     def report(self, path: str | Path) -> Path:
         """Write a page of this spectrum, one HTML file; see ``bayesunfold.report.write_report``."""

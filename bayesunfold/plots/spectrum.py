@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold.errors import InputError
+from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.plots.style import COLORS, CYCLE, band, figure, limit, steps, style
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def plot_spectrum(
     data: ArrayLike | None = None,
     label: str | None = None,
     levels: Sequence[float] = (0.68, 0.95),
+    ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
     """Unfolded spectrum with bands, and a panel of ratios to it.
 
@@ -77,6 +79,9 @@ def plot_spectrum(
         Title of the horizontal axis.
     levels : sequence of float
         Credible levels of the bands.
+    ax : matplotlib Axes, or two of them, optional
+        Where to draw: the spectrum alone, or the spectrum and the ratios. Limits and titles are set; size, layout and
+        style stay yours. A new figure if omitted.
 
     Returns
     -------
@@ -92,45 +97,88 @@ def plot_spectrum(
     >>> fig = plot_spectrum(spectrum, truth=[11, 19])
     >>> len(fig.axes)
     2
+    >>> from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    >>> mine = Figure().subplots()
+    >>> plot_spectrum(spectrum, ax=mine) is mine.figure
+    True
     """
-    edges = _one_axis(spectrum)
     lines = {
         name: _contents(values, spectrum.n_bins, name)
         for name, values in (("truth", truth), ("generator", generator), ("data", data))
     }
+    title = label or _axis_title(spectrum)
+    if ax is not None:
+        panels = _panels(ax)
+        _draw_contents(panels[0], spectrum, lines, levels)
+        if len(panels) == 2:
+            _draw_ratios(panels[1], spectrum, lines, levels)
+        panels[-1].set_xlabel(title)
+        found = panels[0].figure
+        return cast("Figure", found)
     with style():
         fig = figure()
         top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
-        safe = np.where(spectrum.nominal != 0, spectrum.nominal, np.nan)
-        for level, alpha in zip(sorted(levels, reverse=True), np.linspace(0.55, 0.25, len(levels))[::-1], strict=True):
-            lower, upper = spectrum.interval(level)
-            options = {"color": COLORS["unfolded"], "alpha": alpha, "lw": 0}
-            band(top, edges, lower, upper, label=f"{100 * level:.0f} % band", **options)
-            band(bottom, edges, lower / safe, upper / safe, **options)
-        steps(top, edges, spectrum.nominal, color=COLORS["unfolded"], lw=1.6, label=f"unfolded ({spectrum.method})")
-        bottom.axhline(1.0, color=COLORS["unfolded"], lw=1.2)
-        dashes = {"truth": "-", "generator": "--", "data": ":"}
-        for name, values in lines.items():
-            if values is None:
-                continue
-            steps(top, edges, values, color=COLORS[name], lw=1.4, ls=dashes[name], label=name)
-            steps(bottom, edges, values / safe, color=COLORS[name], lw=1.4, ls=dashes[name])
-        if spectrum.bias is not None:
-            centres = 0.5 * (edges[1:] + edges[:-1])
-            bottom.plot(centres, 1 - spectrum.bias / safe, "v", ms=4, color=COLORS["prior"], label="bias removed")
-            bottom.legend(loc="upper left", fontsize="small")
-        lower, upper = spectrum.interval(max(0.95, *levels))
-        shown = np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)]
-        largest = np.max(shown[np.isfinite(shown)], initial=0.05)
-        limit(bottom, 1 - min(1.0, 1.3 * largest), 1 + min(1.5, 1.3 * largest))
-        bottom.set_ylabel("ratio to\nunfolded")
-        bottom.set_xlabel(label or _axis_title(spectrum))
-        bottom.set_xlim(edges[0], edges[-1])
-        top.set_ylabel(content_title(spectrum))
-        top.set_ylim(bottom=0.0)
-        top.legend()
+        _draw_contents(top, spectrum, lines, levels)
+        _draw_ratios(bottom, spectrum, lines, levels)
+        bottom.set_xlabel(title)
         fig.align_ylabels()
     return fig
+
+
+def _panels(ax: Axes | Sequence[Axes]) -> list[Axes]:
+    """One or two axes."""
+    panels = [ax] if isinstance(ax, Axes) else list(ax)
+    if len(panels) not in (1, 2) or not all(isinstance(panel, Axes) for panel in panels):
+        msg = f"ax is {ax!r}; give one matplotlib Axes for the spectrum, or two for the spectrum and the ratios."
+        raise InputTypeError(msg)
+    return panels
+
+
+DASHES = {"truth": "-", "generator": "--", "data": ":"}
+
+
+def _bands(spectrum: Spectrum, levels: Sequence[float]) -> Iterator[tuple[float, Array, Array, dict[str, Any]]]:
+    """Level, ends and style of each band, the widest first."""
+    for level, alpha in zip(sorted(levels, reverse=True), np.linspace(0.55, 0.25, len(levels))[::-1], strict=True):
+        yield level, *spectrum.interval(level), {"color": COLORS["unfolded"], "alpha": alpha, "lw": 0}
+
+
+def _draw_contents(ax: Axes, spectrum: Spectrum, lines: Mapping[str, Array | None], levels: Sequence[float]) -> None:
+    """Contents with bands."""
+    edges = _one_axis(spectrum)
+    for level, lower, upper, options in _bands(spectrum, levels):
+        band(ax, edges, lower, upper, label=f"{100 * level:.0f} % band", **options)
+    steps(ax, edges, spectrum.nominal, color=COLORS["unfolded"], lw=1.6, label=f"unfolded ({spectrum.method})")
+    for name, values in lines.items():
+        if values is not None:
+            steps(ax, edges, values, color=COLORS[name], lw=1.4, ls=DASHES[name], label=name)
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_ylabel(content_title(spectrum))
+    ax.set_ylim(bottom=0.0)
+    ax.legend()
+
+
+def _draw_ratios(ax: Axes, spectrum: Spectrum, lines: Mapping[str, Array | None], levels: Sequence[float]) -> None:
+    """Ratios to the point estimate."""
+    edges = _one_axis(spectrum)
+    safe = np.where(spectrum.nominal != 0, spectrum.nominal, np.nan)
+    for _, lower, upper, options in _bands(spectrum, levels):
+        band(ax, edges, lower / safe, upper / safe, **options)
+    ax.axhline(1.0, color=COLORS["unfolded"], lw=1.2)
+    for name, values in lines.items():
+        if values is not None:
+            steps(ax, edges, values / safe, color=COLORS[name], lw=1.4, ls=DASHES[name])
+    if spectrum.bias is not None:
+        centres = 0.5 * (edges[1:] + edges[:-1])
+        ax.plot(centres, 1 - spectrum.bias / safe, "v", ms=4, color=COLORS["prior"], label="bias removed")
+        ax.legend(loc="upper left", fontsize="small")
+    lower, upper = spectrum.interval(max(0.95, *levels))
+    shown = np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)]
+    largest = np.max(shown[np.isfinite(shown)], initial=0.05)
+    limit(ax, 1 - min(1.0, 1.3 * largest), 1 + min(1.5, 1.3 * largest))
+    ax.set_ylabel("ratio to\nunfolded")
+    ax.set_xlim(edges[0], edges[-1])
 
 
 def _populated(spectrum: Spectrum) -> NDArray[np.bool_]:
