@@ -361,7 +361,7 @@ class Data:
             If the number of features, or the names of two frames, differ.
         """
         order = _matching_columns(self.features, self.names, self.named, simulation, "data")
-        _check_defined(self.features[:, order], simulation, "data")
+        _check_defined(self.features, order, simulation, "data")
         if order == list(range(len(order))):
             return self
         return Data(self.features[:, order], self.weight, self.undefined, names=simulation.reco_names)
@@ -446,7 +446,7 @@ class Background:
     def columns_for(self, simulation: Simulation) -> Array:
         """Features in the order of the simulation's detector level."""
         order = _matching_columns(self.features, self.names, self.named, simulation, self.name)
-        _check_defined(self.features[:, order], simulation, self.name)
+        _check_defined(self.features, order, simulation, self.name)
         return self.features[:, order]
 
     def __repr__(self) -> str:
@@ -474,13 +474,24 @@ def _matching_columns(
     return [names.index(name) for name in wanted]
 
 
-def _check_defined(features: Array, simulation: Simulation, what: str) -> None:
+def _check_defined(features: Array, order: list[int], simulation: Simulation, what: str) -> None:
     """A feature may be undefined only where it is in simulated events too."""
-    missing = np.isnan(features).any(axis=0) & ~np.isnan(simulation.reco[simulation.pass_reco]).any(axis=0)
+    missing = _ever_undefined(features, np.ones(len(features), dtype=bool))[order]
+    if not missing.any():
+        return
+    missing &= ~_ever_undefined(simulation.reco, simulation.pass_reco)
     if missing.any():
         names = [simulation.reco_names[j] for j in np.flatnonzero(missing)]
         msg = f"{names} do not exist in some events of {what}, but in every simulated one; the samples do not overlap."
         raise InputError(msg)
+
+
+def _ever_undefined(values: Array, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Features that are NaN in any of some rows, shape (d,)."""
+    found = np.zeros(values.shape[1], dtype=bool)
+    for block in _blocks(len(values)):
+        found |= np.isnan(values[block][rows[block]]).any(axis=0)
+    return found
 
 
 def as_data(data: Any) -> Data:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +44,15 @@ class Part:
         weight : array, shape (n,)
             By absolute value; events of weight zero are not chosen. The factors keep the sum of the absolute weights.
         size : int
+            Where there are no more events, all of them are taken.
         rng : numpy.random.Generator
         leverage : array, shape (n,), optional
             As many events more, in proportion to the weights times this.
         """
         sizes = np.abs(weight)
         used = np.flatnonzero(sizes)
+        if size >= len(used):
+            return cls(used, np.ones(len(used)))
         order = rng.permutation(used)
         share = sizes[order] / sizes.sum()
         expected = size * (0.5 / len(used) + 0.5 * share)
@@ -63,6 +66,13 @@ class Part:
         factor *= sizes.sum() / (factor @ sizes[rows])
         place = np.argsort(rows)
         return cls(rows[place], factor[place])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Part]) -> Part:
+        """Parts of kinds of events that exclude each other, as one."""
+        rows = np.concatenate([part.rows for part in parts])
+        place = np.argsort(rows)
+        return cls(rows[place], np.concatenate([part.factor for part in parts])[place])
 
     def blocks(self, size: int) -> Iterator[tuple[NDArray[np.integer], Array]]:
         """Rows and factors, ``size`` events at a time."""

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_count
-from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.network import Network
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.errors import InputError, InputTypeError, WeightWarning
@@ -185,12 +184,7 @@ class MomentUnfolding:
 
 
 def _warn_of_small_members(result: UnfoldingResult) -> None:
-    total, square = np.zeros((2, result.members.n_members))
-    with block_threads():
-        for _, block in result.members.blocks():
-            total += block.sum(axis=0, dtype=np.float64)
-            square += np.einsum("es,es->s", block, block, dtype=np.float64)
-    sizes = total**2 / square
+    sizes = result.members.effective_sizes()
     nominal = result.nominal.sum() ** 2 / (result.nominal**2).sum()
     small = int(np.sum(sizes < SMALL_MEMBER * nominal))
     if small:

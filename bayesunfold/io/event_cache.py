@@ -2,7 +2,8 @@
 
 A folder holds one raw array per table (``gen``, ``reco``, ``weight``, ...) and ``manifest.json``, which says what was
 asked for, what was read of each file, and how many rows are complete. A build that was interrupted goes on with the
-file that it was reading; a file that has changed since is read again, with all that come after it.
+file that it was reading. If a file has changed since, it and all that come after it are read again, into new arrays:
+maps of the old ones stay what they were until they are closed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +37,9 @@ MANIFEST, LOCK, SUFFIX = "manifest.json", "lock", ".bin"
 FORMAT = "bayesunfold event cache 1"
 EXACT = 2**24
 """Whole numbers up to this are exact in single precision."""
+
+COARSE = 1e-4
+"""Range of a column over its size below which single precision, exact to 6e-8 of the size, is too coarse."""
 
 DOUBLE = 2**53
 """Larger numbers in double precision are whole without being counts."""
@@ -109,20 +114,120 @@ def cached_tables(
     }
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache / key
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, progressbar=progressbar):
-        done = _done(folder, request, sources, tables)
-        if len(done) < len(sources):
-            _check_space(folder, sources[len(done) :], tables, selection)
-            done = _build(folder, request, sources, tables, selection, done, progressbar=progressbar)
-    rows = sum(int(entry["kept"]) for entry in done)
-    if rows == 0:
+    found = _Contents.of(folder, request, sources, tables)
+    if not found.complete(sources):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, progressbar=progressbar):
+            found = _Contents.of(folder, request, sources, tables)  # another process may have finished meanwhile
+            if not found.complete(sources):
+                found = found.renewed(tables)
+                _check_space(found, sources, tables, selection, cache)
+                found = _build(found, sources, tables, selection, progressbar=progressbar)
+    if found.rows == 0:
         msg = f"{_few(sources)} no events" + (f" that pass {selection!r}." if selection else ".")
         raise InputError(msg)
     return {
-        name: np.memmap(folder / (name + SUFFIX), t.dtype, mode="r", shape=(rows, len(t.columns)))
+        name: np.memmap(found.path(name), t.dtype, mode="r", shape=(found.rows, len(t.columns)))
         for name, t in tables.items()
     }
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    folder : Path
+    request : dict
+    generation : str
+        Part of the names of the arrays.
+    files : tuple of dict
+        What was read of each file, those that are complete and have not changed.
+    stale : bool
+        Whether the arrays hold rows of files that have changed, or fewer rows than they should.
+    """
+
+    folder: Path
+    request: dict[str, Any]
+    generation: str
+    files: tuple[dict[str, Any], ...] = ()
+    stale: bool = True
+
+    @classmethod
+    def of(
+        cls, folder: Path, request: dict[str, Any], sources: Sequence[FileSource], tables: Mapping[str, Table]
+    ) -> _Contents:
+        """Of a folder that may not exist."""
+        try:
+            kept = json.loads((folder / MANIFEST).read_text())
+            entries, generation = kept["files"], str(kept["generation"])
+            if kept["request"] != request:
+                entries = []
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(folder, request, "")
+        found = cls(folder, request, generation, stale=False)
+        for source, entry in zip(sources, entries, strict=False):
+            longer = replace(found, files=(*found.files, entry))
+            held = all(longer.bytes_of(name) >= longer.rows * table.row for name, table in tables.items())
+            if entry["state"] != _state(source) or not held:
+                return replace(found, stale=True)
+            found = longer
+        return found
+
+    @property
+    def rows(self) -> int:
+        """Events of the complete files."""
+        return sum(int(entry["kept"]) for entry in self.files)
+
+    def complete(self, sources: Sequence[FileSource]) -> bool:
+        """Whether nothing is left to read."""
+        return not self.stale and len(self.files) == len(sources)
+
+    def path(self, table: str) -> Path:
+        """The array of a table."""
+        return self.folder / f"{table}.{self.generation}{SUFFIX}"
+
+    def bytes_of(self, table: str) -> int:
+        """Size of an array, zero if there is none."""
+        return self.path(table).stat().st_size if self.path(table).exists() else 0
+
+    def renewed(self, tables: Mapping[str, Table]) -> _Contents:
+        """Arrays that can be appended to: these ones, or new ones with the rows that still hold.
+
+        The manifest says so before anything is written, so that no later call takes half of the old for new.
+        """
+        if not self.stale:
+            return self
+        new = replace(self, generation=uuid.uuid4().hex[:8], files=(), stale=False)
+        new.write()
+        for name, table in tables.items():
+            new.path(name).touch()
+            if self.rows:
+                _copy_start(self.path(name), new.path(name), self.rows * table.row)
+        if self.rows:
+            new = replace(new, files=self.files)
+            new.write()
+        for old in self.folder.glob(f"*{SUFFIX}"):
+            table_name, _, rest = old.name.partition(".")
+            if table_name in tables and rest != f"{new.generation}{SUFFIX}":
+                with suppress(OSError):  # a system that does not remove what is mapped; clear_cache() will
+                    old.unlink()
+        return new
+
+    def write(self) -> None:
+        """Put it into the manifest."""
+        content = {"request": self.request, "generation": self.generation, "files": list(self.files)}
+        atomic_write(self.folder / MANIFEST, partial(Path.write_text, data=json.dumps(content, indent=1)))
+
+
+def _copy_start(old: Path, new: Path, size: int) -> None:
+    """The first bytes of a file."""
+    with old.open("rb") as source, new.open("wb") as target:
+        while size > 0:
+            part = source.read(min(size, 2**24))
+            target.write(part)
+            size -= len(part)
 
 
 def clear_cache(cache: str | Path | None = None) -> int:
@@ -143,15 +248,19 @@ def clear_cache(cache: str | Path | None = None) -> int:
     for manifest in sorted(place.glob(f"*/{MANIFEST}")):
         try:
             request = json.loads(manifest.read_text())["request"]
-            own = [manifest.parent / (name + SUFFIX) for name in request["tables"]]
+            tables = tuple(request["tables"])
         except (ValueError, KeyError, TypeError):
             continue
         if request.get("format") != FORMAT:
             continue
-        for path in (*own, manifest.parent / LOCK, manifest):
-            if path.is_file():
+        with _locked(manifest.parent, progressbar=False, wait=False) as free:
+            if not free:
+                continue
+            arrays = [p for p in manifest.parent.glob(f"*{SUFFIX}") if p.name.partition(".")[0] in tables]
+            for path in (*arrays, manifest):
                 freed += path.stat().st_size
                 path.unlink()
+        (manifest.parent / LOCK).unlink(missing_ok=True)
         if not any(manifest.parent.iterdir()):
             manifest.parent.rmdir()
     return freed
@@ -167,21 +276,29 @@ def _few(sources: Sequence[FileSource]) -> str:
 
 
 @contextmanager
-def _locked(folder: Path, *, progressbar: bool) -> Iterator[None]:
-    """One process builds a cache at a time; the system lifts the lock of one that dies."""
+def _locked(folder: Path, *, progressbar: bool, wait: bool = True) -> Iterator[bool]:
+    """One process writes a cache at a time; whether this one does. The system lifts the lock of one that dies.
+
+    Where there are no such locks, of the system or of the file system, everybody does.
+    """
     try:
         import fcntl
-    except ImportError:  # no such locks on this system
-        yield
+    except ImportError:
+        yield True
         return
     with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
+            if not wait:
+                yield False
+                return
             if progressbar:
                 Progress(1, "events", show=True).close(f"waiting for another process that fills {folder}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        except OSError:
+            pass
+        yield True
 
 
 def _state(source: FileSource) -> list[int] | None:
@@ -192,63 +309,46 @@ def _state(source: FileSource) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _done(
-    folder: Path, request: dict[str, Any], sources: Sequence[FileSource], tables: Mapping[str, Table]
-) -> list[dict[str, Any]]:
-    """Entries of the files that are complete and have not changed, from the first on."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-        entries = found["files"] if found["request"] == request else []
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    done: list[dict[str, Any]] = []
-    rows = 0
-    for source, entry in zip(sources, entries, strict=False):
-        rows += int(entry["kept"])
-        sizes = [(folder / (name + SUFFIX), rows * table.row) for name, table in tables.items()]
-        if entry["state"] != _state(source) or not all(p.exists() and p.stat().st_size >= size for p, size in sizes):
-            break
-        done.append(entry)
-    return done
-
-
 def _check_space(
-    folder: Path, sources: Sequence[FileSource], tables: Mapping[str, Table], selection: str | None
+    found: _Contents,
+    sources: Sequence[FileSource],
+    tables: Mapping[str, Table],
+    selection: str | None,
+    cache: Path,
 ) -> None:
     """Room for all events, where no selection leaves some out."""
     if selection is not None:
         return
     events = 0
-    for source in sources:
+    for source in sources[len(found.files) :]:
         with open_file(source.path, source.tree) as file:
             events += len(file)
-    needed, free = events * sum(t.row for t in tables.values()), shutil.disk_usage(folder).free
+    over = sum(found.bytes_of(name) - found.rows * table.row for name, table in tables.items())  # of a broken build
+    needed, free = events * sum(t.row for t in tables.values()), shutil.disk_usage(found.folder).free + max(over, 0)
     if needed > free:
         msg = (
-            f"the cache needs {needed / 1e9:.3g} GB and {folder} has {free / 1e9:.3g} GB left; name another folder "
-            "with cache=, select events, or remove what is no longer needed with bayesunfold.io.clear_cache()."
+            f"the cache needs {needed / 1e9:.3g} GB and {found.folder} has {free / 1e9:.3g} GB left; name another "
+            f"folder with cache=, select events, or remove old caches with bayesunfold.io.clear_cache({str(cache)!r})."
         )
         raise InputError(msg)
 
 
 def _build(
-    folder: Path,
-    request: dict[str, Any],
+    found: _Contents,
     sources: Sequence[FileSource],
     tables: Mapping[str, Table],
     selection: str | None,
-    done: list[dict[str, Any]],
     *,
     progressbar: bool,
-) -> list[dict[str, Any]]:
+) -> _Contents:
     """Append what is missing, file after file."""
-    rows = sum(int(entry["kept"]) for entry in done)
-    for number in range(len(done), len(sources)):
+    found.write()
+    for number in range(len(found.files), len(sources)):
         source = sources[number]
         state = _state(source)  # before reading: a file that changes meanwhile is read again next time
         events = kept = 0
         try:
-            with _appending(folder, tables, rows) as files:
+            with _appending(found, tables) as files:
                 for chunk, read, passed in read_chunks(
                     source, number, _expressions(tables), selection, progressbar=progressbar
                 ):
@@ -259,15 +359,13 @@ def _build(
             if err.errno != errno.ENOSPC:
                 raise
             msg = (
-                f"no space left in {folder}; {rows} events of {number} files are kept there. Make room, or name "
-                "another folder with cache=, and call again."
+                f"no space left in {found.folder}; {found.rows} events of {number} files are kept there. Make room, or "
+                "name another folder with cache=, and call again."
             )
             raise OSError(errno.ENOSPC, msg) from err
-        rows += kept
-        done = [*done, {"state": state, "events": events, "kept": kept}]
-        text = json.dumps({"request": request, "files": done}, indent=1)
-        atomic_write(folder / MANIFEST, partial(Path.write_text, data=text))
-    return done
+        found = replace(found, files=(*found.files, {"state": state, "events": events, "kept": kept}))
+        found.write()
+    return found
 
 
 def _expressions(tables: Mapping[str, Table]) -> list[str]:
@@ -275,15 +373,14 @@ def _expressions(tables: Mapping[str, Table]) -> list[str]:
 
 
 @contextmanager
-def _appending(folder: Path, tables: Mapping[str, Table], rows: int) -> Iterator[dict[str, BinaryIO]]:
+def _appending(found: _Contents, tables: Mapping[str, Table]) -> Iterator[dict[str, BinaryIO]]:
     """Files of the tables, cut to complete rows and open at their ends."""
     files: dict[str, BinaryIO] = {}
     try:
         for name, table in tables.items():
-            path = folder / (name + SUFFIX)
-            path.touch()
-            files[name] = path.open("r+b")
-            files[name].truncate(rows * table.row)
+            found.path(name).touch()
+            files[name] = found.path(name).open("r+b")
+            files[name].truncate(found.rows * table.row)
             files[name].seek(0, os.SEEK_END)
         yield files
         for file in files.values():
@@ -321,10 +418,16 @@ def _check_values(values: NDArray[Any], column: str, table: Table, source: FileS
     if table.kind != "f4":
         return
     finite = values[np.isfinite(values)]
-    largest = np.abs(finite).max(initial=0.0)
+    largest, spread = np.abs(finite).max(initial=0.0), np.ptp(finite) if finite.size else 0.0
     if EXACT < largest < DOUBLE and np.array_equal(finite, np.round(finite)):
         msg = (
             f"{column!r} of {source.path} holds whole numbers up to {largest:.0f}; above {EXACT} neighbouring ones are "
             'no longer distinct in single precision. Subtract an offset, or pass dtype="float64".'
+        )
+        raise InputError(msg)
+    if 0 < spread < COARSE * largest:
+        msg = (
+            f"{column!r} of {source.path} varies by {spread:.3g} about {finite.mean():.8g}, which single precision "
+            'rounds away; subtract an offset, or pass dtype="float64".'
         )
         raise InputError(msg)

@@ -1,4 +1,4 @@
-"""Events of files larger than memory, as a simulation or data whose arrays are memory maps."""
+"""Events of many files as a simulation or data whose arrays are memory maps."""
 
 from __future__ import annotations
 
@@ -78,11 +78,15 @@ def open_events(
     dtype: Precision = "float32",
     progressbar: bool = True,
 ) -> Simulation | Data:
-    """Events of files as memory maps, which need no memory of their own.
+    """Events of files as memory maps.
 
     The columns are read once, in chunks, into a cache folder; later calls, also of other processes, map what is there.
-    A call that was interrupted goes on with the file that it was reading. Files that have changed are read again.
-    :func:`clear_cache` removes the folder's contents.
+    A call that was interrupted goes on with the file that it was reading. Files that have changed are read again, with
+    those behind them; maps that are open stay what they were. Another list of files, selection or list of columns is
+    another cache. :func:`clear_cache` removes the folder's contents.
+
+    The maps need no memory of their own. A fit standardises the features, in single precision and in memory: ``4``
+    bytes per event and feature.
 
     Parameters
     ----------

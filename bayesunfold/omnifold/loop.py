@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.streams import stream, training_stream
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.inference import inference_method
-from bayesunfold.classifier.linearized import linearize_part, posterior_axes
+from bayesunfold.classifier.linearized import linearize, linearize_part, posterior_axes
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Simulation
@@ -154,10 +154,16 @@ def start_perturbations(
 def sample_fluctuations(
     events: StandardizedEvents, n_members: int, seed: int, groups: int | None = None
 ) -> dict[str, Fluctuations]:
-    """Event fluctuations of data, simulation and backgrounds, in groups where a sample has more events than these."""
-    weights = {"data": events.data.weight, "simulation": events.weight} | {b.name: b.weight for b in events.backgrounds}
-    each = event_fluctuations({name: len(weight) for name, weight in weights.items()}, n_members, seed)
-    return {name: in_groups(each[name], weight, groups) for name, weight in weights.items()}
+    """Event fluctuations of data, simulation and backgrounds.
+
+    Data and simulation fluctuate in groups where they have more events than these. Backgrounds do so one by one: their
+    totals and shapes count together, which groups of unequal weights would mix.
+    """
+    sizes = {"data": len(events.data.x), "simulation": len(events)} | {b.name: len(b.x) for b in events.backgrounds}
+    each, passes = event_fluctuations(sizes, n_members, seed), events.passes
+    each["data"] = in_groups(each["data"], events.data.weight, groups)
+    each["simulation"] = in_groups(each["simulation"], events.weight, groups, (passes.reco, passes.misses))
+    return each
 
 
 def iterations(
@@ -239,10 +245,11 @@ def _posterior_draws(
     if method.is_gaussian:
         return axes, None, None
     rng = stream(seed, "posterior")
-    posterior = linearize_part(step1, parts, axes, precision)
     if settings.linearize or method.sample_full is None:
+        posterior = linearize_part(step1, parts, axes, precision)
         draws = method.sample(posterior, settings.draws, rng)
     else:
+        posterior = linearize(step1, axes, precision)
         x = step1.classes.joined().x
         draws = method.sample_full(step1.layout, step1.theta, x, posterior, settings.draws, rng)
     return axes, draws, condition_on(step1, perturbations, axes, draws.z)
@@ -282,10 +289,7 @@ def yield_changes(
     for background in events.backgrounds:
         size = float(background.weight.sum())
         scales[background.name] = background.relative_uncertainty * rng.standard_normal(n_members)
-        own = np.zeros(n_members)
-        fluctuations = perturbations.events[background.name]
-        for index, rows in fluctuations.blocks():
-            own += background.weight[rows] @ fluctuations.block(index) / size
+        own = perturbations.events[background.name].weighted(background.weight / size)
         changes[background.name] = -(scales[background.name] + own) * (size / signal)
     return changes, scales
 

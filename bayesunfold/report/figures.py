@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold._support.checks import effective_size
-from bayesunfold._support.threads import block_threads
 from bayesunfold.plots.style import COLORS, figure, style
 from bayesunfold.reweighting.calibration import reliability
 from bayesunfold.reweighting.closure import roc_curve, weighted_auc
@@ -101,12 +100,7 @@ def plot_weights(result: UnfoldingResult) -> Figure:
     """Distribution of push weights, and Kish effective sizes of the members."""
     gen = result.members.events.passes.gen
     push = result.members.push[gen]
-    top, bottom = np.zeros(result.members.n_members), np.zeros(result.members.n_members)
-    with block_threads():
-        for _, block in result.members.blocks():
-            top += block.sum(axis=0, dtype=np.float64)
-            bottom += (block.astype(np.float64) ** 2).sum(axis=0)
-    sizes = top**2 / bottom
+    sizes = result.members.effective_sizes()
     with style():
         fig = figure(8.4, 3.6)
         left, right = fig.subplots(1, 2)

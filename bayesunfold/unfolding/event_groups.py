@@ -3,7 +3,8 @@
 A member then needs one random number per group, and its sums run over groups. Random groups leave the variance of
 every sum at that of single events, but for what all events have in common: ``m`` events per group would multiply the
 variance of the sum of weights by ``m``. The common part of the fluctuations is therefore scaled to the variance that
-single events have: equations (13)-(15) of the derivation.
+single events have: equations (13)-(15) of the derivation. For sums relative to the total that is all; absolute sums of
+events whose weights differ from the others' would still feel the groups.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["GROUPS", "EventGroups", "GroupedFluctuations", "check_event_groups",
 Array = NDArray[np.floating]
 
 GROUPS = 131_072
-"""Groups of events. The covariance of any two sums is right to about ``sqrt(2 / GROUPS)`` of their variances."""
+"""Groups of events. Covariances of sums relative to the total are right to about ``sqrt(2 / GROUPS)``."""
 
 FEWEST = 10_000
 """Fewer groups than this would be felt in the bands."""
@@ -42,12 +43,12 @@ def __dir__() -> list[str]:
 
 @dataclass(frozen=True)
 class EventGroups:
-    """Events of a sample in random groups of equal size.
+    """Events of a sample in random groups whose sizes differ by one at most.
 
     Attributes
     ----------
     order : int array, shape (groups, size)
-        Rows of the events, group by group; -1 where the last groups have an event less.
+        Rows of the events, group by group; -1 where a group has an event less.
     n : int
         Number of events.
     """
@@ -57,20 +58,18 @@ class EventGroups:
 
     @classmethod
     def of(cls, n: int, most: int, rng: np.random.Generator) -> EventGroups:
-        """At most ``most`` groups of ``n`` events."""
-        size = -(-n // most)
-        groups = -(-n // size)
-        order = np.full(groups * size, -1, dtype=np.int32)
-        # events that lack at the end are taken from as many groups
-        order.reshape(size, groups).flat[:n] = rng.permutation(n)
-        return cls(np.ascontiguousarray(order.reshape(size, groups).T), n)
+        """``n`` events in ``most`` groups, or one by one if there are fewer."""
+        groups = min(n, most)
+        order = np.full((-(-n // groups), groups), -1, dtype=np.int32)
+        order.flat[:n] = rng.permutation(n)  # the last row is of those that have an event more
+        return cls(np.ascontiguousarray(order.T), n)
 
     def __len__(self) -> int:
         return len(self.order)
 
     @property
     def size(self) -> int:
-        """Events per group."""
+        """Most events per group."""
         return self.order.shape[1]
 
     @cached_property
@@ -103,16 +102,24 @@ class GroupedFluctuations(Fluctuations):
     n_members : int
     seed : int
     most : int
-        Most groups; also about the number of events in :attr:`part`.
+        Most groups.
+    kinds : tuple of boolean arrays, shape (n,)
+        Kinds of events that need a part of their own, the most important first; all events are of one kind if omitted.
     move : callable, optional
         Of a slice of groups: what is added to their fluctuations before the common part is scaled.
     """
 
     def __init__(
-        self, weight: Array, n_members: int, seed: int, most: int, move: Callable[[slice], Array] | None = None
+        self,
+        weight: Array,
+        n_members: int,
+        seed: int,
+        most: int,
+        kinds: tuple[NDArray[np.bool_], ...] = (),
+        move: Callable[[slice], Array] | None = None,
     ) -> None:
         super().__init__(len(weight), n_members, seed)
-        self.weight, self.most, self.move_groups = weight, most, move
+        self.weight, self.most, self.kinds, self.move_groups = weight, most, kinds, move
         self._cache = None
         self._values: Array | None = None
         self._lock = Lock()
@@ -124,8 +131,20 @@ class GroupedFluctuations(Fluctuations):
 
     @cached_property
     def part(self) -> Part:
-        """Events that stand for all in sums of products of features."""
-        return Part.choose(self.weight, self.most, self._stream(CHOICE))
+        """Events that stand for all in sums of products of features.
+
+        As many as groups of the first kind, and of others as many as is their share of all.
+        """
+        rng = self._stream(CHOICE)
+        if not self.kinds:
+            return Part.choose(self.weight, self.most, rng)
+        used, parts = sum(int(kind.sum()) for kind in self.kinds), []
+        for k, kind in enumerate(self.kinds):
+            count = int(np.count_nonzero(self.weight[kind]))
+            wanted = min(count, self.most if k == 0 else -(-self.most * count // used))
+            if wanted:
+                parts.append(Part.choose(np.where(kind, self.weight, 0.0), wanted, rng))
+        return Part.joined(parts)
 
     @cached_property
     def totals(self) -> Array:
@@ -177,6 +196,10 @@ class GroupedFluctuations(Fluctuations):
         """Fluctuation of every event in one member, shape (n,)."""
         return self.values()[self.groups.of_event, s].astype(np.float64)
 
+    def weighted(self, weight: Array) -> Array:
+        """Sum of weight times fluctuation over the events, shape (n_members,)."""
+        return self.groups.totals(weight) @ self.values()
+
     def negative_share(self, rows: NDArray[np.bool_] | None = None) -> float:
         """Share of the fluctuations below -1, of all events or some."""
         used = np.ones(self.n) if rows is None else rows.astype(float)
@@ -187,7 +210,7 @@ class GroupedFluctuations(Fluctuations):
     def moved(self, move: Callable[..., Array]) -> GroupedFluctuations:
         """The same fluctuations with something added to those of each slice of groups."""
         self._values = None
-        return GroupedFluctuations(self.weight, self.n_members, self.seed, self.most, move)
+        return GroupedFluctuations(self.weight, self.n_members, self.seed, self.most, self.kinds, move)
 
     def _stream(self, number: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, number]))
@@ -198,7 +221,9 @@ def check_event_groups(most: int | None) -> int | None:
     return None if most is None else check_count(most, "event_groups", FEWEST, 2**31)
 
 
-def in_groups(fluctuations: Fluctuations, weight: Array, most: int | None) -> Fluctuations:
+def in_groups(
+    fluctuations: Fluctuations, weight: Array, most: int | None, kinds: tuple[NDArray[np.bool_], ...] = ()
+) -> Fluctuations:
     """Fluctuations of groups where a sample has more events than groups; those of its events otherwise.
 
     Parameters
@@ -207,10 +232,12 @@ def in_groups(fluctuations: Fluctuations, weight: Array, most: int | None) -> Fl
     weight : array, shape (n,)
     most : int, optional
         Most groups; None for events one by one.
+    kinds : tuple of boolean arrays, shape (n,)
+        As of :class:`GroupedFluctuations`.
     """
     if most is None or fluctuations.n <= most:
         return fluctuations
-    return GroupedFluctuations(weight, fluctuations.n_members, fluctuations.seed, most)
+    return GroupedFluctuations(weight, fluctuations.n_members, fluctuations.seed, most, kinds)
 
 
 def parts_of(perturbations: Perturbations) -> dict[str, Part]:

@@ -69,39 +69,44 @@ class GroupTotals:
     sampled: int = SAMPLED
     kept: NDArray[np.bool_] | None = None
 
-    def __call__(self, bins: NDArray[np.integer], n_bins: int, factor: Array) -> Array:
-        """Sums of factor times weight, not normalised, shape (n_bins, n_members).
+    def __call__(
+        self, bins: NDArray[np.integer], n_bins: int, passing: NDArray[np.bool_], values: Array | None = None
+    ) -> Array:
+        """Sums of value times weight, not normalised, shape (n_bins, n_members).
 
         Parameters
         ----------
         bins : int array, shape (n,)
             Bin of each event; negative for events that count nowhere.
-        factor : array, shape (n,)
-            Zero for events that do not count.
+        passing : boolean array, shape (n,)
+            Events that count.
+        values : array, shape (n,), optional
+            One if omitted. Which events are sampled does not depend on them, so that moments are those of one sample.
         """
-        weight = self.members.base(self.kept) * factor
-        used = np.flatnonzero((bins >= 0) & (weight != 0))
+        base = self.members.base(self.kept)
+        weight = base if values is None else np.where(passing, values, 0.0) * base
+        used = np.flatnonzero((bins >= 0) & passing & (base != 0))
         rows_of = _rows_by_bin(used, bins[used], n_bins)
         large = [b for b, rows in enumerate(rows_of) if len(rows) > FEW]
         small = np.concatenate([rows for rows in rows_of if len(rows) <= FEW] or [used[:0]])
         out = np.zeros((n_bins, self.members.n_members))
-        for part in self._one_by_one(_Sampled(small, bins[small], weight[small]), n_bins):
+        for part in self._one_by_one(_Sampled.all_of(small, bins, weight), n_bins):
             out += part
         if large:
             with np.errstate(invalid="ignore", over="ignore"):  # Members.norm() reports infinite weights
-                out[large] = self._of_large([rows_of[b] for b in large], weight)
+                out[large] = self._of_large([rows_of[b] for b in large], base, weight)
         return out
 
-    def _of_large(self, rows_of: list[Rows], weight: Array) -> Array:
+    def _of_large(self, rows_of: list[Rows], base: Array, weight: Array) -> Array:
         """Sums over bins of many events, shape (bins, n_members)."""
         total, n_bins = self._linear(rows_of, weight), len(rows_of)
-        sampled = _Sampled.choose(rows_of, weight, self.members.spread, self.sampled, self.fluctuations.seed)
+        sampled = _Sampled.choose(rows_of, base, weight, self.members.spread, self.sampled, self.fluctuations.seed)
         relative = np.zeros_like(total)
         for rest, full in self._second_order(sampled, n_bins):
             total += rest
             relative += full
         if self.source in (None, "simulation"):
-            sizes = np.bincount(sampled.bins, np.abs(sampled.size), n_bins)
+            sizes = np.bincount(sampled.bins, sampled.share, n_bins)
             total += self._fluctuating(rows_of, weight) * (relative / sizes[:, None])
         return total
 
@@ -141,21 +146,20 @@ class GroupTotals:
         return gradients @ c.basis @ moved
 
     def _second_order(self, given: _Sampled, n_bins: int) -> Iterator[tuple[Array, Array]]:
-        """Per block of sampled events: what is not linear, and the relative weights without fluctuations of events."""
+        """Per block of sampled events: what is not linear, and the relative weights as the networks change them."""
 
         def one(block: slice) -> tuple[Array, Array]:
-            rows, size = given.rows[block], given.size[block]
+            rows, bins = given.rows[block], given.bins[block]
             change = self._log_change(rows)
             relative = self.members.systematic_change(rows, self.source)
             with np.errstate(over="ignore", invalid="ignore"):
                 full = np.exp(change)
-                if relative is not None:
-                    full *= 1.0 + relative
-                    change += relative
                 rest = full - 1.0 - change
-                rest *= size[:, None].astype(rest.dtype)
-                full *= np.abs(size)[:, None].astype(full.dtype)
-                return sums_by_group(given.bins[block], rest, n_bins), sums_by_group(given.bins[block], full, n_bins)
+                if relative is not None:
+                    rest += (full - 1.0) * relative
+                rest *= given.size[block, None].astype(rest.dtype)
+                full *= given.share[block, None].astype(full.dtype)
+                return sums_by_group(bins, rest, n_bins), sums_by_group(bins, full, n_bins)
 
         return map_blocks(one, blocks(len(given.rows), ROWS))
 
@@ -179,24 +183,38 @@ class GroupTotals:
 
     def _one_by_one(self, given: _Sampled, n_bins: int) -> Iterator[Array]:
         """Per block of events: their sums by bin, without approximation."""
-        values = self.fluctuations.values() if self.source in (None, "simulation") else None
-        group = self.fluctuations.groups.of_event
 
         def one(block: slice) -> Array:
-            rows, size = given.rows[block], given.size[block]
-            change = self._log_change(rows)
-            relative = self.members.systematic_change(rows, self.source)
             with np.errstate(over="ignore", invalid="ignore"):
-                full = np.exp(change, out=change)
-                if values is not None:
-                    moved = values[group[rows]]
-                    relative = moved if relative is None else relative + moved
-                if relative is not None:
-                    full *= 1.0 + relative
-                full *= size[:, None].astype(full.dtype)
+                full = self._full(given.rows[block])
+                full *= given.size[block, None].astype(full.dtype)
                 return sums_by_group(given.bins[block], full, n_bins)
 
         return map_blocks(one, blocks(len(given.rows), ROWS))
+
+    def moments(self, number: int) -> Iterator[tuple[Array, Array]]:
+        """Per block of a sample of the particle-level events: sums of their weights, and of the squares."""
+        base = self.members.base(self.kept)
+        rows = np.flatnonzero(self.members.events.passes.gen & (base != 0))
+        sampled = _Sampled.choose([rows], base, base, self.members.spread, number, self.fluctuations.seed)
+
+        def one(block: slice) -> tuple[Array, Array]:
+            rows, size = sampled.rows[block], sampled.size[block]
+            full = self._full(rows).astype(np.float64)
+            return size @ full, (size * base[rows]) @ full**2
+
+        return map_blocks(one, blocks(len(sampled.rows), ROWS))
+
+    def _full(self, rows: Rows) -> Array:
+        """Weights of some events over those of the point estimate, fluctuations included, shape (events, n_members)."""
+        change, relative = self._log_change(rows), self.members.systematic_change(rows, self.source)
+        if self.source in (None, "simulation"):
+            moved = self.fluctuations.values()[self.fluctuations.groups.of_event[rows]]
+            relative = moved if relative is None else relative + moved
+        full = np.exp(change, out=change)
+        if relative is not None:
+            full *= 1.0 + relative
+        return full
 
 
 def _table_sums(table: Array, values: Array, groups: slice) -> Array:
@@ -206,20 +224,27 @@ def _table_sums(table: Array, values: Array, groups: slice) -> Array:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Events, the bin of each, and what it counts there."""
+    """Events, the bin of each, what it counts there, and its share of the bin's weight."""
 
     rows: Rows
     bins: NDArray[np.integer]
     size: Array
+    share: Array
 
     @classmethod
-    def choose(cls, rows_of: list[Rows], weight: Array, spread: Array, number: int, seed: int) -> _Sampled:
+    def all_of(cls, rows: Rows, bins: NDArray[np.integer], weight: Array) -> _Sampled:
+        """Every event, once."""
+        return cls(rows, bins[rows], weight[rows], np.abs(weight[rows]))
+
+    @classmethod
+    def choose(cls, rows_of: list[Rows], base: Array, weight: Array, spread: Array, number: int, seed: int) -> _Sampled:
         """A sample of every bin's events, weighted up to stand for all; more of those whose weights change much."""
         rng = np.random.Generator(np.random.Philox(key=[seed, SAMPLE]))
-        parts = [Part.choose(weight[rows], number, rng, spread[rows]) for rows in rows_of]
+        parts = [Part.choose(base[rows], number, rng, spread[rows]) for rows in rows_of]
         rows = np.concatenate([rows[part.rows] for rows, part in zip(rows_of, parts, strict=True)])
         bins = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
-        return cls(rows, bins, np.concatenate([part.factor for part in parts]) * weight[rows])
+        factor = np.concatenate([part.factor for part in parts])
+        return cls(rows, bins, factor * weight[rows], factor * np.abs(base[rows]))
 
 
 def _rows_by_bin(rows: Rows, bins: NDArray[np.integer], n_bins: int) -> list[Rows]:

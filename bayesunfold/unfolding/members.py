@@ -281,11 +281,12 @@ class Members:
     def _grouped_total(self, totals: GroupTotals, source: str | None) -> Array:
         """Weight at detector level before normalisation, shape (n_members,)."""
         one, reco = np.zeros(len(self.events), dtype=np.int64), self.events.passes.reco
-        total = totals(one, 1, reco.astype(float))[0]
+        total = totals(one, 1, reco)[0]
         with np.errstate(invalid="ignore"):  # norm() counts infinite weights
             for a, alpha in self._moving(source):
                 for side, part in ((a.up, np.maximum(alpha, 0.0)), (a.down, np.maximum(-alpha, 0.0))):
-                    total += part * totals(one, 1, cast("Array", side).astype(float))[0]
+                    moved = cast("Array", side).astype(float)
+                    total += part * totals(one, 1, moved != 0, moved)[0]
         return total
 
     def _moving(self, source: str | None) -> list[tuple[Acceptance, Array]]:
@@ -393,12 +394,25 @@ class Members:
         with block_threads():
             grouped = self._grouped(source, kept=self.kept())
             if grouped is not None:
-                factor = passing.astype(float) if values is None else np.where(passing, values, 0.0)
-                return (grouped(groups, n_groups, factor) * self.norm(source)).T
+                return (grouped(groups, n_groups, passing, values) * self.norm(source)).T
             self.norm(source)
             for part in map_blocks(one, self.perturbations.simulation.blocks()):
                 out += part
         return out.T
+
+    def effective_sizes(self) -> Array:
+        """Kish effective number of particle-level events of every member, shape (n_members,).
+
+        If events fluctuate in groups, from a sample of them.
+        """
+        total, square = np.zeros((2, self.n_members))
+        with block_threads():
+            grouped = self._grouped(None, kept=self.kept())
+            parts = map_blocks(_moments_of, self.blocks()) if grouped is None else grouped.moments(NORM_SAMPLE)
+            for first, second in parts:
+                total += first
+                square += second
+        return total**2 / square
 
     def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> Sequence[Array]:
         """Standard deviation over members of each group's share of the total, one array a grouping.
@@ -417,7 +431,7 @@ class Members:
                 for total, part in zip(sums, parts, strict=True):
                     total += part
         else:
-            everything = np.ones(len(self.events))
+            everything = np.ones(len(self.events), dtype=bool)
             for total, groups in zip(sums, groupings, strict=True):
                 total += grouped(groups, n_groups, everything)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -431,6 +445,12 @@ class Members:
         if self.multiplier is None:
             return 0.0
         return self.perturbations.simulation.negative_share(self.events.passes.reco)
+
+
+def _moments_of(block: tuple[slice, Array]) -> tuple[Array, Array]:
+    """Sum of the weights of a block, and of their squares."""
+    _, weights = block
+    return weights.sum(axis=0, dtype=np.float64), np.einsum("es,es->s", weights, weights, dtype=np.float64)
 
 
 def _mean_square(displacement: Displacement, x: Array, members: NDArray[np.integer]) -> Array:

@@ -91,6 +91,13 @@ class Fluctuations:
         """Fluctuation of every event in one member, shape (n,)."""
         return np.concatenate([self.block(b.number)[:, s] for b in self.blocks()]).astype(np.float64)
 
+    def weighted(self, weight: Array) -> Array:
+        """Sum of weight times fluctuation over the events, shape (n_members,)."""
+        out = np.zeros(self.n_members)
+        for part in map_blocks(lambda b: weight[b.rows] @ self.block(b.number), self.blocks()):
+            out += part
+        return out
+
     def negative_share(self, rows: NDArray[np.bool_] | None = None) -> float:
         """Share of the fluctuations below -1, which are negative weights, of all events or some."""
         used = np.ones(self.n, dtype=bool) if rows is None else rows

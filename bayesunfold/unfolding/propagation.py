@@ -320,10 +320,7 @@ class _Refit:
                 sums.carried[k] -= np.outer(sums.residual_of_ones, sums.means[k])
         difference = normalization.pulled - normalization.generated
         p = self.perturbations
-        total = np.zeros(p.n_members)
-        for part in map_blocks(lambda b: difference[b.rows] @ p.simulation.block(b.number), p.simulation.blocks()):
-            total += part
-        sums.add("simulation", -np.outer(sums.residual_of_ones, total))
+        sums.add("simulation", -np.outer(sums.residual_of_ones, p.simulation.weighted(difference)))
         for name, v in p.variations.items():
             scalar = interpolate(difference @ v.up, difference @ v.down, v.alpha)
             sums.add(name, -np.outer(sums.residual_of_ones, scalar))

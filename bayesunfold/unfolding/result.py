@@ -396,11 +396,8 @@ class UnfoldingResult:
         """
         values = self._event_values(f)
         nominal = float(self.nominal @ values / self.nominal.sum())
-        top, bottom = np.zeros(self.members.n_members), np.zeros(self.members.n_members)
-        with block_threads():
-            for rows, block in self.members.blocks():
-                top += values[rows] @ block
-                bottom += block.sum(axis=0, dtype=np.float64)
+        everything = np.zeros(len(self), dtype=np.int64)
+        top, bottom = (self.members.accumulate(everything, 1, values=v)[:, 0] for v in (values, None))
         drawn = top / bottom
         return xr.DataArray(drawn - drawn.mean() + nominal, dims="draw", attrs={"nominal": nominal})
 

@@ -138,10 +138,90 @@ def test_a_changed_file_is_read_again_with_those_behind_it(files, monkeypatch):
     np.testing.assert_array_equal(simulation.gen[2000:, 0], _columns(2)["t"].astype("f4"))
 
 
+def test_open_maps_stay_what_they_were(files):
+    """A file changes, and another call reads it again: the first call's arrays keep their events."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first = _open(files)
+    before = np.array(first.gen)
+    pq.write_table(pa.table({k: v[:10] for k, v in _columns(7).items()}), files / "sim_0.parquet")
+    second = _open(files)
+    assert len(second) == 2010
+    np.testing.assert_array_equal(first.gen, before)
+    (folder,) = (files / "cache").iterdir()
+    assert len(list(folder.glob("*.bin"))) == 4
+
+
+def test_a_broken_rebuild_is_not_taken_for_the_old_events(files, monkeypatch):
+    """A file changes, the call that reads it again breaks, and the file is put back with its time of change."""
+    import os
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _open(files)
+    path = files / "sim_0.parquet"
+    old, times = path.read_bytes(), path.stat()
+    pq.write_table(pa.table(_columns(7)), path)
+    read = event_cache.read_chunks
+
+    def broken(*args, **kwargs):
+        yield next(read(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(event_cache, "read_chunks", broken)
+    with pytest.raises(KeyboardInterrupt):
+        _open(files)
+    monkeypatch.setattr(event_cache, "read_chunks", read)
+    path.write_bytes(old)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    np.testing.assert_array_equal(_open(files).gen[:1000, 0], _columns(0)["t"].astype("f4"))
+
+
+def test_a_build_that_broke_in_the_first_file_can_be_cleared(files, monkeypatch):
+    read = event_cache.read_chunks
+
+    def broken(*args, **kwargs):
+        yield next(read(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(event_cache, "read_chunks", broken)
+    with pytest.raises(KeyboardInterrupt):
+        _open(files)
+    assert clear_cache(files / "cache") > 1000 * 24
+    assert not list((files / "cache").iterdir())
+
+
+def test_a_cache_that_is_being_filled_is_not_cleared(files):
+    _open(files)
+    (folder,) = (files / "cache").iterdir()
+    with event_cache._locked(folder, progressbar=False):
+        assert clear_cache(files / "cache") == 0
+    assert clear_cache(files / "cache") > 0
+
+
+def test_file_systems_without_locks_and_folders_without_write_access(files, monkeypatch):
+    import fcntl
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert len(_open(files)) == 3000
+
+    def forbidden(*_args, **_kwargs):
+        raise AssertionError
+
+    monkeypatch.setattr(event_cache, "_locked", forbidden)  # a complete cache is only read
+    assert len(_open(files)) == 3000
+
+
 def test_a_damaged_cache_is_made_again(files, monkeypatch):
     _open(files)
     (folder,) = (files / "cache").iterdir()
-    with (folder / "gen.bin").open("r+b") as file:
+    (array,) = folder.glob("gen.*.bin")
+    with array.open("r+b") as file:
         file.truncate(1500 * 8)
     numbers = _spy(monkeypatch)
     _open(files)
@@ -186,6 +266,7 @@ def test_one_call_builds_and_others_wait(files, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(found) == 4
     assert sorted(numbers) == [0, 1, 2]
     assert all(np.array_equal(s.gen, found[0].gen) for s in found)
 
@@ -217,6 +298,7 @@ def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):
     [
         (["t * 1e39"], {}, InputError, "reaches .*e\\+39, which single precision cannot hold"),
         (["event"], {}, InputError, "holds whole numbers up to 20000999; above 16777216"),
+        (["event / 7 + 1e6"], {}, InputError, "varies by 143 about 3857214.2, which single precision rounds away"),
         (["t"], {"selection": "m < 0"}, InputError, "have no events that pass 'm < 0'"),
         (["t"], {"dtype": "float16"}, InputError, "dtype"),
         ("t", {}, InputTypeError, "give a list of columns"),
