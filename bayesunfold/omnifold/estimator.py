@@ -101,8 +101,8 @@ class OmniFold:
 
     Notes
     -----
-    Time is about 1 s for 1000 + 1000 events, half a minute for 100 000 + 100 000; memory is
-    set by the event fluctuations, ``4 (n + N) draws`` bytes up to 1.2 GB and recomputed beyond.
+    Time is about 1 s for 1000 + 1000 events and minutes for a million; ``docs/studies/scale.md`` has a table. Memory
+    holds the standardised features and up to ``4 draws`` bytes per group of data and of simulation.
 
     References
     ----------
