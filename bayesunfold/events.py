@@ -25,6 +25,7 @@ from bayesunfold._support.checks import (
     check_source_name,
     effective_size,
 )
+from bayesunfold._support.html import facts
 from bayesunfold.errors import InputError
 
 __all__ = ["Background", "Data", "Passes", "Simulation", "as_data"]
@@ -299,6 +300,20 @@ class Simulation:
             f"effective size: {effective_size(self.weight[self.used]):.1f})"
         )
 
+    def _repr_html_(self) -> str:
+        rows: dict[str, object] = {
+            "events": len(self),
+            "particle level": ", ".join(self.gen_names),
+            "detector level": ", ".join(self.reco_names),
+            "pass both levels": int(self.both.sum()),
+            "misses": int(self.misses.sum()),
+            "fakes": int(self.fakes.sum()),
+        }
+        if self.unused:
+            rows["pass neither level"] = self.unused
+        rows["effective size"] = f"{effective_size(self.weight[self.used]):.1f}"
+        return facts("Simulation", rows)
+
 
 def _column(values: Array, names: tuple[str, ...], name: str, level: str) -> Array:
     if name not in names:
@@ -371,6 +386,10 @@ class Data:
             f"Data({len(self)} events, features: {', '.join(self.names)}, "
             f"effective size: {effective_size(self.weight):.1f})"
         )
+
+    def _repr_html_(self) -> str:
+        size = f"{effective_size(self.weight):.1f}"
+        return facts("Data", {"events": len(self), "features": ", ".join(self.names), "effective size": size})
 
 
 class Background:
@@ -453,6 +472,11 @@ class Background:
         uncertainty = f" +- {100 * self.relative_uncertainty:.3g} %" if self.relative_uncertainty else ""
         uncertainty += ", profiled" if self.profile else ""
         return f"Background({self.name}: {len(self)} events, yield {self.weight.sum():.6g}{uncertainty})"
+
+    def _repr_html_(self) -> str:
+        known = f"{100 * self.relative_uncertainty:.3g} %" + (", profiled" if self.profile else "")
+        rows = {"events": len(self), "yield": f"{self.weight.sum():.6g}", "uncertainty of the yield": known}
+        return facts(f"Background {self.name}", rows)
 
 
 def _matching_columns(

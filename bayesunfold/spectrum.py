@@ -6,6 +6,7 @@ exports are the same for all methods.
 
 from __future__ import annotations
 
+import io
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
+from bayesunfold._support.html import facts
 from bayesunfold._support.tables import as_text
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
@@ -485,6 +487,20 @@ class Spectrum:
         from bayesunfold.report import write_report
 
         return write_report(self, path)
+
+    def _repr_html_(self) -> str:
+        """The figure, small, for notebooks."""
+        picture = io.StringIO()
+        self.plot().savefig(picture, format="svg", metadata={"Date": None})
+        svg = picture.getvalue()
+        rows = {
+            "observable": " x ".join(self.names),
+            "bins": " x ".join(map(str, self.shape)),
+            "draws": len(self.draw_matrix),
+            "method": self.method,
+            f"{self.normalization} in range": f"{np.nansum(self.nominal):.6g}",
+        }
+        return facts("Spectrum", rows, f'<div style="max-width:420px">{svg[svg.index("<svg") :]}</div>')
 
     def __repr__(self) -> str:
         return (

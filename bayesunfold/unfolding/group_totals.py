@@ -8,7 +8,7 @@ events. Bins of few events are summed event by event.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -96,6 +96,38 @@ class GroupTotals:
             with np.errstate(invalid="ignore", over="ignore"):  # Members.norm() reports infinite weights
                 out[large] = self._of_large([rows_of[b] for b in large], base, weight)
         return out
+
+    def from_part(self, groupings: Sequence[NDArray[np.integer]], n_bins: int) -> list[Array]:
+        """Sums over the bins of several groupings from the part that stands for all events, shape (n_bins, n_members).
+
+        Contents are as good as the part, their widths over members as good as they ever are: an event that is missing
+        is missing in all members. Event fluctuations are those of all events.
+        """
+        base = self.members.base(self.kept)
+        part = self.fluctuations.part
+        size = part.factor * base[part.rows]
+
+        def one(block: slice) -> list[Array]:
+            rows = part.rows[block]
+            with np.errstate(over="ignore", invalid="ignore"):  # Members.norm() reports infinite weights
+                full = np.exp(self._log_change(rows))
+                relative = self.members.systematic_change(rows, self.source)
+                if relative is not None:
+                    full *= 1.0 + relative
+                full *= size[block, None].astype(full.dtype)
+                return [sums_by_group(bins[rows], full, n_bins) for bins in groupings]
+
+        sums: list[Array] = [np.zeros((n_bins, self.members.n_members)) for _ in groupings]
+        for found in map_blocks(one, blocks(len(size), ROWS)):
+            for total, more in zip(sums, found, strict=True):
+                total += more
+        for total, bins in zip(sums, groupings, strict=True):
+            used = np.flatnonzero((bins >= 0) & (base != 0))
+            inside = bins[part.rows] >= 0
+            nominal = np.bincount(bins[part.rows][inside], size[inside], n_bins)
+            change = np.divide(total, nominal[:, None], out=np.ones_like(total), where=nominal[:, None] != 0)
+            total += self._fluctuating(_rows_by_bin(used, bins[used], n_bins), base) * change
+        return sums
 
     def _of_large(self, rows_of: list[Rows], base: Array, weight: Array) -> Array:
         """Sums over bins of many events, shape (bins, n_members)."""

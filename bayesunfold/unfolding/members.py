@@ -419,7 +419,7 @@ class Members:
 
         One pass over the events for all groupings; the yield's fluctuation does not enter.
         """
-        sums = [np.zeros((n_groups, self.n_members)) for _ in groupings]
+        sums: list[Array] = [np.zeros((n_groups, self.n_members)) for _ in groupings]
         grouped = self._grouped(None)
 
         def one(block: Block) -> list[Array]:
@@ -431,9 +431,7 @@ class Members:
                 for total, part in zip(sums, parts, strict=True):
                     total += part
         else:
-            everything = np.ones(len(self.events), dtype=bool)
-            for total, groups in zip(sums, groupings, strict=True):
-                total += grouped(groups, n_groups, everything)
+            sums = grouped.from_part(groupings, n_groups)
         with np.errstate(invalid="ignore", divide="ignore"):
             widths = [(total / total.sum(axis=0)).std(axis=1) for total in sums]
         if not all(np.all(np.isfinite(w)) for w in widths):

@@ -21,6 +21,7 @@ from bayesunfold._support.checks import (
     check_mapping,
     effective_size,
 )
+from bayesunfold._support.html import facts
 from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes, bin_index
 from bayesunfold.classifier.linearized import linearize, posterior_axes
@@ -180,6 +181,24 @@ class UnfoldingResult:
         """All settings, the seed, the number of iterations and the versions of the libraries, JSON-ready."""
         made: dict[str, object] = {"random_seed": self.record.seed, "iterations_done": len(self.iterations)}
         return self.record.settings.state() | made | {"versions": self.record.versions}
+
+    def _repr_html_(self) -> str:
+        last, settings = self.history[-1], self.record.settings
+        rows: dict[str, object] = {
+            "simulated events": len(self),
+            "data events": len(self.data),
+            "observables": ", ".join(self.simulation.gen_names),
+            "method": f"{settings.method}, {self.members.n_members} {settings.inference} members",
+            "sources of uncertainty": ", ".join(self.members.sources),
+            "yield": f"{self.nominal.sum():.6g}",
+            "effective size": f"{effective_size(self.nominal):.0f}",
+        }
+        if settings.iterates:
+            moved = f"the last moved a spectrum by {last['change']:.2f} of its band"
+            rows["iterations"] = f"{len(self.iterations)}, {moved}"
+        rows["random seed"] = self.record.seed
+        rows["more"] = "summary(), report(path), spectrum(observable, bins)"
+        return facts("UnfoldingResult", rows)
 
     def __repr__(self) -> str:
         return (

@@ -230,3 +230,14 @@ def test_sums_by_group_leave_negative_groups_out():
     found = sums_by_group(np.array([1, -1, 1, 0]), weights, 3)
     np.testing.assert_array_equal(found, [[6, 7], [4, 6], [0, 0]])
     np.testing.assert_array_equal(sums_by_group(np.array([-1]), weights[:1], 1), [[0, 0]])
+
+
+def test_widths_from_the_part_are_those_of_all_events(result):
+    """A part of 10 000 of 21 500 events: contents to a per cent, widths over the same members to a few."""
+    m = result.members
+    gen = result.simulation.gen[:, 0]
+    groups = np.where(m.events.passes.gen, np.digitize(gen, np.linspace(-1.5, 1.5, 9)), -1)
+    (found,) = m.relative_widths([groups], 10)
+    raw = np.concatenate([m._raw(*block, None) for block in m.perturbations.simulation.blocks()]).astype(float)
+    sums = np.stack([raw[groups == k].sum(axis=0) for k in range(10)])
+    np.testing.assert_allclose(found, (sums / sums.sum(axis=0)).std(axis=1), rtol=0.2)
