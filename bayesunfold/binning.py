@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,13 +11,51 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import check_bins
 from bayesunfold.errors import InputError
 
-__all__ = ["as_axes", "bin_index", "project"]
+__all__ = ["AxisTraits", "BinAxis", "as_axes", "bin_index", "project"]
 
 Array = NDArray[np.floating]
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class AxisTraits(NamedTuple):
+    """What kind of axis it is, for those who draw it."""
+
+    circular: bool = False
+    discrete: bool = False
+
+
+class BinAxis:
+    """Bins of an observable, as the protocol of plottable histograms wants them.
+
+    Parameters
+    ----------
+    edges : array, shape (bins + 1,)
+    label : str
+    """
+
+    traits = AxisTraits()
+
+    def __init__(self, edges: Array, label: str) -> None:
+        self.edges, self.label, self.name = edges, label, label
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def __getitem__(self, index: int) -> tuple[float, float]:
+        number = range(len(self))[index]
+        return float(self.edges[number]), float(self.edges[number + 1])
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        return (self[k] for k in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BinAxis) and self.label == other.label and np.array_equal(self.edges, other.edges)
+
+    def __hash__(self) -> int:
+        return hash((self.label, self.edges.tobytes()))
 
 
 def as_axes(values: Sequence[Array], bins: ArrayLike | Sequence[ArrayLike]) -> tuple[Array, ...]:

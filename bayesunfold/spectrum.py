@@ -23,6 +23,7 @@ from scipy import stats
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold._support.html import facts
 from bayesunfold._support.tables import as_text
+from bayesunfold.binning import BinAxis
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
 
@@ -194,6 +195,30 @@ class Spectrum:
     def variances(self) -> Array:
         """Variance of each bin, shaped like :meth:`values`."""
         return (self.std() ** 2).reshape(self.shape)
+
+    @property
+    def kind(self) -> str:
+        """``"COUNT"``: bins hold contents, in the protocol of plottable histograms."""
+        return "COUNT"
+
+    @property
+    def axes(self) -> tuple[BinAxis, ...]:
+        """One per observable, in the protocol of plottable histograms, which mplhep, uproot and hist take as they are.
+
+        Examples
+        --------
+        >>> import bayesunfold as bu
+        >>> spectrum = bu.IBU(4).fit(bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]]), [100, 150])
+        >>> list(spectrum.axes[0]), spectrum.kind
+        ([(0.0, 1.0), (1.0, 2.0)], 'COUNT')
+        """
+        titles = (f"{name} [{unit}]" if unit else name for name, unit in itertools.zip_longest(self.names, self.units))
+        return tuple(BinAxis(edges, title) for edges, title in zip(self.edges, titles, strict=False))
+
+    def counts(self) -> Array:
+        """Effective number of events, contents squared over variance, shaped like :meth:`values`."""
+        values, variances = self.values(), self.variances()
+        return np.divide(values**2, variances, out=np.zeros(values.shape), where=variances > 0)
 
     def mean(self) -> Array:
         """Posterior mean per bin, shape (bins,)."""

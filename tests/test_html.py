@@ -58,3 +58,25 @@ def test_a_spectrum_draws_into_given_axes(result):
     np.testing.assert_array_equal(bottom.get_xlim(), [-5, 5])
     with pytest.raises(InputTypeError, match="give one matplotlib Axes"):
         spectrum.plot(ax=[1, 2])
+
+
+def test_a_spectrum_is_a_plottable_histogram(result):
+    """Others take it without conversion: the protocol's own checks, and hist's constructor."""
+    import hist
+    from uhi.numpy_plottable import ensure_plottable_histogram
+    from uhi.typing.plottable import PlottableHistogram
+
+    gen = result.simulation.gen[:, 0]
+    spectrum = result.spectrum((gen, gen**2), ([-5, 0, 5], [0, 1, 4, 25]), unit=("GeV", ""))
+    assert isinstance(spectrum, PlottableHistogram)
+    assert ensure_plottable_histogram(spectrum) is spectrum
+    first, second = spectrum.axes
+    assert (first.label, second[-1], len(second)) == (f"{spectrum.names[0]} [GeV]", (4.0, 25.0), 3)
+    assert first == spectrum.axes[0] != second
+    assert len({first, spectrum.axes[0], second}) == 2
+    with pytest.raises(IndexError):
+        first[2]
+    np.testing.assert_allclose(spectrum.counts(), spectrum.values() ** 2 / spectrum.variances())
+    taken = hist.Hist(spectrum)
+    np.testing.assert_allclose(taken.values(), spectrum.values())
+    np.testing.assert_allclose(taken.variances(), spectrum.variances())
