@@ -203,7 +203,7 @@ class Spectrum:
 
     @property
     def axes(self) -> tuple[BinAxis, ...]:
-        """One per observable, in the protocol of plottable histograms, which mplhep, uproot and hist take as they are.
+        """One per observable, in the protocol of plottable histograms; mplhep draws a spectrum as it is.
 
         Examples
         --------
