@@ -121,7 +121,7 @@ def linearize(classifier: Classifier, axes: Array, precision: Array) -> Lineariz
 def linearize_part(
     classifier: Classifier, parts: Mapping[str, Part], axes: Array, precision: Array
 ) -> LinearizedPosterior:
-    """As :func:`linearize`, on parts of the samples; the gradient is that of all events.
+    """As :func:`linearize`, on parts of the samples; gradient and curvature are those of all events.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def linearize_part(
     parts : mapping of sample to Part
         None for a sample of which all events are taken.
     axes, precision : arrays
-        From :func:`posterior_axes`, of the classifier on the parts.
+        From :func:`posterior_axes`, of all events.
     """
     posterior = linearize(classifier.on(parts), axes, precision)
     if not parts:

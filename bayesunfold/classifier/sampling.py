@@ -121,12 +121,13 @@ class LinearizedPosterior:
         return replace(part, correction=Correction(gradient - part_gradient, curvature - part_curvature))
 
     def restored(self, gradient: Array) -> LinearizedPosterior:
-        """The posterior on a part of the events, with the gradient that all of them have at the point estimate.
+        """The posterior on a part of the events, with the derivatives that all of them have at the point estimate.
 
-        The curvature of the part is the one that defines the coordinates.
+        In coordinates in which the posterior of all events is about N(0, 1), their curvature is what the prior lacks.
         """
         own, curvature = self._derivatives()
-        return replace(self, correction=Correction(gradient - own, np.zeros_like(curvature)))
+        whole = np.diag(1.0 - 1.0 / self.width**2)
+        return replace(self, correction=Correction(gradient - own, whole - curvature))
 
     def _derivatives(self) -> tuple[Array, Array]:
         """Gradient and negative Hessian of the log-likelihood at the point estimate."""

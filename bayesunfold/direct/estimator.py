@@ -44,7 +44,7 @@ from bayesunfold.omnifold.checkpoint import (
 from bayesunfold.omnifold.costs import PHASES, iteration_costs
 from bayesunfold.omnifold.iteration import Iteration, iterate, recall, told, train
 from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
-from bayesunfold.unfolding.event_groups import GROUPS, check_event_groups, parts_of
+from bayesunfold.unfolding.event_groups import GROUPS, check_event_groups
 from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.reading import check_inputs, check_simulation, read_inputs
 from bayesunfold.unfolding.record import Inputs, LinearMoments, Look, Measurement, NuisanceDraws, Record
@@ -276,7 +276,7 @@ class UnbinnedFBU:
             clock.append(time.perf_counter())
             first = found.fit.setup.first
             phases.close(f"{len(found.problem.moments)} moments, {settings.draws} members")
-            axes, _ = posterior_axes(first.step1.on(parts_of(perturbations)))
+            axes, _ = posterior_axes(first.step1)
         draws = replace(
             own_draws(one, axes, perturbations),
             chains=precisions.chains,

@@ -239,14 +239,13 @@ def _posterior_draws(
 
     The draws of the Gaussian posterior are the members' own displacements, which are not known yet.
     """
-    parts = parts_of(perturbations)
-    axes, precision = posterior_axes(step1.on(parts))
+    axes, precision = posterior_axes(step1)
     method = inference_method(settings.inference)
     if method.is_gaussian:
         return axes, None, None
     rng = stream(seed, "posterior")
     if settings.linearize or method.sample_full is None:
-        posterior = linearize_part(step1, parts, axes, precision)
+        posterior = linearize_part(step1, parts_of(perturbations), axes, precision)
         draws = method.sample(posterior, settings.draws, rng)
     else:
         posterior = linearize(step1, axes, precision)

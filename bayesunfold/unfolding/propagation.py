@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
 from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.classifier.linearized import factor_of
 from bayesunfold.classifier.sums import gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
@@ -216,21 +217,21 @@ class _Refit:
     def group_sums(self, sums: _Sums, sample: ClassWeights, fluctuations: GroupedFluctuations) -> None:
         """A sample whose events fluctuate in groups.
 
-        What is linear in the tangent features sums over all events. Matrices, which stand on both sides of every
-        refit, come from a random part of the events.
+        Every sum is over all events: a random part of them would leave directions that few events see to the prior,
+        and members would run away along these.
         """
         scores = GroupScores.of(self.classifier, sample, fluctuations)
         sums.add(sample.name, scores.response())
         if self.covariance:
             sums.score += scores.covariance()
-        for part in map_blocks(partial(self.part_sums, sample), fluctuations.part.blocks(BLOCK)):
+        for part in map_blocks(partial(self.matrix_sums, sample), blocks(len(sample), BLOCK)):
             sums.include(part)
         self.linear_terms(sums, sample)
 
-    def part_sums(self, sample: ClassWeights, part: tuple[NDArray[np.integer], Array]) -> _Sums:
-        """Matrices from a block of the part of a sample that stands for all of it."""
-        sums, (rows, factor) = _Sums.zero(self.classifier, self.carried), part
-        one, zero, curvature = (r * factor for r in self.classifier.residuals(sample, rows))
+    def matrix_sums(self, sample: ClassWeights, rows: slice) -> _Sums:
+        """Matrices from a block of events."""
+        sums = _Sums.zero(self.classifier, self.carried)
+        one, zero, curvature = self.classifier.residuals(sample, rows)
         phi = self.classifier.tangent(sample.x[rows])
         sums.curvature += phi.T @ (phi * curvature[:, None].astype(phi.dtype))
         if sample.name == "simulation":
@@ -301,7 +302,7 @@ class _Refit:
             sums.residual_of_ones += phi.T @ (np.where(kept, one, 0.0)).astype(phi.dtype)
 
     def carried_matrices(
-        self, sums: _Sums, rows: slice | NDArray[np.integer], phi: Array, one: Array, zero: Array
+        self, sums: _Sums, rows: slice, phi: Array, one: Array, zero: Array
     ) -> list[tuple[int, Array]]:
         """Matrices between this classifier's features and those of the ratios; number and features of each of them."""
         found = []

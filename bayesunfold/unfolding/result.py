@@ -30,7 +30,6 @@ from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.spectrum import Normalization, Spectra, Spectrum
 from bayesunfold.unfolding.binned import binned_spectrum
-from bayesunfold.unfolding.event_groups import parts_of
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.moments import central_moments
 from bayesunfold.unfolding.pulls import known_nuisances, pulls_table
@@ -616,7 +615,7 @@ class UnfoldingResult:
     def linearized_posterior(self) -> LinearizedPosterior:
         """Step 1 of the first iteration in its posterior axes."""
         step1 = self.measurement.step1
-        return linearize(step1, *posterior_axes(step1.on(parts_of(self.members.perturbations))))
+        return linearize(step1, *posterior_axes(step1))
 
     def summary(self) -> str:
         """Settings, convergence and effective sizes, as text."""
