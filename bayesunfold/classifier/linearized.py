@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -12,13 +11,12 @@ from scipy.special import expit
 
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks, forward, tangent
-from bayesunfold.classifier.part import Part
-from bayesunfold.classifier.sampling import LinearizedPosterior
+from bayesunfold.classifier.sampling import LinearizedPosterior, chosen_by_leverage
 from bayesunfold.classifier.sums import gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.errors import ConvergenceError
 
-__all__ = ["curvature_of", "factor_of", "linearize", "linearize_part", "posterior_axes", "whitened_directions"]
+__all__ = ["curvature_of", "factor_of", "linearize", "linearize_some", "posterior_axes", "whitened_directions"]
 
 Array = NDArray[np.floating]
 
@@ -118,24 +116,41 @@ def linearize(classifier: Classifier, axes: Array, precision: Array) -> Lineariz
     )
 
 
-def linearize_part(
-    classifier: Classifier, parts: Mapping[str, Part], axes: Array, precision: Array
+def linearize_some(
+    classifier: Classifier, axes: Array, precision: Array, rng: np.random.Generator
 ) -> LinearizedPosterior:
-    """As :func:`linearize`, on parts of the samples; gradient and curvature are those of all events.
+    """As :func:`linearize` and its ``thinned``, without the tangent features of all events in memory.
 
     Parameters
     ----------
     classifier : Classifier
-        On all events.
-    parts : mapping of sample to Part
-        None for a sample of which all events are taken.
     axes, precision : arrays
-        From :func:`posterior_axes`, of all events.
+        From :func:`posterior_axes`.
+    rng : numpy.random.Generator
+        Choice of the events.
     """
-    posterior = linearize(classifier.on(parts), axes, precision)
-    if not parts:
-        return posterior
+    layout, theta, offset = classifier.layout, classifier.theta, classifier.classes.offset
     x, label, weight = classifier.classes.labelled()
-    residual = weight * (label - expit(forward(classifier.layout, classifier.theta, x) + classifier.classes.offset))
-    gradient = gradient_sum(classifier.layout, classifier.theta, x, residual)[0]
-    return posterior.restored(gradient @ whitened_directions(classifier, axes, precision))
+    directions = whitened_directions(classifier, axes, precision)
+    log_ratio = forward(layout, theta, x)
+    q = expit(log_ratio + offset)
+    leverage = np.abs(weight) * q * (1.0 - q)
+
+    def one(rows: slice) -> tuple[slice, Array]:
+        features = tangent(layout, theta, x[rows], directions)
+        return rows, np.einsum("ij,ij->i", features, features)
+
+    for rows, squares in map_blocks(one, blocks(len(x), BLOCK)):
+        leverage[rows] *= squares
+    gradient = gradient_sum(layout, theta, x, weight * (label - q))[0] @ directions
+    chosen, keep = chosen_by_leverage(leverage, directions.shape[1], rng)
+    some = LinearizedPosterior(
+        tangent=tangent(layout, theta, x[chosen], directions),
+        log_ratio=log_ratio[chosen],
+        label=label[chosen],
+        weight=weight[chosen] / keep,
+        offset=offset,
+        mean=-(axes.T @ (classifier.basis.T @ theta)),
+        width=np.sqrt(precision),
+    )
+    return some.restored(gradient)

@@ -1,8 +1,8 @@
-"""A random part of a sample's events that stands for all of them in sums of products of features."""
+"""A random part of a sample's events that stands for all of them where a rough sum is enough."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,13 +66,6 @@ class Part:
         factor *= sizes.sum() / (factor @ sizes[rows])
         place = np.argsort(rows)
         return cls(rows[place], factor[place])
-
-    @classmethod
-    def joined(cls, parts: Sequence[Part]) -> Part:
-        """Parts of kinds of events that exclude each other, as one."""
-        rows = np.concatenate([part.rows for part in parts])
-        place = np.argsort(rows)
-        return cls(rows[place], np.concatenate([part.factor for part in parts])[place])
 
     def blocks(self, size: int) -> Iterator[tuple[NDArray[np.integer], Array]]:
         """Rows and factors, ``size`` events at a time."""

@@ -30,7 +30,15 @@ from bayesunfold.classifier.arithmetic import blocks, weighted_gram
 from bayesunfold.classifier.inference import CHAINS
 from bayesunfold.errors import ConvergenceWarning
 
-__all__ = ["Draws", "LinearizedPosterior", "run_nuts", "sample_advi", "sample_gaussian", "sample_nuts"]
+__all__ = [
+    "Draws",
+    "LinearizedPosterior",
+    "chosen_by_leverage",
+    "run_nuts",
+    "sample_advi",
+    "sample_gaussian",
+    "sample_nuts",
+]
 
 Array = NDArray[np.floating]
 
@@ -100,24 +108,19 @@ class LinearizedPosterior:
         5000 of 24 000 events; 0.2 with leverages).
         """
         n, p = self.tangent.shape
-        rows = max(rows, ROWS_PER_DIRECTION * p)
-        if n <= rows:
+        if self.correction is not None or n <= max(rows, ROWS_PER_DIRECTION * p):
             return self
         q = expit(self.log_ratio + self.offset)
         leverage = np.abs(self.weight) * q * (1 - q) * np.einsum("ij,ij->i", self.tangent, self.tangent)
-        keep = np.minimum(1.0, rows * (0.5 / n + 0.5 * leverage / leverage.sum()))
-        steps = np.cumsum(keep) + rng.uniform()
-        chosen = np.flatnonzero(np.diff(np.floor(steps), prepend=np.floor(steps[0] - keep[0])) > 0)
+        chosen, keep = chosen_by_leverage(leverage, p, rng, rows)
         part = replace(
             self,
             tangent=self.tangent[chosen],
             log_ratio=self.log_ratio[chosen],
             label=self.label[chosen],
-            weight=self.weight[chosen] / keep[chosen],
+            weight=self.weight[chosen] / keep,
         )
         (gradient, curvature), (part_gradient, part_curvature) = self._derivatives(), part._derivatives()
-        if self.correction is not None:
-            gradient, curvature = gradient + self.correction.gradient, curvature + self.correction.curvature
         return replace(part, correction=Correction(gradient - part_gradient, curvature - part_curvature))
 
     def restored(self, gradient: Array) -> LinearizedPosterior:
@@ -214,6 +217,17 @@ class LinearizedPosterior:
             self.width,
             *(self.correction or (None, None)),
         )
+
+
+def chosen_by_leverage(
+    leverage: Array, directions: int, rng: np.random.Generator, rows: int = MAX_ROWS
+) -> tuple[NDArray[np.integer], Array]:
+    """Events of a thinned posterior and the probability of each to be one; see ``LinearizedPosterior.thinned``."""
+    rows = max(rows, ROWS_PER_DIRECTION * directions)
+    keep = np.minimum(1.0, rows * (0.5 / len(leverage) + 0.5 * leverage / leverage.sum()))
+    steps = np.cumsum(keep) + rng.uniform()
+    chosen = np.flatnonzero(np.diff(np.floor(steps), prepend=np.floor(steps[0] - keep[0])) > 0)
+    return chosen, keep[chosen]
 
 
 @dataclass(frozen=True)

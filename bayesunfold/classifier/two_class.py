@@ -5,8 +5,7 @@ Training, propagation, sampling, storage and report share these objects, so that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bayesunfold.classifier.arithmetic import Layout, forward, tangent
-from bayesunfold.classifier.part import Part
 
 __all__ = ["ClassWeights", "Classifier", "Joined", "TwoClass", "leading_directions"]
 
@@ -94,12 +92,6 @@ class ClassWeights:
 
     def __len__(self) -> int:
         return len(self.x)
-
-    def on(self, part: Part) -> ClassWeights:
-        """A part of the sample, weighted up."""
-        rows, factor = part.rows, part.factor
-        used = None if self.used is None else self.used[rows]
-        return ClassWeights(self.name, self.x[rows], self.ones[rows] * factor, self.zeros[rows] * factor, used)
 
     def taking_part(self) -> tuple[Array, Array, Array]:
         """Features and weights in both classes of the events that take part."""
@@ -196,13 +188,6 @@ class Classifier:
         share = SHARE if self.layout.n_parameters <= WIDE else SHARE_WIDE
         jacobian = tangent(self.layout, self.theta, part.x)
         return leading_directions(jacobian, part.curvature_weights(self.layout, self.theta), share)
-
-    def on(self, parts: Mapping[str, Part]) -> Classifier:
-        """The same classifier on a part of each sample that stands for all of it."""
-        if not parts:
-            return self
-        samples = tuple(s.on(parts[s.name]) if s.name in parts else s for s in self.classes.samples)
-        return replace(self, classes=replace(self.classes, samples=samples), directions=self.basis)
 
     def log_ratio(self, x: Array) -> Array:
         """Log ratio of class 1 over class 0 at events ``x``, shape (n,)."""

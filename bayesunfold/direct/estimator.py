@@ -104,9 +104,8 @@ class UnbinnedFBU:
         Another hyperprior, for ``inference="advi"`` and ``"nuts"``: called with the layers' names in the context of a
         PyMC model, it returns the logarithms of their precisions (``docs/extending.md``).
     event_groups : int, optional
-        Samples of more events than this are put in so many random groups, whose events fluctuate together: bands are
-        the same to a per cent, and members of a million events cost what those of this number do. None lets every
-        event fluctuate by itself.
+        Data and simulation of more events than this are put in so many random groups, whose events fluctuate
+        together: bands are the same, and members and spectra cheaper. None lets every event fluctuate by itself.
     random_seed : int, optional
         The same seed gives the same result.
     progressbar : bool

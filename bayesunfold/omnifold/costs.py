@@ -47,10 +47,11 @@ def members_cost(layouts: tuple[Layout, Layout], events: StandardizedEvents, dra
     most = groups or max(len(events), len(events.data.x))
     rows = min(len(events), most), min(len(events.data.x), most)
     total = 0.0
-    for layout, count in zip(layouts, (sum(rows), rows[0]), strict=True):
+    every = len(events) + len(events.data.x), len(events)
+    for layout, n, count in zip(layouts, every, (sum(rows), rows[0]), strict=True):
         directions = layout.n_parameters / DIRECTIONS
-        total += PRODUCT * count * directions * (2 * layout.n_parameters + 2 * directions + draws)
-        total += 3 * GRADIENT * len(events) * layout.n_parameters
+        total += PRODUCT * n * directions * 2 * (layout.n_parameters + directions)
+        total += PRODUCT * count * directions * (layout.n_parameters + draws)
     return total
 
 

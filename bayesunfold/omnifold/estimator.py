@@ -91,9 +91,8 @@ class OmniFold:
     restarts : int
         Random starts of the first iteration's networks; the best objective is kept.
     event_groups : int, optional
-        Samples of more events than this are put in so many random groups, whose events fluctuate together: bands are
-        the same to a per cent, and members of a million events cost what those of this number do. None lets every
-        event fluctuate by itself.
+        Data and simulation of more events than this are put in so many random groups, whose events fluctuate
+        together: bands are the same, and members and spectra cheaper. None lets every event fluctuate by itself.
     random_seed : int, optional
         The same seed gives the same result.
     progressbar : bool

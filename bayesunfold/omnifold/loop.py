@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.streams import stream, training_stream
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.inference import inference_method
-from bayesunfold.classifier.linearized import linearize, linearize_part, posterior_axes
+from bayesunfold.classifier.linearized import linearize, linearize_some, posterior_axes
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.events import Simulation
@@ -25,7 +25,7 @@ from bayesunfold.omnifold.iteration import Iteration, Learn, Networks, fit_near,
 from bayesunfold.omnifold.problems import acceptance_of
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.conditioning import Conditioning, condition_on
-from bayesunfold.unfolding.event_groups import in_groups, parts_of
+from bayesunfold.unfolding.event_groups import GroupedFluctuations, in_groups
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Fluctuations, Perturbations, event_fluctuations, list_sources
 from bayesunfold.unfolding.propagation import Displacement
@@ -160,9 +160,9 @@ def sample_fluctuations(
     totals and shapes count together, which groups of unequal weights would mix.
     """
     sizes = {"data": len(events.data.x), "simulation": len(events)} | {b.name: len(b.x) for b in events.backgrounds}
-    each, passes = event_fluctuations(sizes, n_members, seed), events.passes
+    each = event_fluctuations(sizes, n_members, seed)
     each["data"] = in_groups(each["data"], events.data.weight, groups)
-    each["simulation"] = in_groups(each["simulation"], events.weight, groups, (passes.reco, passes.misses))
+    each["simulation"] = in_groups(each["simulation"], events.weight, groups)
     return each
 
 
@@ -245,13 +245,22 @@ def _posterior_draws(
         return axes, None, None
     rng = stream(seed, "posterior")
     if settings.linearize or method.sample_full is None:
-        posterior = linearize_part(step1, parts_of(perturbations), axes, precision)
+        posterior = (
+            linearize_some(step1, axes, precision, rng)
+            if _in_groups(perturbations)
+            else linearize(step1, axes, precision)
+        )
         draws = method.sample(posterior, settings.draws, rng)
     else:
         posterior = linearize(step1, axes, precision)
         x = step1.classes.joined().x
         draws = method.sample_full(step1.layout, step1.theta, x, posterior, settings.draws, rng)
     return axes, draws, condition_on(step1, perturbations, axes, draws.z)
+
+
+def _in_groups(perturbations: Perturbations) -> bool:
+    """Whether a sample is so large that its events fluctuate in groups."""
+    return any(isinstance(f, GroupedFluctuations) for f in perturbations.events.values())
 
 
 def own_draws(displacement: Displacement, axes: Array, perturbations: Perturbations) -> Draws:

@@ -21,9 +21,9 @@ from bayesunfold._support.checks import check_count
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.classifier.part import Part
-from bayesunfold.unfolding.perturbations import BLOCK, Fluctuations, Perturbations, exponentials
+from bayesunfold.unfolding.perturbations import BLOCK, Fluctuations, exponentials
 
-__all__ = ["GROUPS", "EventGroups", "GroupedFluctuations", "check_event_groups", "in_groups", "parts_of"]
+__all__ = ["GROUPS", "EventGroups", "GroupedFluctuations", "check_event_groups", "in_groups"]
 
 Array = NDArray[np.floating]
 
@@ -102,9 +102,7 @@ class GroupedFluctuations(Fluctuations):
     n_members : int
     seed : int
     most : int
-        Most groups.
-    kinds : tuple of boolean arrays, shape (n,)
-        Kinds of events that need a part of their own, the most important first; all events are of one kind if omitted.
+        Most groups; also about the number of events in :attr:`part`.
     move : callable, optional
         Of a slice of groups: what is added to their fluctuations before the common part is scaled.
     """
@@ -115,11 +113,10 @@ class GroupedFluctuations(Fluctuations):
         n_members: int,
         seed: int,
         most: int,
-        kinds: tuple[NDArray[np.bool_], ...] = (),
         move: Callable[[slice], Array] | None = None,
     ) -> None:
         super().__init__(len(weight), n_members, seed)
-        self.weight, self.most, self.kinds, self.move_groups = weight, most, kinds, move
+        self.weight, self.most, self.move_groups = weight, most, move
         self._cache = None
         self._values: Array | None = None
         self._lock = Lock()
@@ -131,20 +128,8 @@ class GroupedFluctuations(Fluctuations):
 
     @cached_property
     def part(self) -> Part:
-        """Events that stand for all in sums of products of features.
-
-        As many as groups of the first kind, and of others as many as is their share of all.
-        """
-        rng = self._stream(CHOICE)
-        if not self.kinds:
-            return Part.choose(self.weight, self.most, rng)
-        used, parts = sum(int(kind.sum()) for kind in self.kinds), []
-        for k, kind in enumerate(self.kinds):
-            count = int(np.count_nonzero(self.weight[kind]))
-            wanted = min(count, self.most if k == 0 else -(-self.most * count // used))
-            if wanted:
-                parts.append(Part.choose(np.where(kind, self.weight, 0.0), wanted, rng))
-        return Part.joined(parts)
+        """Events that stand for all where a rough sum is enough: not in the matrices of refits."""
+        return Part.choose(self.weight, self.most, self._stream(CHOICE))
 
     @cached_property
     def totals(self) -> Array:
@@ -210,7 +195,7 @@ class GroupedFluctuations(Fluctuations):
     def moved(self, move: Callable[..., Array]) -> GroupedFluctuations:
         """The same fluctuations with something added to those of each slice of groups."""
         self._values = None
-        return GroupedFluctuations(self.weight, self.n_members, self.seed, self.most, self.kinds, move)
+        return GroupedFluctuations(self.weight, self.n_members, self.seed, self.most, move)
 
     def _stream(self, number: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, number]))
@@ -221,9 +206,7 @@ def check_event_groups(most: int | None) -> int | None:
     return None if most is None else check_count(most, "event_groups", FEWEST, 2**31)
 
 
-def in_groups(
-    fluctuations: Fluctuations, weight: Array, most: int | None, kinds: tuple[NDArray[np.bool_], ...] = ()
-) -> Fluctuations:
+def in_groups(fluctuations: Fluctuations, weight: Array, most: int | None) -> Fluctuations:
     """Fluctuations of groups where a sample has more events than groups; those of its events otherwise.
 
     Parameters
@@ -232,14 +215,7 @@ def in_groups(
     weight : array, shape (n,)
     most : int, optional
         Most groups; None for events one by one.
-    kinds : tuple of boolean arrays, shape (n,)
-        As of :class:`GroupedFluctuations`.
     """
     if most is None or fluctuations.n <= most:
         return fluctuations
-    return GroupedFluctuations(weight, fluctuations.n_members, fluctuations.seed, most, kinds)
-
-
-def parts_of(perturbations: Perturbations) -> dict[str, Part]:
-    """The part that stands for each sample whose events fluctuate in groups."""
-    return {name: f.part for name, f in perturbations.events.items() if isinstance(f, GroupedFluctuations)}
+    return GroupedFluctuations(weight, fluctuations.n_members, fluctuations.seed, most)
