@@ -90,8 +90,8 @@ class GroupTotals:
         large = [b for b, rows in enumerate(rows_of) if len(rows) > FEW]
         small = np.concatenate([rows for rows in rows_of if len(rows) <= FEW] or [used[:0]])
         out = np.zeros((n_bins, self.members.n_members))
-        for part in self._one_by_one(_Sampled.all_of(small, bins, weight), n_bins):
-            out += part
+        for place, part in self._one_by_one(_Sampled.all_of(small, bins, weight)):
+            out[place] += part
         if large:
             with np.errstate(invalid="ignore", over="ignore"):  # Members.norm() reports infinite weights
                 out[large] = self._of_large([rows_of[b] for b in large], base, weight)
@@ -134,9 +134,9 @@ class GroupTotals:
         total, n_bins = self._linear(rows_of, weight), len(rows_of)
         sampled = _Sampled.choose(rows_of, base, weight, self.members.spread, self.sampled, self.fluctuations.seed)
         relative = np.zeros_like(total)
-        for rest, full in self._second_order(sampled, n_bins):
-            total += rest
-            relative += full
+        for place, rest, full in self._second_order(sampled):
+            total[place] += rest
+            relative[place] += full
         if self.source in (None, "simulation"):
             sizes = np.bincount(sampled.bins, sampled.share, n_bins)
             total += self._fluctuating(rows_of, weight) * (relative / sizes[:, None])
@@ -177,11 +177,12 @@ class GroupTotals:
             gradients[b] += gradient
         return gradients @ c.basis @ moved
 
-    def _second_order(self, given: _Sampled, n_bins: int) -> Iterator[tuple[Array, Array]]:
-        """Per block of sampled events: what is not linear, and the relative weights as the networks change them."""
+    def _second_order(self, given: _Sampled) -> Iterator[tuple[slice, Array, Array]]:
+        """Per block of sampled events: its bins, what is not linear, and how the networks change the weights."""
 
-        def one(block: slice) -> tuple[Array, Array]:
-            rows, bins = given.rows[block], given.bins[block]
+        def one(block: slice) -> tuple[slice, Array, Array]:
+            rows = given.rows[block]
+            place, bins, n_bins = given.place(block)
             change = self._log_change(rows)
             relative = self.members.systematic_change(rows, self.source)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -191,7 +192,7 @@ class GroupTotals:
                     rest += (full - 1.0) * relative
                 rest *= given.size[block, None].astype(rest.dtype)
                 full *= given.share[block, None].astype(full.dtype)
-                return sums_by_group(bins, rest, n_bins), sums_by_group(bins, full, n_bins)
+                return place, sums_by_group(bins, rest, n_bins), sums_by_group(bins, full, n_bins)
 
         return map_blocks(one, blocks(len(given.rows), ROWS))
 
@@ -213,14 +214,15 @@ class GroupTotals:
                 out[chunk] += part
         return out
 
-    def _one_by_one(self, given: _Sampled, n_bins: int) -> Iterator[Array]:
-        """Per block of events: their sums by bin, without approximation."""
+    def _one_by_one(self, given: _Sampled) -> Iterator[tuple[slice, Array]]:
+        """Per block of events: its bins, and their sums without approximation."""
 
-        def one(block: slice) -> Array:
+        def one(block: slice) -> tuple[slice, Array]:
+            place, bins, n_bins = given.place(block)
             with np.errstate(over="ignore", invalid="ignore"):
                 full = self._full(given.rows[block])
                 full *= given.size[block, None].astype(full.dtype)
-                return sums_by_group(given.bins[block], full, n_bins)
+                return place, sums_by_group(bins, full, n_bins)
 
         return map_blocks(one, blocks(len(given.rows), ROWS))
 
@@ -256,12 +258,18 @@ def _table_sums(table: Array, values: Array, groups: slice) -> Array:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Events, the bin of each, what it counts there, and its share of the bin's weight."""
+    """Events in the order of their bins, the bin of each, what it counts there, and its share of the bin's weight."""
 
     rows: Rows
     bins: NDArray[np.integer]
     size: Array
     share: Array
+
+    def place(self, block: slice) -> tuple[slice, NDArray[np.integer], int]:
+        """Bins of a block of events: which they are, that of each event counted from the first, and their number."""
+        bins = self.bins[block]
+        place = slice(int(bins[0]), int(bins[-1]) + 1)
+        return place, bins - place.start, place.stop - place.start
 
     @classmethod
     def all_of(cls, rows: Rows, bins: NDArray[np.integer], weight: Array) -> _Sampled:
