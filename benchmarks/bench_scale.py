@@ -187,6 +187,8 @@ def keep(found: list[dict[str, object]]) -> None:
         for one, style in ((False, "o-"), (True, "s--")):
             line = [f for f in ordered if f["method"] == method and f["one by one"] == one and not f["files"]]
             line = [f for f in line if (f["features"], f["draws"], f["threads"]) == (7, 500, 2)]
+            if not line:
+                continue
             label = method + (", events one by one" if one else "")
             for axis, name in zip(axes, ("fit [s]", "peak memory [GB]"), strict=True):
                 axis.loglog([f["n"] for f in line], [f[name] for f in line], style, label=label)
