@@ -97,8 +97,7 @@ def plot_spectrum(
     >>> fig = plot_spectrum(spectrum, truth=[11, 19])
     >>> len(fig.axes)
     2
-    >>> from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    >>> from matplotlib.figure import Figure
     >>> mine = Figure().subplots()
     >>> plot_spectrum(spectrum, ax=mine) is mine.figure
     True
