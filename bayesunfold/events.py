@@ -7,7 +7,7 @@ in number of features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from bayesunfold._support.checks import (
     effective_size,
 )
 from bayesunfold._support.html import facts
+from bayesunfold._support.threads import row_blocks
 from bayesunfold.errors import InputError
 
 __all__ = ["Background", "Data", "Passes", "Simulation", "as_data"]
@@ -69,7 +70,7 @@ def _check_rows(
 ) -> None:
     """No NaN or infinity in passing rows; with ``"indicator"`` NaN is allowed, infinity is not."""
     sound, exists = True, np.zeros(values.shape[1], dtype=bool)
-    for block in _blocks(len(values)):  # a block at a time: events may be larger than memory
+    for block in row_blocks(len(values), BLOCK):  # a block at a time: events may be larger than memory
         part = values[block] if rows is None else values[block][rows[block]]
         with np.errstate(invalid="ignore"):
             small = np.abs(part) <= min(LARGEST_VALUE, float(np.finfo(part.dtype).max))
@@ -95,10 +96,6 @@ def _report_rows(
     check_finite(values, rows, what, names, f'{cure} Pass undefined="indicator" if NaN means "does not exist".')
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
-
-
 def _named(
     names: Sequence[str] | None, columns: tuple[str, ...] | None, prefix: str, n_features: int, what: str
 ) -> tuple[tuple[str, ...], bool]:
@@ -113,7 +110,7 @@ def _named(
 def _check_varies(array: Array, rows: NDArray[np.bool_], what: str, names: tuple[str, ...]) -> None:
     n_features = array.shape[1]
     high, low, missing = np.full(n_features, -np.inf), np.full(n_features, np.inf), np.zeros(n_features, dtype=bool)
-    for block in _blocks(len(array)):
+    for block in row_blocks(len(array), BLOCK):
         part = array[block][rows[block]]
         missing |= np.isnan(part).any(axis=0)
         high = np.fmax(high, np.fmax.reduce(part, initial=-np.inf))
@@ -513,7 +510,7 @@ def _check_defined(features: Array, order: list[int], simulation: Simulation, wh
 def _ever_undefined(values: Array, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Features that are NaN in any of some rows, shape (d,)."""
     found = np.zeros(values.shape[1], dtype=bool)
-    for block in _blocks(len(values)):
+    for block in row_blocks(len(values), BLOCK):
         found |= np.isnan(values[block][rows[block]]).any(axis=0)
     return found
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController, threadpool_info
 
-__all__ = ["block_threads", "map_blocks", "thread_count"]
+__all__ = ["block_threads", "map_blocks", "row_blocks", "thread_count"]
 
 _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("bayesunfold_block_threads", default=None)
 
@@ -123,6 +123,11 @@ def block_threads() -> Iterator[None]:
         finally:
             _pool.reset(token)
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def row_blocks(n: int, size: int) -> Iterator[slice]:
+    """Slices that cover ``range(n)`` in order, ``size`` rows at a time."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def map_blocks[Block, Out](function: Callable[[Block], Out], blocks: Iterable[Block]) -> Iterator[Out]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from bayesunfold._support.threads import map_blocks
+from bayesunfold._support.threads import map_blocks, row_blocks
 from bayesunfold.classifier.activations import ACTIVATIONS, log1pexp
 from bayesunfold.classifier.additive import Additive
 
@@ -32,6 +32,7 @@ __all__ = [
     "forward",
     "loss_and_gradient",
     "tangent",
+    "weighted_gradient",
     "weighted_gram",
 ]
 
@@ -47,8 +48,7 @@ def __dir__() -> list[str]:
 
 def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
     """Slices that cover ``range(n)`` in order, ``size`` rows at a time."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+    return row_blocks(n, size)
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,10 @@ class Layout:
                 scale,
             )
             start = end
+
+    def backwards(self) -> list[tuple[tuple[slice, slice, int, int, float, float], int]]:
+        """Pieces and number of each layer, the last layer first."""
+        return [(piece, layer) for layer, piece in enumerate(self.pieces())][::-1]
 
     def layers(self, theta: Array, dtype: type | np.dtype = np.float64) -> list[tuple[Array, Array]]:
         """Scaled ``(W, b)`` of each layer; ``W`` has shape ``(fan_in, fan_out)``."""
@@ -163,6 +167,24 @@ def backward(delta: Array, weight: Array) -> Array:
     return delta * weight[:, 0] if weight.shape[1] == 1 else delta @ weight.T  # BLAS is slow for one column
 
 
+def weighted_gradient(
+    layout: Layout, layers: list[tuple[Array, Array]], values: list[Array], added: Array | None, delta: Array
+) -> Array:
+    """Gradient of the weighted sum of a block's outputs, weights of shape (n, 1); values from :func:`activations`."""
+    derivative = ACTIVATIONS[layout.activation].derivative
+    out = np.empty(layout.n_parameters)
+    if added is not None:
+        out[layout.n_network :] = added.T @ delta[:, 0]
+    ones = np.ones(len(delta), delta.dtype)
+    for (w, b, _, _, w_scale, b_scale), layer in layout.backwards():
+        out[w] = w_scale * (values[layer].T @ delta).ravel()
+        out[b] = b_scale * (ones @ delta)
+        if layer:
+            delta = backward(delta, layers[layer][0])
+            delta *= derivative(values[layer])
+    return out
+
+
 def loss_and_gradient(
     layout: Layout, theta: Array, x: Array, ones: Array, zeros: Array, offset: float
 ) -> tuple[float, Array]:
@@ -185,28 +207,16 @@ def loss_and_gradient(
     loss : float
     gradient : array, shape (P,)
     """
-    derivative = ACTIVATIONS[layout.activation].derivative
     layers = layout.layers(theta, x.dtype)
-    pieces = list(layout.pieces())
 
     def one(block: slice) -> tuple[float, Array]:
-        gradient = np.empty(layout.n_parameters)
         output, values, added = _output(layout, layers, theta, x[block])
         logit = output.astype(np.float64) + offset
         first, zeroth = ones[block], zeros[block]
         loss = float((first + zeroth) @ log1pexp(logit) - first @ logit)  # log(1 + exp(-z)) = log(1 + exp(z)) - z
         q = expit(logit)
         delta = (zeroth * q - first * (1.0 - q)).astype(x.dtype)[:, None]
-        if added is not None:
-            gradient[layout.n_network :] = added.T @ delta[:, 0]
-        for layer in range(len(layers) - 1, -1, -1):
-            w, b, _, _, w_scale, b_scale = pieces[layer]
-            gradient[w] = w_scale * (values[layer].T @ delta).ravel()
-            gradient[b] = b_scale * (np.ones(len(delta), delta.dtype) @ delta)
-            if layer:
-                delta = backward(delta, layers[layer][0])
-                delta *= derivative(values[layer])
-        return loss, gradient
+        return loss, weighted_gradient(layout, layers, values, added, delta)
 
     total, gradients = 0.0, np.zeros(layout.n_parameters)
     for loss, gradient in map_blocks(one, blocks(len(x))):
@@ -250,13 +260,11 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
 def _jacobian(layout: Layout, layers: list[tuple[Array, Array]], x: Array, out: Array) -> None:
     """Gradient of the output at each event, into ``out`` of shape (P, n)."""
     derivative = ACTIVATIONS[layout.activation].derivative
-    pieces = list(layout.pieces())
     values, added = activations(layout, layers, x)
     if added is not None:
         out[layout.n_network :] = added.T
     delta = np.ones((len(x), 1), dtype=x.dtype)
-    for layer in range(len(layers) - 1, -1, -1):
-        w, b, fan_in, fan_out, w_scale, b_scale = pieces[layer]
+    for (w, b, fan_in, fan_out, w_scale, b_scale), layer in layout.backwards():
         np.multiply(delta.T, x.dtype.type(b_scale), out=out[b])
         scaled = np.ascontiguousarray((x.dtype.type(w_scale) * delta).T)
         inputs = np.ascontiguousarray(values[layer].T)

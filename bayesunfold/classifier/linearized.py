@@ -104,16 +104,23 @@ def linearize(classifier: Classifier, axes: Array, precision: Array) -> Lineariz
     """
     x, label, weight = classifier.classes.labelled()
     directions = whitened_directions(classifier, axes, precision)
-    return LinearizedPosterior(
-        tangent=tangent(classifier.layout, classifier.theta, x, directions),
-        log_ratio=forward(classifier.layout, classifier.theta, x),
-        label=label,
-        weight=weight,
-        offset=classifier.classes.offset,
-        # the weights' prior N(0, 1), rotated and scaled, is N(mean, width) along each axis
-        mean=-(axes.T @ (classifier.basis.T @ classifier.theta)),
-        width=np.sqrt(precision),
-    )
+    log_ratio = forward(classifier.layout, classifier.theta, x)
+    features = tangent(classifier.layout, classifier.theta, x, directions)
+    return _posterior(classifier, axes, precision, features, log_ratio, label, weight)
+
+
+def _posterior(
+    classifier: Classifier,
+    axes: Array,
+    precision: Array,
+    features: Array,
+    log_ratio: Array,
+    label: NDArray[np.integer],
+    weight: Array,
+) -> LinearizedPosterior:
+    """From whitened tangent features of events; the weights' prior N(0, 1), rotated and scaled, is N(mean, width)."""
+    mean = -(axes.T @ (classifier.basis.T @ classifier.theta))
+    return LinearizedPosterior(features, log_ratio, label, weight, classifier.classes.offset, mean, np.sqrt(precision))
 
 
 def linearize_some(
@@ -144,13 +151,6 @@ def linearize_some(
         leverage[rows] *= squares
     gradient = gradient_sum(layout, theta, x, weight * (label - q))[0] @ directions
     chosen, keep = chosen_by_leverage(leverage, directions.shape[1], rng)
-    some = LinearizedPosterior(
-        tangent=tangent(layout, theta, x[chosen], directions),
-        log_ratio=log_ratio[chosen],
-        label=label[chosen],
-        weight=weight[chosen] / keep,
-        offset=offset,
-        mean=-(axes.T @ (classifier.basis.T @ theta)),
-        width=np.sqrt(precision),
-    )
+    features = tangent(layout, theta, x[chosen], directions)
+    some = _posterior(classifier, axes, precision, features, log_ratio[chosen], label[chosen], weight[chosen] / keep)
     return some.restored(gradient)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from bayesunfold.classifier.arithmetic import blocks
 
 __all__ = ["Part"]
 
@@ -66,7 +63,3 @@ class Part:
         factor *= sizes.sum() / (factor @ sizes[rows])
         place = np.argsort(rows)
         return cls(rows[place], factor[place])
-
-    def blocks(self, size: int) -> Iterator[tuple[NDArray[np.integer], Array]]:
-        """Rows and factors, ``size`` events at a time."""
-        return ((self.rows[b], self.factor[b]) for b in blocks(len(self.rows), size))

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import yeojohnson, yeojohnson_normmax
 
+from bayesunfold._support.threads import row_blocks
 from bayesunfold.classifier.additive import choose_intervals
 
 __all__ = ["Standardizer", "isolated"]
@@ -154,16 +155,14 @@ class Standardizer:
         """Standardised features, float32, shape (n, n_outputs)."""
         out = np.empty((len(values), self.n_outputs), dtype=np.float32)
         with np.errstate(over="ignore"):  # what is beyond single precision is infinite, which the caller refuses
-            for start in range(0, len(values), BLOCK):  # memory for a block only
-                rows = slice(start, start + BLOCK)
+            for rows in row_blocks(len(values), BLOCK):  # memory for a block only
                 out[rows] = self._mixed(np.asarray(values[rows], dtype=np.float64))
         return out
 
     def where(self, passing: NDArray[np.bool_], values: Array) -> Array:
         """Standardised features of the events that pass, zero for others, shape (n, n_outputs)."""
         out = np.zeros((len(values), self.n_outputs), dtype=np.float32)
-        for start in range(0, len(values), BLOCK):
-            rows = slice(start, start + BLOCK)
+        for rows in row_blocks(len(values), BLOCK):
             out[rows][passing[rows]] = self(values[rows][passing[rows]])
         return out
 

@@ -6,14 +6,12 @@ event, in ``p`` directions, are ``2 n P p``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.activations import ACTIVATIONS
-from bayesunfold.classifier.arithmetic import Layout, activations, backward, blocks
+from bayesunfold.classifier.arithmetic import Layout, activations, backward, blocks, weighted_gradient
 
 __all__ = ["gradient_sum", "group_gradients"]
 
@@ -24,9 +22,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def gradient_sum(
-    layout: Layout, theta: Array, x: Array, weights: Array | Callable[[slice], Array], columns: int = 1
-) -> Array:
+def gradient_sum(layout: Layout, theta: Array, x: Array, weights: Array, columns: int = 1) -> Array:
     """``sum_i w_ik grad f(x_i)``, shape (K, P), in double precision.
 
     Parameters
@@ -35,41 +31,20 @@ def gradient_sum(
     theta : array, shape (P,)
     x : array, shape (n, d)
         Standardised features. Of no events the sum is zero.
-    weights : array, shape (n,) or (n, K), or callable
-        Or what gives them for a block of rows.
+    weights : array, shape (n,) or (n, K)
     columns : int
         K.
     """
     layers = layout.layers(theta, x.dtype)
-    weight_of = weights if callable(weights) else weights.__getitem__
 
     def one(rows: slice) -> Array:
         values, added = activations(layout, layers, x[rows])
-        each = weight_of(rows).astype(x.dtype, copy=False).reshape(len(values[0]), columns)
-        return np.stack([_gradient(layout, layers, values, added, each[:, k]) for k in range(columns)])
+        each = weights[rows].astype(x.dtype, copy=False).reshape(len(values[0]), columns)
+        return np.stack([weighted_gradient(layout, layers, values, added, each[:, k, None]) for k in range(columns)])
 
     out = np.zeros((columns, layout.n_parameters))
     for part in map_blocks(one, blocks(len(x))):
         out += part
-    return out
-
-
-def _gradient(
-    layout: Layout, layers: list[tuple[Array, Array]], values: list[Array], added: Array | None, weight: Array
-) -> Array:
-    """Gradient of the weighted sum of the outputs of a block."""
-    derivative = ACTIVATIONS[layout.activation].derivative
-    out = np.empty(layout.n_parameters)
-    if added is not None:
-        out[layout.n_network :] = added.T @ weight
-    delta = weight[:, None]
-    ones = np.ones(len(delta), delta.dtype)
-    for (w, b, _, _, w_scale, b_scale), layer in _backwards(layout):
-        out[w] = w_scale * (values[layer].T @ delta).ravel()
-        out[b] = b_scale * (ones @ delta)
-        if layer:
-            delta = backward(delta, layers[layer][0])
-            delta *= derivative(values[layer])
     return out
 
 
@@ -89,7 +64,7 @@ def group_gradients(layout: Layout, theta: Array, x: Array, weight: Array, size:
     delta = weight.astype(x.dtype)[:, None]
     if added is not None:
         out[:, layout.n_network :] = (added * delta).reshape(groups, size, -1).sum(axis=1)
-    for (w, b, fan_in, fan_out, w_scale, b_scale), layer in _backwards(layout):
+    for (w, b, fan_in, fan_out, w_scale, b_scale), layer in layout.backwards():
         each = delta.reshape(groups, size, fan_out)
         inputs = values[layer].reshape(groups, size, fan_in).transpose(0, 2, 1)
         np.multiply(np.matmul(inputs, each).reshape(groups, -1), x.dtype.type(w_scale), out=out[:, w])
@@ -98,8 +73,3 @@ def group_gradients(layout: Layout, theta: Array, x: Array, weight: Array, size:
             delta = backward(delta, layers[layer][0])
             delta *= derivative(values[layer])
     return out
-
-
-def _backwards(layout: Layout) -> list[tuple[tuple[slice, slice, int, int, float, float], int]]:
-    """Pieces of the parameter vector and number of each layer, the last layer first."""
-    return [(piece, layer) for layer, piece in enumerate(layout.pieces())][::-1]

@@ -201,7 +201,7 @@ class Classifier:
         """Tangent features ``Phi = J basis`` at events ``x``, shape (n, p)."""
         return tangent(self.layout, self.theta, x, self.basis)
 
-    def residuals(self, sample: ClassWeights, rows: slice | NDArray[np.integer]) -> tuple[Array, Array, Array]:
+    def residuals(self, sample: ClassWeights, rows: slice) -> tuple[Array, Array, Array]:
         """Per event: residual of class 1, residual of class 0, and curvature of the loss.
 
         With ``q`` the predicted probability these are ``ones (1 - q)``, ``zeros q`` and

@@ -31,6 +31,8 @@ class GroupScores:
 
     Attributes
     ----------
+    name : str
+        Of the sample.
     classifier : Classifier
     x : array, shape (n, d)
     net : array, shape (n,)
@@ -40,6 +42,7 @@ class GroupScores:
         Sum over all groups.
     """
 
+    name: str
     classifier: Classifier
     x: Array
     net: Array
@@ -52,7 +55,7 @@ class GroupScores:
         one, zero, _ = classifier.residuals(sample, slice(None))
         net = (one - zero).astype(sample.x.dtype)
         total = gradient_sum(classifier.layout, classifier.theta, sample.x, net)[0] @ classifier.basis
-        return cls(classifier, sample.x, net, fluctuations, total)
+        return cls(sample.name, classifier, sample.x, net, fluctuations, total)
 
     def of_groups(self, groups: slice) -> Array:
         """Scores of some groups, shape (groups, p), float32."""

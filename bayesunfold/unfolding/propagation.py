@@ -15,7 +15,7 @@ Only NumPy and SciPy are used. Events are visited in blocks: memory is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal
@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.classifier.linearized import factor_of
 from bayesunfold.classifier.sums import gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
 from bayesunfold.unfolding.group_scores import GroupScores
-from bayesunfold.unfolding.perturbations import BLOCK, Block, Perturbations, interpolate
+from bayesunfold.unfolding.perturbations import Block, Perturbations, interpolate
 
 __all__ = ["Carried", "Displacement", "PullNormalization", "Varied", "event_sums", "linear_refit"]
 
@@ -183,8 +182,7 @@ class _Refit:
         for sample in self.classifier.classes.simulated_last():
             fluctuations = self.perturbations.events[sample.name]
             if isinstance(fluctuations, GroupedFluctuations):
-                self.group_sums(sums, sample, fluctuations)
-                continue
+                self.group_terms(sums, GroupScores.of(self.classifier, sample, fluctuations))
             for part in map_blocks(partial(self.block_sums, sample), fluctuations.blocks()):
                 sums.include(part)
         for k, (name, v) in enumerate(self.perturbations.variations.items()):
@@ -214,68 +212,26 @@ class _Refit:
         self.carried_terms(sums, rows, phi, one, zero)
         return sums
 
-    def group_sums(self, sums: _Sums, sample: ClassWeights, fluctuations: GroupedFluctuations) -> None:
-        """A sample whose events fluctuate in groups.
+    def group_terms(self, sums: _Sums, scores: GroupScores) -> None:
+        """Fluctuations of a sample whose events fluctuate in groups, and the covariance of the score.
 
-        Every sum is over all events: a random part of them would leave directions that few events see to the prior,
-        and members would run away along these.
+        The matrices are over all events: a random part of them would leave directions that few events see to the
+        prior, and members would run away along these.
         """
-        scores = GroupScores.of(self.classifier, sample, fluctuations)
-        sums.add(sample.name, scores.response())
+        sums.add(scores.name, scores.response())
         if self.covariance:
             sums.score += scores.covariance()
-        for part in map_blocks(partial(self.matrix_sums, sample), blocks(len(sample), BLOCK)):
-            sums.include(part)
-        self.linear_terms(sums, sample)
-
-    def matrix_sums(self, sample: ClassWeights, rows: slice) -> _Sums:
-        """Matrices from a block of events."""
-        sums = _Sums.zero(self.classifier, self.carried)
-        one, zero, curvature = self.classifier.residuals(sample, rows)
-        phi = self.classifier.tangent(sample.x[rows])
-        sums.curvature += phi.T @ (phi * curvature[:, None].astype(phi.dtype))
-        if sample.name == "simulation":
-            self.carried_matrices(sums, rows, phi, one, zero)
-        return sums
-
-    def linear_terms(self, sums: _Sums, sample: ClassWeights) -> None:
-        """Terms of a whole sample that are linear in the tangent features."""
-        p, c = self.perturbations, self.classifier
-        one, zero, _ = c.residuals(sample, slice(None))
-        net = one - zero
-        if sample.name in p.scales:
-            sums.add(sample.name, np.multiply.outer(-self.summed(sample.x, zero)[0], p.scales[sample.name]))
-        if sample.name != "simulation":
-            return
-        names, *stacked = p.stacked_variations
-        if names:
-            sums.sides = [self.summed(sample.x, _products(net, side), len(names)).T for side in stacked]
-        self.detector_terms(sums, slice(None), self.summed(sample.x, net)[0])
-        if len(c.classes.samples) > 2:
-            for name, change in p.signal.items():
-                sums.add(name, np.multiply.outer(-self.summed(sample.x, zero)[0], change))
-        if self.normalization is not None:
-            kept = self.normalization.generated != 0
-            sums.residual_of_ones += self.summed(sample.x, np.where(kept, one, 0.0))[0]
-            for k, carried in enumerate(self.carried):
-                if carried.share == "ones":
-                    theirs = carried.displacement.classifier
-                    found = gradient_sum(theirs.layout, theirs.theta, carried.x, self.normalization.pulled)[0]
-                    sums.means[k] += found @ theirs.basis
-
-    def summed(self, x: Array, weights: Array | Callable[[slice], Array], columns: int = 1) -> Array:
-        """Weighted sums of tangent features, shape (columns, p)."""
-        c = self.classifier
-        return gradient_sum(c.layout, c.theta, x, weights, columns) @ c.basis
 
     def event_terms(self, sums: _Sums, name: str, block: Block, phi: Array, net: Array, curvature: Array) -> None:
-        """Curvature (1), covariance of the score, and the events' own fluctuations."""
-        weighted = phi * net[:, None]
+        """Curvature (1), and unless they fluctuate in groups, covariance of the score and the events' fluctuations."""
         sums.curvature += phi.T @ (phi * curvature[:, None].astype(phi.dtype))
+        fluctuations = self.perturbations.events[name]
+        if isinstance(fluctuations, GroupedFluctuations):
+            return
+        weighted = phi * net[:, None]
         if self.covariance:
             sums.score += weighted.T @ weighted
-        fluctuation = self.perturbations.events[name].block(block.number)
-        sums.add(name, (weighted.T @ fluctuation).astype(np.float64))
+        sums.add(name, (weighted.T @ fluctuations.block(block.number)).astype(np.float64))
 
     def detector_terms(self, sums: _Sums, rows: slice, here: Array) -> None:
         """Change of the score when simulated events move at detector level, and in and out of it.
@@ -290,29 +246,21 @@ class _Refit:
     def score_of(self, sample: ClassWeights, rows: slice) -> Array:
         """Gradient of the log-likelihood of a block of events."""
         one, zero, _ = self.classifier.residuals(sample, rows)
-        return self.summed(sample.x[rows], one - zero)[0]
+        c = self.classifier
+        return gradient_sum(c.layout, c.theta, sample.x[rows], one - zero)[0] @ c.basis
 
     def carried_terms(self, sums: _Sums, rows: slice, phi: Array, one: Array, zero: Array) -> None:
         """How this classifier's score moves with the ratios that its class weights carry: (2) and (5)."""
-        for k, theirs in self.carried_matrices(sums, rows, phi, one, zero):
-            if self.normalization is not None and self.carried[k].share == "ones":
-                sums.means[k] += self.normalization.pulled[rows] @ theirs
-        if self.normalization is not None:
-            kept = self.normalization.generated[rows] != 0
-            sums.residual_of_ones += phi.T @ (np.where(kept, one, 0.0)).astype(phi.dtype)
-
-    def carried_matrices(
-        self, sums: _Sums, rows: slice, phi: Array, one: Array, zero: Array
-    ) -> list[tuple[int, Array]]:
-        """Matrices between this classifier's features and those of the ratios; number and features of each of them."""
-        found = []
         for k, c in enumerate(self.carried):
             residual = one if c.share == "ones" else -zero
             residual = np.where(c.rows[rows], residual, 0.0).astype(phi.dtype)
             theirs = c.displacement.classifier.tangent(c.x[rows])
             sums.carried[k] += (phi * residual[:, None]).T @ theirs
-            found.append((k, theirs))
-        return found
+            if self.normalization is not None and c.share == "ones":
+                sums.means[k] += self.normalization.pulled[rows] @ theirs
+        if self.normalization is not None:
+            kept = self.normalization.generated[rows] != 0
+            sums.residual_of_ones += phi.T @ (np.where(kept, one, 0.0)).astype(phi.dtype)
 
     def normalization_terms(self, sums: _Sums, normalization: PullNormalization) -> None:
         """Take the change of the mean pull weight out of a member's target; see :class:`PullNormalization`."""
@@ -376,11 +324,6 @@ def linear_refit(
         for name, d in c.displacement.by_source.items():
             sums.add(name, matrix @ d)
     return Displacement(classifier, {name: cho_solve(factor, right) for name, right in sums.right.items()})  # (2), (5)
-
-
-def _products(net: Array, sides: Array) -> Callable[[slice], Array]:
-    """Net residuals times each systematic's relative change, block by block."""
-    return lambda rows: net[rows, None] * sides[rows]
 
 
 def event_sums(classifier: Classifier, perturbations: Perturbations) -> tuple[Array, Array]:

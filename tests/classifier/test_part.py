@@ -37,11 +37,3 @@ def test_negative_weights_are_chosen_by_size_and_zeros_never():
     assert np.all(np.diff(part.rows) > 0)
     assert part.factor @ np.abs(weight)[part.rows] == pytest.approx(np.abs(weight).sum())
     assert abs(len(part.rows) - 400) <= 1
-
-
-def test_blocks_cover_the_part():
-    part = Part.choose(np.ones(1000), 100, np.random.default_rng(4))
-    rows, factors = zip(*part.blocks(30), strict=True)
-    np.testing.assert_array_equal(np.concatenate(rows), part.rows)
-    np.testing.assert_array_equal(np.concatenate(factors), part.factor)
-    assert [len(r) for r in rows[:3]] == [30, 30, 30]
