@@ -35,7 +35,7 @@ __all__ = [
 
 WHAT = "a checkpoint of bayesunfold"
 
-FREE = ("draws", "inference", "iterations", "linearize", "generator_prior", "event_groups")
+FREE = ("draws", "inference", "iterations", "linearize", "generator_prior")
 """Settings that the networks do not depend on, so that a run may go on with others."""
 
 
@@ -53,6 +53,7 @@ def fingerprint(events: StandardizedEvents, settings: MethodSettings, seed: int)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     state = settings.state() | {"random_seed": seed} | dict.fromkeys(FREE)
+    state.pop("event_groups", None)  # as free; checkpoints from before it existed go on
     digest.update(json.dumps(state, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -78,6 +78,7 @@ class Settings:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Settings:
-        """Inverse of :meth:`state`; other entries are left out."""
-        known = {name: state[name] for name in cls.__dataclass_fields__ if name in state}
+        """Inverse of :meth:`state`; other entries are left out. Older states have events one by one."""
+        state = {"event_groups": None} | dict(state)
+        known = {name: state[name] for name in cls.__dataclass_fields__}
         return cls(**(known | {"network": Network(**state["network"])}))

@@ -238,3 +238,15 @@ def test_a_direction_that_few_events_see_keeps_its_curvature(events):
     np.testing.assert_allclose(hessian, np.eye(4), atol=1e-5)
     assert len(some.label) < 2100
     assert np.abs(some.tangent).max() == pytest.approx(np.abs(step1.tangent(x[:1]) @ (axes / precision)).max())
+
+
+def test_older_settings_have_events_one_by_one_and_lack_nothing_else():
+    from bayesunfold.omnifold.settings import Settings
+
+    state = Settings(draws=7, event_groups=20_000).state()
+    assert Settings.from_state(state).event_groups == 20_000
+    del state["event_groups"]
+    assert Settings.from_state(state) == Settings(draws=7)
+    del state["draws"]
+    with pytest.raises(KeyError, match="draws"):
+        Settings.from_state(state)
