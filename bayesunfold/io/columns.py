@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
-from bayesunfold.io.expressions import INDEXED, columns_of, evaluate
+from bayesunfold.io.expressions import columns_of, evaluate, piece_of
 from bayesunfold.io.formats import Columns, EventFile, first_reason, open_file
 from bayesunfold.io.sources import FileSource, Named, named_sources
 
@@ -234,8 +234,7 @@ def _selected(selection: str, chunk: Columns) -> NDArray[np.bool_]:
 
 def _check_names(file: EventFile, needed: Sequence[str], path: str | Path) -> None:
     for name in needed:
-        match = INDEXED.match(name)
-        plain = match["name"] if match else name
+        plain = piece_of(name).column
         if plain not in file.names:
             if plain in file.left_out:
                 msg = f"{path}: {plain!r} is {file.left_out[plain]}."

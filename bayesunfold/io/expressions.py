@@ -10,6 +10,7 @@ import ast
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.checks import EXACT, check_exact
 from bayesunfold.errors import InputError
 
-__all__ = ["columns_of", "evaluate"]
+__all__ = ["Piece", "columns_of", "evaluate", "piece_of"]
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
@@ -41,6 +42,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "maximum": np.maximum,
     "isfinite": np.isfinite,
     "isnan": np.isnan,
+    "where": np.where,
 }
 ARITHMETIC: dict[type, Callable[..., Any]] = {
     ast.Add: np.add,
@@ -66,13 +68,55 @@ LOGIC: dict[type, Callable[..., Any]] = {
     ast.Not: np.logical_not,
     ast.Invert: np.logical_not,
 }
-INDEXED = re.compile(r"^(?P<name>.+)\[(?P<index>\d+)\]$")
+OF_ENTRIES = ("len", "sum", "min", "max")
+"""Functions of all entries of a jagged column."""
+
+INDEXED = re.compile(r"^(?P<name>.+)\[(?P<index>-?\d+)\]$")
+REDUCED = re.compile(rf"^(?P<function>{'|'.join(OF_ENTRIES)})\((?P<name>.+)\)$")
 LONGEST = 10_000
 """Characters of an expression."""
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A column of a file, or one number per event that is made of its entries.
+
+    Attributes
+    ----------
+    column : str
+    index : int, optional
+        Which entry; -1 is the last.
+    function : str, optional
+        ``len``, ``sum``, ``min`` or ``max`` of all entries.
+    """
+
+    column: str
+    index: int | None = None
+    function: str | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the column itself."""
+        return self.index is None and self.function is None
+
+
+def piece_of(name: str) -> Piece:
+    """What a name that :func:`columns_of` gives stands for.
+
+    Examples
+    --------
+    >>> piece_of("jet_pt[0]"), piece_of("sum(jet_pt)").function, piece_of("met").plain
+    (Piece(column='jet_pt', index=0, function=None), 'sum', True)
+    """
+    if match := INDEXED.match(name):
+        return Piece(match["name"], index=int(match["index"]))
+    if match := REDUCED.match(name):
+        return Piece(match["name"], function=match["function"])
+    return Piece(name)
 
 
 QUOTED = "_quoted_"
@@ -128,7 +172,7 @@ def _name(node: ast.Name) -> str:
 
 
 def columns_of(expression: str) -> list[str]:
-    """Columns that an expression needs; ``name[2]`` is the third entry of a jagged column.
+    """Columns that an expression needs; ``name[2]`` is the third entry of a jagged column, ``sum(name)`` its sum.
 
     A name that is no identifier (``jet.pt`` of a nested branch) stands in backticks.
 
@@ -151,6 +195,8 @@ def columns_of(expression: str) -> list[str]:
 def _columns_in(node: ast.AST, expression: str) -> Iterator[str]:
     if isinstance(node, ast.Subscript):
         yield _indexed(node, expression)
+    elif isinstance(node, ast.Call) and _of_entries(node):
+        yield _reduced(node, expression)
     elif isinstance(node, ast.Call):
         _function(node, expression)
         for argument in node.args:
@@ -166,27 +212,38 @@ def _function(node: ast.Call, expression: str) -> Callable[..., Any]:
     """The function that a call names, with the right number of arguments."""
     name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
     if name not in FUNCTIONS:
-        near = difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.5)
+        every = (*FUNCTIONS, *OF_ENTRIES)
+        near = difflib.get_close_matches(name, every, n=1, cutoff=0.5)
         hint = f"; the nearest is {near[0]}" if near else ""
-        msg = f"{expression!r} calls {name!r}, which is no function here{hint}. There are {', '.join(FUNCTIONS)}."
+        msg = f"{expression!r} calls {name!r}, which is no function here{hint}. There are {', '.join(every)}."
         raise InputError(msg)
     function = FUNCTIONS[name]
-    wanted = function.nin if isinstance(function, np.ufunc) else 1
+    wanted = function.nin if isinstance(function, np.ufunc) else 3
     if len(node.args) != wanted or node.keywords:
         msg = f"{expression!r}: {name} takes {wanted} argument{'s' if wanted > 1 else ''}."
         raise InputError(msg)
     return function
 
 
+def _of_entries(node: ast.Call) -> bool:
+    return isinstance(node.func, ast.Name) and node.func.id in OF_ENTRIES
+
+
+def _reduced(node: ast.Call, expression: str) -> str:
+    """The name of a function of a jagged column."""
+    name = ast.unparse(node.func)
+    if len(node.args) != 1 or node.keywords or not isinstance(node.args[0], ast.Name):
+        others = " Two numbers per event have minimum(a, b) and maximum(a, b)." if name in ("min", "max") else ""
+        msg = f"{expression!r}: {name} takes one column with several entries per event, {name}(jet_pt).{others}"
+        raise InputError(msg)
+    return f"{name}({_name(node.args[0])})"
+
+
 def _indexed(node: ast.Subscript, expression: str) -> str:
-    if (
-        isinstance(node.value, ast.Name)
-        and isinstance(node.slice, ast.Constant)
-        and isinstance(node.slice.value, int)
-        and node.slice.value >= 0
-    ):
-        return f"{_name(node.value)}[{node.slice.value}]"
-    msg = f"{expression!r}: only name[number] picks an entry of a column."
+    text = ast.unparse(node.slice)
+    if isinstance(node.value, ast.Name) and (text.isdecimal() or text == "-1"):
+        return f"{_name(node.value)}[{text}]"
+    msg = f"{expression!r}: only name[number] picks an entry of a column, and name[-1] the last one."
     raise InputError(msg)
 
 
@@ -197,8 +254,9 @@ def evaluate(expression: str, columns: Mapping[str, NDArray[Any]]) -> NDArray[An
     ----------
     expression : str
         Arithmetic, comparisons, ``&``, ``|``, ``~`` and the functions abs, sqrt, log, log10, log1p, exp, sin, cos, tan,
-        sinh, cosh, tanh, arcsinh, arctan2 (atan2), hypot, minimum, maximum, isfinite, isnan. ``&`` and ``|`` bind
-        weaker than comparisons, ``~`` binds stronger: write ``~(pt > 20)``.
+        sinh, cosh, tanh, arcsinh, arctan2 (atan2), hypot, minimum, maximum, isfinite, isnan, and ``where(condition,
+        a, b)``. ``len``, ``sum``, ``min`` and ``max`` are of the entries of a jagged column; here they are columns of
+        that name. ``&`` and ``|`` bind weaker than comparisons, ``~`` binds stronger: write ``~(pt > 20)``.
     columns : mapping of str to array
 
     Returns
@@ -303,6 +361,11 @@ class _Evaluation(ast.NodeVisitor):
         return result
 
     def visit_Call(self, node: ast.Call) -> Any:
+        if _of_entries(node):
+            return self._column(_reduced(node, self.expression))
+        if _function(node, self.expression) is np.where:
+            condition, yes, no = node.args
+            return np.where(self._condition(condition), self._number(yes), self._number(no))
         return _function(node, self.expression)(*map(self._number, node.args))
 
     def generic_visit(self, node: ast.AST) -> Any:

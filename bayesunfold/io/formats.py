@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
-from bayesunfold.io.expressions import INDEXED
+from bayesunfold.io.expressions import Piece, piece_of
 from bayesunfold.io.sources import is_address
 
 __all__ = ["Columns", "EventFile", "first_reason", "list_trees", "open_file"]
@@ -51,7 +51,7 @@ class EventFile:
         raise NotImplementedError
 
     def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
-        """Columns of one block of events after another; ``name[k]`` is the k-th entry of a jagged one."""
+        """Columns of one block of events after another; names as of :func:`bayesunfold.io.expressions.piece_of`."""
         raise NotImplementedError
 
 
@@ -99,20 +99,48 @@ def _remote(address: str) -> Any:
     return fsspec.open(address, "rb").open()
 
 
-def _pick(entries: NDArray[Any], index: int) -> NDArray[Any]:
-    """Entry ``index`` of every row of a two-dimensional array."""
+def _of_rows(entries: NDArray[Any], name: str) -> NDArray[Any]:
+    """One number for every row of a two-dimensional array, where NaN fills short rows."""
+    piece = piece_of(name)
+    if piece.plain:
+        return entries
     if entries.ndim != 2:
-        msg = f"an index [{index}] needs a column with several entries an event; this one has shape {entries.shape}."
+        msg = f"{name!r} needs a column with several entries per event; this one has shape {entries.shape}."
         raise InputError(msg)
-    return entries[:, index] if index < entries.shape[1] else np.full(len(entries), np.nan)
+    if piece.index is not None and piece.index >= 0:
+        return entries[:, piece.index] if piece.index < entries.shape[1] else np.full(len(entries), np.nan)
+    there = ~np.isnan(entries) if entries.dtype.kind == "f" else np.ones(entries.shape, dtype=bool)
+    rows, columns = np.nonzero(there)
+    return _reduced(piece, entries[rows, columns].astype(np.float64), there.sum(axis=1))
 
 
-def _jagged(name: str) -> str:
-    return f"the column {name!r} has several entries an event; pick one of them, {name}[0] for instance."
+def _reduced(piece: Piece, flat: NDArray[np.floating], lengths: NDArray[np.integer]) -> NDArray[np.floating]:
+    """One number for every event of its entries, which stand one after the other; NaN where there is none."""
+    start, n = np.cumsum(lengths) - lengths, len(lengths)
+    if piece.index is not None:
+        place = lengths - 1 if piece.index == -1 else np.full(n, piece.index)
+        out, there = np.full(n, np.nan), (place >= 0) & (place < lengths)
+        out[there] = flat[(start + place)[there]]
+        return out
+    if piece.function == "len":
+        return lengths.astype(np.float64)
+    filled = lengths > 0
+    out = np.full(n, 0.0 if piece.function == "sum" else np.nan)
+    if filled.any():
+        ufunc = {"sum": np.add, "min": np.minimum, "max": np.maximum}[str(piece.function)]
+        out[filled] = ufunc.reduceat(flat, start[filled])
+    return out
 
 
-def _flat(name: str, index: str) -> str:
-    return f"the column {name!r} has one number per event; write {name} instead of {name}[{index}]."
+def _several(name: str) -> str:
+    return (
+        f"the column {name!r} has several entries an event; pick one of them, {name}[0] for instance, or take "
+        f"len({name}), sum({name}), min({name}) or max({name})."
+    )
+
+
+def _flat(name: str, plain: str) -> str:
+    return f"the column {plain!r} has one number per event; write {plain} instead of {name}."
 
 
 class _Parquet(EventFile):
@@ -135,27 +163,23 @@ class _Parquet(EventFile):
         for batch in self._file.iter_batches(CHUNK, columns=plain):
             chunk: Columns = {}
             for name in needed:
-                column = batch.column(_plain(name))
-                match = INDEXED.match(name)
-                if match and "list" not in str(column.type):
-                    raise InputError(_flat(_plain(name), match["index"]))
-                if match:
-                    index = int(match["index"])
-                    long = pc.greater(pc.fill_null(pc.list_value_length(column), 0), index)
-                    values = np.full(len(column), np.nan)
-                    rows = long.to_numpy(zero_copy_only=False)
-                    values[rows] = pc.list_element(column.filter(long), index).to_numpy(zero_copy_only=False)
-                    chunk[name] = values
+                piece = piece_of(name)
+                column = batch.column(piece.column)
+                if not piece.plain and "list" not in str(column.type):
+                    raise InputError(_flat(name, piece.column))
+                if not piece.plain:
+                    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+                    flat = pc.list_flatten(column).to_numpy(zero_copy_only=False).astype(np.float64)
+                    chunk[name] = _reduced(piece, flat, lengths)
                 elif "list" in str(column.type):
-                    raise InputError(_jagged(name))
+                    raise InputError(_several(name))
                 else:
                     chunk[name] = column.to_numpy(zero_copy_only=False)
             yield chunk
 
 
 def _plain(name: str) -> str:
-    match = INDEXED.match(name)
-    return match["name"] if match else name
+    return piece_of(name).column
 
 
 class _Npz(EventFile):
@@ -179,8 +203,7 @@ class _Npz(EventFile):
     def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
         chunk: Columns = {}
         for name in needed:
-            match = INDEXED.match(name)
-            chunk[name] = _pick(self._file[match["name"]], int(match["index"])) if match else self._file[name]
+            chunk[name] = _of_rows(self._file[_plain(name)], name)
         yield chunk
 
 
@@ -226,10 +249,9 @@ class _HDF5(EventFile):
             rows = slice(start, start + CHUNK)
             chunk: Columns = {}
             for name in needed:
-                match = INDEXED.match(name)
                 plain = _plain(name)
                 values = np.asarray(self._group[rows][plain] if self._table else self._group[plain][rows])
-                chunk[name] = _pick(values, int(match["index"])) if match else values
+                chunk[name] = _of_rows(values, name)
             yield chunk
 
 
@@ -290,16 +312,15 @@ class _Root(EventFile):
             arrays = self._tree.arrays(plain, entry_start=start, entry_stop=start + CHUNK)
             chunk: Columns = {}
             for name in needed:
-                match = INDEXED.match(name)
-                column = arrays[_plain(name)]
-                if match and column.ndim == 1:
-                    raise InputError(_flat(_plain(name), match["index"]))
-                if match:
-                    index = int(match["index"])
-                    padded = ak.pad_none(column, index + 1, axis=1)[:, index]
-                    chunk[name] = ak.to_numpy(ak.fill_none(ak.values_astype(padded, np.float64), np.nan))
+                piece = piece_of(name)
+                column = arrays[piece.column]
+                if not piece.plain and column.ndim == 1:
+                    raise InputError(_flat(name, piece.column))
+                if not piece.plain:
+                    flat = ak.to_numpy(ak.values_astype(ak.flatten(column, axis=1), np.float64))
+                    chunk[name] = _reduced(piece, flat, ak.to_numpy(ak.num(column, axis=1)))
                 elif column.ndim != 1:
-                    raise InputError(_jagged(name))
+                    raise InputError(_several(name))
                 else:
                     chunk[name] = ak.to_numpy(column)
             yield chunk

@@ -71,6 +71,57 @@ def test_entries_of_jagged_columns(file):
     assert np.isnan(second[[1, 2]]).all()
 
 
+@pytest.mark.parametrize("file", ["parquet", "root", "rntuple"], indirect=True)
+def test_functions_of_jagged_columns(file):
+    names = ["jets[-1]", "len(jets)", "sum(jets)", "min(jets)", "max(jets)", "where(len(jets) > 1, jets[1], -1)"]
+    found = bu.io.read_columns(file, names)
+    expected = [
+        [j[-1] if j else np.nan for j in JETS],
+        [len(j) for j in JETS],
+        [sum(j) for j in JETS],
+        [min(j, default=np.nan) for j in JETS],
+        [max(j, default=np.nan) for j in JETS],
+        [j[1] if len(j) > 1 else -1 for j in JETS],
+    ]
+    for name, values in zip(names, expected, strict=True):
+        np.testing.assert_array_equal(found[name], values)
+    with pytest.raises(InputError, match=r"several entries an event; .*sum\(jets\)"):
+        bu.io.read_columns(file, ["jets"])
+    with pytest.raises(InputError, match=r"one number per event; write pt instead of len\(pt\)"):
+        bu.io.read_columns(file, ["len(pt)"])
+
+
+@pytest.mark.parametrize("ending", [".npz", ".h5"])
+def test_rectangular_columns_are_filled_with_nan(tmp_path, ending):
+    jets, path = np.array([[1.0, np.nan], [3.0, 4.0], [np.nan, np.nan]]), tmp_path / f"a{ending}"
+    if ending == ".npz":
+        np.savez(path, jets=jets)
+    else:
+        with h5py.File(path, "w") as f:
+            f["jets"] = jets
+    found = bu.io.read_columns(path, ["len(jets)", "sum(jets)", "jets[-1]", "jets[1]", "jets[2]"])
+    expected = [[1, 2, 0], [1, 7, 0], [1, 4, np.nan], [np.nan, 4, np.nan], [np.nan] * 3]
+    for values, wanted in zip(found.values(), expected, strict=True):
+        np.testing.assert_array_equal(values, wanted)
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("sum(a + b)", r"sum takes one column .* sum\(jet_pt\)"),
+        ("max(a, b)", r"maximum\(a, b\)"),
+        ("where(b, b, c)", "number b as a condition"),
+        ("where(b > 1, c)", "where takes 3 arguments"),
+        ("a[-2]", r"name\[-1\] the last"),
+        ("totl(a)", "no function here"),
+    ],
+)
+def test_wrong_functions_of_columns(tmp_path, expression, words):
+    np.savez(tmp_path / "a.npz", a=np.ones((2, 2)), b=np.ones(2), c=np.ones(2))
+    with pytest.raises(InputError, match=words):
+        bu.io.read_columns(tmp_path / "a.npz", [expression])
+
+
 def test_files_larger_than_a_chunk(tmp_path, monkeypatch):
     import bayesunfold.io.formats as module
 
