@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bayesunfold.reweighting import LikelihoodRatio, Reweighter, blend, closure
     from bayesunfold.spectrum import Spectrum
     from bayesunfold.studies import CoverageStudy, coverage_study
+    from bayesunfold.unfolding.levels import match_levels
     from bayesunfold.unfolding.result import UnfoldingResult
     from bayesunfold.unfolding.systematics import Systematic
 
@@ -67,6 +68,7 @@ _PLACES = {
     "reweighting": ("LikelihoodRatio", "Reweighter", "blend", "closure"),
     "spectrum": ("Spectrum",),
     "studies": ("CoverageStudy", "coverage_study"),
+    "unfolding.levels": ("match_levels",),
     "unfolding.result": ("UnfoldingResult",),
     "unfolding.systematics": ("Systematic",),
 }
@@ -108,6 +110,7 @@ __all__ = [
     "errors",
     "io",
     "load",
+    "match_levels",
     "plots",
     "report",
     "studies",

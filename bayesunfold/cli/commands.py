@@ -66,6 +66,9 @@ def _unfold_parser(add: AddParser) -> None:
     unfold.add_argument("config", type=Path, nargs="?", help="a TOML file")
     unfold.add_argument("--resume", action="store_true", help="go on from the checkpoint of an interrupted run")
     unfold.add_argument("--check", action="store_true", help="make every check that needs no training, and stop")
+    unfold.add_argument(
+        "--unblind", action="store_true", help="read the data of a configuration that says blind = true"
+    )
     unfold.add_argument("--schema", action="store_true", help="print all sections and keys, and stop")
 
 
@@ -149,7 +152,7 @@ def _unfold_config(args: argparse.Namespace) -> None:
     if args.config is None:
         msg = "name a configuration file, or pass --schema to see what may stand in one."
         raise InputError(msg)
-    job = load_job(args.config)
+    job = load_job(args.config, unblind=args.unblind)
     print(check_job(job) if args.check else run_job(job, resume=args.resume))
 
 

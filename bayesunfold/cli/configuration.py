@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
 from bayesunfold.cli.patterns import PLACE, expand
 from bayesunfold.cli.schema import Configuration, Files, Source, SystematicSection, read_configuration
+from bayesunfold.cli.simulated import SimulatedColumns, Wanted, match_tables, table
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
@@ -26,6 +26,7 @@ from bayesunfold.io.sources import named_sources, without_trees
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.studies.resampled import ResampledToys
+from bayesunfold.unfolding.levels import Levels
 from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
 
@@ -39,7 +40,7 @@ class FileEntry:
     Attributes
     ----------
     sample : str
-        "simulation", "data", a background, or a side of a systematic.
+        "simulation", "data", a background, or a side of a systematic; of a simulation in two tables, with its level.
     file, tree : str
     factor : float
         On the weights of its events.
@@ -59,6 +60,8 @@ class FileEntry:
 
 
 MOVED_FLAGS = ("pass_reco_up", "pass_reco_down")
+BLIND_SEED = 0
+"""Of the pseudo-data of a blind run, the same in each."""
 
 
 def __dir__() -> list[str]:
@@ -79,15 +82,21 @@ class Job:
         Whether reading of files shows progress.
     unused : int
         Simulated events that passed no level, which were dropped when the simulation was read.
+    unblind : bool
+        Whether data may be read that the configuration calls blind.
     manifest : list of FileEntry
         What was read, file by file.
+    levels : Levels, optional
+        How the levels of the simulation were matched, if they are in two tables.
     """
 
     path: Path
     sections: Configuration
     progressbar: bool = False
     unused: int = 0
+    unblind: bool = False
     manifest: list[FileEntry] = field(default_factory=list)
+    levels: Levels | None = None
 
     @cached_property
     def systematic(self) -> list[SystematicSection]:
@@ -106,15 +115,27 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where output goes."""
-        return self.file(self.sections.output.folder or self.path.stem)
+        """Where output goes; that of a blind run has a folder of its own."""
+        folder = self.file(self.sections.output.folder or self.path.stem)
+        return folder.with_name(f"{folder.name}_blind") if self.blind else folder
+
+    @property
+    def blind(self) -> bool:
+        """Whether pseudo-data take the place of the data."""
+        return self.sections.data.blind and not self.unblind
 
     def _read(
         self, source: Source, expressions: list[str], sample: str = "", weight: str | None = None
     ) -> dict[str, np.ndarray]:
         """Columns of the files of a section; those of a named sample go into the manifest."""
         files = named_sources(source.file, source.tree, self.path.parent)
-        columns, log = read_files(files, expressions, selection=source.selection, progressbar=self.progressbar)
+        columns, log = read_files(
+            files,
+            expressions,
+            selection=source.selection,
+            aliases=self.sections.alias,
+            progressbar=self.progressbar,
+        )
         start = 0
         for read in log if sample else ():
             rows = slice(start, start + read.kept)
@@ -126,21 +147,40 @@ class Job:
             start += read.kept
         return columns
 
+    @cached_property
+    def simulated(self) -> SimulatedColumns:
+        """Columns of the simulated events that pass a level; the others are counted and dropped."""
+        s = self.sections.simulation
+        gen_source = s.gen_source
+        weighted = s if gen_source is None else gen_source
+        truth = self.sections.coverage.truth_weight
+        gen = [*s.gen, *(e for e in (s.pass_gen, truth) if e is not None)]
+        reco = [*s.reco, *([] if s.pass_reco is None else [s.pass_reco])]
+        weight = weighted.scaled(s.weight)
+        either = [] if weight is None else [weight]
+        for section in self.systematic:
+            for name, value in () if section.has_events else section.scaled_variations(weighted).items():
+                (either if name.startswith("weight") else reco).extend(value if isinstance(value, list) else [value])
+        key = s.key or []
+        wanted = Wanted(gen, reco, either, weight)
+        if gen_source is not None:
+            found = match_tables(self._read, (gen_source, s.gen_key or key), (s, key), wanted)
+            self.levels = found.levels
+        else:
+            columns = self._read(s, list(dict.fromkeys([*gen, *reco, *either, *key])), "simulation", weight)
+            found = SimulatedColumns(columns, columns, tuple(columns[name] for name in key))
+        return self._used(found)
+
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
         """Simulated events and their systematic variations, read together."""
-        s = self.sections.simulation
-        weight = s.scaled(s.weight)
-        flags = {"weight": weight, "pass_gen": s.pass_gen, "pass_reco": s.pass_reco}
-        wanted = [*s.gen, *s.reco, *(expression for expression in flags.values() if expression is not None)]
-        wanted += s.key or []
-        for section in self.systematic:
-            for expression in () if section.has_events else section.scaled_variations(s).values():
-                wanted += expression if isinstance(expression, list) else [expression]
-        columns = self._used(self._read(s, list(dict.fromkeys(wanted)), "simulation", weight))
+        s, events = self.sections.simulation, self.simulated
+        weighted = s if s.gen_source is None else s.gen_source
+        weight = weighted.scaled(s.weight)
         simulation = Simulation(
-            _table(columns, s.gen),
-            _table(columns, s.reco),
-            **{name: columns[expression] for name, expression in flags.items() if expression is not None},
+            table(events.gen, s.gen),
+            table(events.reco, s.reco),
+            weight=None if weight is None else events.either(weight),
+            **events.passes(s.pass_gen, s.pass_reco),
             undefined=cast("Undefined", s.undefined),
             names=_names(s.names, s.gen, "names"),
             reco_names=_names(s.reco_names, s.reco, "reco_names"),
@@ -149,18 +189,18 @@ class Job:
         for section in self.systematic:
             section.check()
             if section.has_events:
-                systematics.append(self._matched(section, simulation, columns))
+                systematics.append(self._matched(section, simulation))
                 continue
             given: dict[str, Any] = {
-                name: _table(columns, value) if isinstance(value, list) else columns[value]
-                for name, value in section.scaled_variations(s).items()
+                name: table(events.reco, value)
+                if isinstance(value, list)
+                else (events.either if name.startswith("weight") else events.reco)(value)
+                for name, value in section.scaled_variations(weighted).items()
             }
             systematics.append(Systematic(section.name, **given, profile=section.profile))
         return simulation, systematics
 
-    def _matched(
-        self, section: SystematicSection, simulation: Simulation, columns: dict[str, np.ndarray]
-    ) -> Systematic:
+    def _matched(self, section: SystematicSection, simulation: Simulation) -> Systematic:
         """A variation with events of its own."""
         own = self.sections.simulation.key
         key = section.key or own
@@ -183,47 +223,66 @@ class Job:
                 continue
             expressions = [e for v in given.values() for e in (v if isinstance(v, list) else [v])]
             read = self._read(source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}")
-            found = {k: _table(read, v) if isinstance(v, list) else read[v] for k, v in given.items()}
-            sides[side] = {"key": _key(read, key)} | found
+            found = {k: table(read.__getitem__, v) if isinstance(v, list) else read[v] for k, v in given.items()}
+            sides[side] = {"key": tuple(read[name] for name in key)} | found
         if "up" not in sides:
             msg = f"the systematic {section.name!r} has a file and no expression at +1; give reco_up or weight_up."
             raise InputError(msg)
         return Systematic.from_events(
             section.name,
             simulation,
-            key=_key(columns, own),
+            key=self.simulated.keys(),
             up=sides["up"],
             down=sides.get("down"),
             absent=cast("Absent", section.absent),
             profile=section.profile,
         )
 
-    def _used(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Events that pass a level, nominally or in a variation; the others are counted and dropped."""
+    def _used(self, events: SimulatedColumns) -> SimulatedColumns:
+        """Events that pass a level, nominally or in a variation."""
         s = self.sections.simulation
-        if s.pass_gen is None or s.pass_reco is None or any(k.has_events for k in self.systematic):
-            return columns  # an event may pass in a variation that is not read yet
+        passes = events.passes(s.pass_gen, s.pass_reco)
+        if len(passes) < 2 or any(k.has_events for k in self.systematic):
+            return events  # an event may pass in a variation that is not read yet
         varied = [section.variations().get(flag) for section in self.systematic for flag in MOVED_FLAGS]
-        flags = [columns[name] for name in (s.pass_gen, s.pass_reco, *varied) if isinstance(name, str)]
+        flags = [*passes.values(), *(events.reco(name) for name in varied if isinstance(name, str))]
         if any(flag.dtype != bool for flag in flags):
-            return columns  # an error of the simulation, which names the flag
+            return events  # an error of the simulation, which names the flag
         used = np.any(flags, axis=0)
         self.unused = int((~used).sum())
-        return {name: values[used] for name, values in columns.items()} if self.unused else columns
+        return events.kept(used) if self.unused else events
 
     def data(self) -> Data:
-        """Measured events."""
+        """Measured events, or pseudo-data if the configuration is blind."""
         s = self.sections.data
+        if self.blind:
+            return self._pseudo_data()
         features, weight = self._sample(s, s.features, s.weight, "data")
         return Data(features, weight, cast("Undefined", s.undefined))
 
-    def backgrounds(self) -> list[Background]:
-        """Background events."""
+    def _pseudo_data(self) -> Data:
+        """Events of the simulation and the backgrounds, as many as are expected."""
+        expected = self.sections.coverage.expected_data
+        if expected is None:
+            msg = (
+                "[data] is blind, so pseudo-data take its place; say how many events to expect with expected_data in "
+                "[coverage]."
+            )
+            raise InputError(msg)
+        simulation, _ = self.simulation()
+        return ResampledToys(simulation, expected, None, self.backgrounds())(BLIND_SEED).measurement
+
+    @cached_property
+    def _backgrounds(self) -> list[Background]:
         out = []
         for s in self.sections.background:
             features, weight = self._sample(s, s.features, s.weight, s.name)
             out.append(Background(features, weight, s.name, s.relative_uncertainty, profile=s.profile))
         return out
+
+    def backgrounds(self) -> list[Background]:
+        """Background events."""
+        return list(self._backgrounds)
 
     def _sample(
         self, source: Source, features: list[str], weight: str | None, name: str
@@ -231,7 +290,7 @@ class Job:
         """Features and weights of events of the detector level."""
         weight = source.scaled(weight)
         columns = self._read(source, features + ([] if weight is None else [weight]), name, weight)
-        return _table(columns, features), None if weight is None else columns[weight]
+        return table(columns.__getitem__, features), None if weight is None else columns[weight]
 
     def toys(self) -> ResampledToys:
         """Pseudo-experiments from the simulation, as the section [coverage] says."""
@@ -245,13 +304,16 @@ class Job:
             raise InputError(msg)
         factor = None
         if section.truth_weight is not None:
-            factor = self._read(self.sections.simulation, [section.truth_weight])[section.truth_weight]
+            factor = self.simulated.gen(section.truth_weight)
         elif section.answer is not None:
             factor = _truth_of_result(self.folder / section.answer, simulation)
         count = section.expected_data if section.expected_data is not None else self._expected_data()
         return ResampledToys(simulation, count, factor, self.backgrounds())
 
     def _expected_data(self) -> float:
+        if self.blind:
+            msg = "[data] is blind; say how many events to draw with coverage.expected_data."
+            raise InputError(msg)
         data = self.data()
         if np.any(data.weight != 1.0):
             msg = "the data have weights, and toys have none; say how many events to draw with coverage.expected_data."
@@ -292,22 +354,17 @@ def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:
     return np.divide(truth, simulation.weight, out=np.zeros(len(truth)), where=simulation.weight != 0)
 
 
-def _table(columns: Mapping[str, np.ndarray], names: list[str]) -> np.ndarray:
-    return np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in names])
-
-
-def _key(columns: Mapping[str, np.ndarray], names: list[str]) -> tuple[np.ndarray, ...]:
-    """Identifiers, whole numbers as such."""
-    return tuple(columns[name] for name in names)
-
-
 def _names(given: list[str] | None, expressions: list[str], what: str) -> tuple[str, ...]:
     """Names of features: those given, else their expressions, with what files cannot hold written out."""
     names = [e.replace("/", " over ") for e in expressions] if given is None else given
     return check_names(names, len(expressions), what)
 
 
-def load_job(path: str | Path) -> Job:
+def load_job(path: str | Path, *, unblind: bool = False) -> Job:
     """Read and check a configuration; errors are those of :func:`bayesunfold.cli.schema.read_configuration`."""
     path = Path(path)
-    return Job(path, read_configuration(path))
+    job = Job(path, read_configuration(path), unblind=unblind)
+    if unblind and not job.sections.data.blind:
+        msg = f"{path} is not blind, so there is nothing to unblind; call without --unblind, or set blind = true."
+        raise InputError(msg)
+    return job

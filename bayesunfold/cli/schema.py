@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import keyword
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,14 +16,17 @@ from bayesunfold._support.checks import check_bins
 from bayesunfold.classifier.activations import ACTIVATIONS
 from bayesunfold.classifier.inference import inference_names
 from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.io.columns import needed_columns
+from bayesunfold.io.sources import without_trees
 from bayesunfold.normalization import read_luminosity
 from bayesunfold.spectrum import Normalization
 
 __all__ = ["Configuration", "Files", "Source", "read_configuration", "schema_text"]
 
 Texts = Annotated[list[str], Meta(min_length=1)]
-Files = str | list[str | dict[str, str | float]]
-"""A path or pattern, or a list of these and of tables with file, tree and factor."""
+FileTable = dict[str, str | float | list[str]]
+Files = str | FileTable | list[str | FileTable]
+"""A path or pattern, a table with file, tree, factor, friends and friend_key, or a list of these."""
 
 
 def __dir__() -> list[str]:
@@ -36,8 +40,9 @@ class Source(Struct, kw_only=True, frozen=True):
         Files,
         Meta(
             description="ROOT, parquet, HDF5 or npz file, relative to the configuration (required); also a pattern "
-            '("sim_*.root"), "sim.root:tree", or a list of these and of {file = ..., tree = ..., factor = ...}, where '
-            "the factor multiplies the weights of the file's events"
+            '("sim_*.root"), "sim.root:tree", {file = ..., tree = ..., factor = ..., friends = [...], friend_key = '
+            "[...]}, or a list of these. The factor multiplies the weights of the file's events; friends are files "
+            "with further columns, matched row by row or by the columns of friend_key"
         ),
     ]
     tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group")] = None
@@ -45,7 +50,8 @@ class Source(Struct, kw_only=True, frozen=True):
 
     def scaled(self, weight: str | None) -> str | None:
         """An expression of the weight times the factor of an event's file, if files have factors."""
-        if isinstance(self.file, str) or not any(isinstance(f, dict) and "factor" in f for f in self.file):
+        every = [self.file] if isinstance(self.file, str | dict) else self.file
+        if not any(isinstance(f, dict) and "factor" in f for f in every):
             return weight
         return "file_factor" if weight is None else f"({weight}) * file_factor"
 
@@ -64,8 +70,49 @@ class SimulationSection(Source, kw_only=True, frozen=True):
     pass_reco: Annotated[str | None, Meta(description="expression: passes the detector-level selection")] = None
     undefined: Annotated[str, Meta(description='"error" or "indicator": what NaN means')] = "error"
     key: Annotated[
-        Texts | None, Meta(description="identifier of an event, for variations with events of their own")
+        Texts | None,
+        Meta(description="identifier of an event, for variations with events of their own and for gen_file"),
     ] = None
+    gen_file: Annotated[
+        Files | None,
+        Meta(
+            description="files of the particle level, if it is a tree of its own; events are matched by key, and those "
+            "of one level only are misses and fakes. gen, pass_gen and weight are then expressions of its columns"
+        ),
+    ] = None
+    gen_tree: Annotated[str | None, Meta(description="the particle level's tree, in the same files or in gen_file")] = (
+        None
+    )
+    gen_selection: Annotated[
+        str | None, Meta(description="expression; only events of the particle level's tree where it is true are used")
+    ] = None
+    gen_key: Annotated[Texts | None, Meta(description="identifier there; key if omitted")] = None
+
+    @property
+    def gen_source(self) -> Source | None:
+        """Where the particle level is, if it has a tree of its own.
+
+        Raises
+        ------
+        InputError
+            Keys that need others.
+        """
+        if self.gen_file is None and self.gen_tree is None:
+            alone = [name for name in ("gen_selection", "gen_key") if getattr(self, name) is not None]
+            if alone:
+                msg = f"[simulation] has {', '.join(alone)} and neither gen_file nor gen_tree; give one of these."
+                raise InputError(msg)
+            return None
+        if self.key is None:
+            msg = (
+                "[simulation] has a particle level in a tree of its own; give key, an expression that identifies an "
+                'event, for instance ["runNumber", "eventNumber"].'
+            )
+            raise InputError(msg)
+        file = self.gen_file
+        if file is None:  # another tree of the same files, without the friends of the first
+            file = cast("Files", without_trees(self.file, ("tree", "friends", "friend_key")))
+        return Source(file=file, tree=self.gen_tree, selection=self.gen_selection)
 
 
 class DataSection(Source, kw_only=True, frozen=True):
@@ -74,6 +121,13 @@ class DataSection(Source, kw_only=True, frozen=True):
     features: Annotated[Texts, Meta(description="detector-level features, in the order of simulation.reco (required)")]
     weight: Annotated[str | None, Meta(description="data weight")] = None
     undefined: Annotated[str, Meta(description='"error" or "indicator"')] = "error"
+    blind: Annotated[
+        bool,
+        Meta(
+            description="read no data: unfold pseudo-data of the simulation instead, coverage.expected_data events, "
+            "until the command is called with --unblind"
+        ),
+    ] = False
 
 
 class BackgroundSection(Source, kw_only=True, frozen=True):
@@ -277,6 +331,7 @@ class Configuration(Struct, kw_only=True, frozen=True):
     spectrum: list[SpectrumSection] = []
     coverage: CoverageSection = CoverageSection()
     output: OutputSection = OutputSection()
+    alias: dict[str, str] = {}
 
 
 SECTIONS: dict[str, type[Struct]] = {
@@ -291,6 +346,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "output": OutputSection,
 }
 MANY = ("background", "systematic", "spectrum")
+ALIAS = "alias"
 KINDS = {
     str: "text",
     int: "whole number",
@@ -328,6 +384,7 @@ def schema_text() -> str:
             kind, meaning = _meaning(field)
             lines.append(f"# {field.name}: {kind}; {meaning}")
         lines.append("")
+    lines += [f"[{ALIAS}]", '# any name: text; an expression, pt = "jet_pt[0] / 1000", for use in all others', ""]
     return "\n".join(lines)
 
 
@@ -349,8 +406,9 @@ def read_configuration(path: Path) -> Configuration:
     except UnicodeDecodeError:
         msg = f"{path} is not a text file."
         raise FileFormatError(msg) from None
+    alias = _aliases(raw.pop(ALIAS, {}))
     for section in raw:
-        _check_known(section, SECTIONS, "section")
+        _check_known(section, (*SECTIONS, ALIAS), "section")
     for section in ("simulation", "data"):
         if section not in raw:
             msg = f"{path} has no section [{section}]; it must say which file to read."
@@ -362,9 +420,25 @@ def read_configuration(path: Path) -> Configuration:
             msg = f"section {section} must be written {brackets}."
             raise InputError(msg)
         found[section] = [_read(section, t) for t in value] if section in MANY else _read(section, value)
-    configuration = Configuration(**found)  # type: ignore[arg-type]  # each was read as its own structure
+    configuration = Configuration(**found, alias=alias)  # type: ignore[arg-type]  # each was read as its own structure
     _check_spectra(configuration.spectrum)
     return configuration
+
+
+def _aliases(table: object) -> dict[str, str]:
+    """The section [alias]: expressions by name."""
+    if not isinstance(table, dict):
+        msg = f"section {ALIAS} is {table!r}; write its names under [{ALIAS}]."
+        raise InputError(msg)
+    for name, expression in table.items():
+        if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
+            msg = f"the alias {name!r} is no name; use letters, digits and _."
+            raise InputError(msg)
+        if not isinstance(expression, str):
+            msg = f"{ALIAS}.{name} is {expression!r}; it must be an expression of columns, as text."
+            raise InputError(msg)
+        needed_columns([name], table)  # expressions that can be read, and no circles
+    return table
 
 
 def _read(section: str, table: object) -> Struct:

@@ -60,7 +60,7 @@ def check_job(job: Job) -> str:
     inputs = _read(job, progressbar=False)
     inputs.unfolder.check(inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics)
     lines = [repr(inputs.simulation), repr(inputs.data), *map(repr, inputs.backgrounds), *map(repr, inputs.systematics)]
-    return "\n".join([*lines, *_dropped(job), *_files(job), f"{job.path}: all checks pass; nothing was trained."])
+    return "\n".join([*lines, *_notes(job), *_files(job), f"{job.path}: all checks pass; nothing was trained."])
 
 
 def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
@@ -91,7 +91,7 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
         result = result.estimate_bias()
     written = _write(job, result)
     checkpoint.unlink(missing_ok=True)
-    return "\n".join([result.summary(), *_dropped(job), *_files(job), *(f"written: {path}" for path in written)])
+    return "\n".join([result.summary(), *_notes(job), *_files(job), *(f"written: {path}" for path in written)])
 
 
 def _files(job: Job) -> list[str]:
@@ -114,10 +114,21 @@ def _write_manifest(job: Job, path: Path) -> None:
         writer.writerows(astuple(entry) for entry in job.manifest)
 
 
-def _dropped(job: Job) -> list[str]:
-    if not job.unused:
-        return []
-    return [f"{job.unused} simulated events pass neither level, nominally or in a variation; they were dropped"]
+def _notes(job: Job) -> list[str]:
+    """What a reader of the result must know about the events."""
+    notes = []
+    if job.blind:
+        notes.append("BLIND: no data were read; pseudo-data of the simulation take their place, until --unblind")
+    if job.levels is not None:
+        notes.append(
+            f"levels of the simulation matched: {job.levels.matched} events have both, {job.levels.only_gen} the "
+            f"particle level only, {job.levels.only_reco} the detector level only"
+        )
+    if job.unused:
+        notes.append(
+            f"{job.unused} simulated events pass neither level, nominally or in a variation; they were dropped"
+        )
+    return notes
 
 
 def _read(job: Job, *, progressbar: bool) -> Inputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.io.expressions import columns_of, evaluate, piece_of
-from bayesunfold.io.formats import Columns, EventFile, first_reason, open_file
+from bayesunfold.io.formats import Columns, EventFile, first_reason
+from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import FileSource, Named, named_sources
 
-__all__ = ["FileRead", "list_columns", "read_chunks", "read_columns", "read_files"]
+__all__ = ["FileRead", "list_columns", "needed_columns", "read_chunks", "read_columns", "read_files"]
 
 FACTOR, NUMBER = "file_factor", "file_number"
 """Columns that every file has in expressions: its factor, and its number in the order of reading, from zero."""
@@ -59,8 +60,9 @@ def read_columns(
         ``.root`` (TTree or RNTuple; needs the extra ``root``), ``.parquet``, ``.h5``/``.hdf5`` or ``.npz``. Addresses
         (``root://``, ``https://``) are opened by uproot and fsspec, where the packages that they need are installed.
         Patterns are ``"sim_*.root"``; ``"sim.root:tree"`` names a tree; a table ``{"file": ..., "tree": ...,
-        "factor": 0.3}`` gives the events of its files a factor. Files are read in the order given, those of a pattern
-        by name.
+        "factor": 0.3}`` gives the events of its files a factor. ``"friends": ["weights_*.root:tree"]`` in a table adds
+        the columns of other files, one for each, row by row or by the columns of ``"friend_key"``; a column that both
+        have is the file's own. Files are read in the order given, those of a pattern by name.
     columns : sequence of str
         Columns, or expressions of them: ``"log(pt)"``, ``"jet_pt[0]"`` (first entry of a jagged column, NaN where
         there is none). ``file_factor`` and ``file_number`` are the factor of an event's file and its number, from
@@ -100,15 +102,19 @@ def read_files(
     columns: Sequence[str],
     *,
     selection: str | None = None,
+    aliases: Mapping[str, str] | None = None,
     progressbar: bool = False,
 ) -> tuple[Columns, list[FileRead]]:
-    """Columns of several files one after the other, and what was read of each; arguments as of :func:`read_columns`."""
+    """Columns of several files one after the other, and what was read of each; arguments as of :func:`read_columns`.
+
+    ``aliases`` are expressions by the names under which others use them.
+    """
     if isinstance(columns, str) or not isinstance(columns, Sequence):
         msg = f"columns is {columns!r}; give a list of columns or expressions, for instance ['pt']."
         raise InputTypeError(msg)
     every, log = [], []
     for number, source in enumerate(sources):
-        found, read = _read_file(source, number, columns, selection, progressbar=progressbar)
+        found, read = _read_file(source, number, columns, selection, aliases or {}, progressbar=progressbar)
         every.append(found)
         log.append(read)
     names = [str(source.path) for source in sources]
@@ -129,12 +135,18 @@ def read_files(
 
 
 def _read_file(
-    source: FileSource, number: int, columns: Sequence[str], selection: str | None, *, progressbar: bool
+    source: FileSource,
+    number: int,
+    columns: Sequence[str],
+    selection: str | None,
+    aliases: Mapping[str, str],
+    *,
+    progressbar: bool,
 ) -> tuple[Columns, FileRead]:
     """Columns of one file."""
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
     events = kept = 0
-    for chunk, read, passed in read_chunks(source, number, columns, selection, progressbar=progressbar):
+    for chunk, read, passed in read_chunks(source, number, columns, selection, aliases, progressbar=progressbar):
         for name, values in chunk.items():
             parts[name].append(values)
         events, kept = events + read, kept + passed
@@ -143,7 +155,13 @@ def _read_file(
 
 
 def read_chunks(
-    source: FileSource, number: int, columns: Sequence[str], selection: str | None, *, progressbar: bool = False
+    source: FileSource,
+    number: int,
+    columns: Sequence[str],
+    selection: str | None,
+    aliases: Mapping[str, str] | None = None,
+    *,
+    progressbar: bool = False,
 ) -> Iterator[tuple[Columns, int, int]]:
     """One chunk of a file after another: expressions of selected events, events read and events selected.
 
@@ -155,20 +173,29 @@ def read_chunks(
     columns : sequence of str
         As of :func:`read_columns`.
     selection : str, optional
+    aliases : mapping of str to str, optional
+        As of :func:`read_files`.
     progressbar : bool
     """
     path = source.path
     wanted = list(columns) + ([] if selection is None else [selection])
-    every = list(dict.fromkeys(name for expression in wanted for name in columns_of(expression)))
-    with open_file(path, source.tree) as file:
+    aliases = aliases or {}
+    every, used = needed_columns(wanted, aliases)
+    with open_source(source) as file:
         own = {name: v for name, v in ((FACTOR, source.factor), (NUMBER, number)) if name not in file.names}
         needed = [name for name in every if name not in own]
         _check_names(file, needed, path)
+        both = [name for name in used if name in file.names]
+        if both:
+            msg = f"{both[0]!r} is an alias, and {path} has a column of that name; give the alias another name."
+            raise InputError(msg)
         progress = Progress(max(len(file), 1), f"reading {Path(path).name}", show=progressbar)
         done = 0
         for chunk in _readable(file.chunks(needed), path):
             n = _length(chunk, path) if chunk else len(file)
             given = chunk | {name: np.full(n, float(value)) for name, value in own.items() if name in every}
+            for name in used:
+                given[name] = np.broadcast_to(evaluate(aliases[name], given), (n,))
             keep = slice(None) if selection is None else np.broadcast_to(_selected(selection, given), (n,))
             found = {}
             for expression in columns:
@@ -178,6 +205,38 @@ def read_chunks(
             progress.update(done)
             yield found, n, n if isinstance(keep, slice) else int(keep.sum())
         progress.close(f"{done} events")
+
+
+def needed_columns(expressions: Sequence[str], aliases: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Columns that expressions need, and the aliases that they use, each after those that it uses itself.
+
+    Raises
+    ------
+    InputError
+        For an alias that uses itself.
+
+    Examples
+    --------
+    >>> needed_columns(["pt > 20"], {"pt": "hypot(px, py)", "px": "jet_px / 1000"})
+    (['jet_px', 'py'], ['px', 'pt'])
+    """
+    columns: list[str] = []
+    used: list[str] = []
+
+    def visit(expression: str, above: tuple[str, ...]) -> None:
+        for name in columns_of(expression):
+            if name in above:
+                msg = f"the alias {name!r} uses itself: {' -> '.join([*above, name])}."
+                raise InputError(msg)
+            if name not in aliases:
+                columns.append(name)
+            elif name not in used:
+                visit(aliases[name], (*above, name))
+                used.append(name)
+
+    for expression in expressions:
+        visit(expression, ())
+    return list(dict.fromkeys(columns)), used
 
 
 def _readable(chunks: Iterator[Columns], path: str | Path) -> Iterator[Columns]:
@@ -219,7 +278,7 @@ def list_columns(path: Named, tree: str | None = None) -> list[str]:
     """
     names: list[str] | None = None
     for source in named_sources(path, tree):
-        with open_file(source.path, source.tree) as file:
+        with open_source(source) as file:
             names = list(file.names) if names is None else [name for name in names if name in set(file.names)]
     return names or []
 

@@ -28,7 +28,7 @@ from bayesunfold._support.files import atomic_write
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import InputError
 from bayesunfold.io.columns import read_chunks
-from bayesunfold.io.formats import open_file
+from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import FileSource, is_address
 
 __all__ = ["Table", "cached_tables", "clear_cache", "default_cache"]
@@ -108,7 +108,7 @@ def cached_tables(
     """
     request = {
         "format": FORMAT,
-        "files": [[_name(s), s.tree, s.factor] for s in sources],
+        "files": [_request(s) for s in sources],
         "tables": {name: [list(t.columns), t.kind] for name, t in tables.items()},
         "selection": selection,
     }
@@ -270,6 +270,13 @@ def _name(source: FileSource) -> str:
     return str(source.path) if is_address(source.path) else str(Path(source.path).resolve())
 
 
+def _request(source: FileSource) -> list[Any]:
+    """What was asked for of a file; with its friends, if it has any."""
+    own: list[Any] = [_name(source), source.tree, source.factor]
+    friends = [[_name(friend), friend.tree] for friend in source.friends]
+    return [*own, friends, list(source.friend_key)] if friends else own
+
+
 def _few(sources: Sequence[FileSource]) -> str:
     names = [Path(str(s.path)).name for s in sources]
     return ", ".join(names[:3]) + (" and others have" if len(names) > 3 else " has" if len(names) == 1 else " have")
@@ -301,12 +308,13 @@ def _locked(folder: Path, *, progressbar: bool, wait: bool = True) -> Iterator[b
         yield True
 
 
-def _state(source: FileSource) -> list[int] | None:
-    """Size and time of change of a file; None for an address, whose contents are taken to stay."""
+def _state(source: FileSource) -> list[Any] | None:
+    """Size and time of change of a file and its friends; None for an address, whose contents are taken to stay."""
+    friends = [_state(friend) for friend in source.friends]
     if is_address(source.path):
-        return None
+        return friends or None
     found = Path(source.path).stat()
-    return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, found.st_mtime_ns, *friends]
 
 
 def _check_space(
@@ -321,7 +329,7 @@ def _check_space(
         return
     events = 0
     for source in sources[len(found.files) :]:
-        with open_file(source.path, source.tree) as file:
+        with open_source(source) as file:
             events += len(file)
     over = sum(found.bytes_of(name) - found.rows * table.row for name, table in tables.items())  # of a broken build
     needed, free = events * sum(t.row for t in tables.values()), shutil.disk_usage(found.folder).free + max(over, 0)

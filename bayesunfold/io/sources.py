@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from bayesunfold.errors import InputError, InputTypeError
 __all__ = ["FileSource", "Named", "is_address", "named_sources", "without_trees"]
 
 Named = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
-"""What names files: a path, a table with ``file``, ``tree`` and ``factor``, or a list of these."""
+"""What names files: a path, a table with ``file`` and other :data:`KEYS`, or a list of these."""
 
 WITH_TREE = re.compile(r"^(?P<file>.+\.(?:root|h5|hdf5)):(?P<tree>[^:\\]+)$")
 PATTERN = re.compile(r"[*?\[]")
-KEYS = ("file", "tree", "factor")
+KEYS = ("file", "tree", "factor", "friends", "friend_key")
 
 
 def __dir__() -> list[str]:
@@ -35,11 +35,17 @@ class FileSource:
     tree : str, optional
     factor : float
         On the weights of its events.
+    friends : tuple of FileSource
+        Files with further columns of the same events.
+    friend_key : tuple of str
+        Columns that identify an event in all of them; row by row if empty.
     """
 
     path: str | Path
     tree: str | None = None
     factor: float = 1.0
+    friends: tuple[FileSource, ...] = ()
+    friend_key: tuple[str, ...] = ()
 
 
 def is_address(path: str | Path) -> bool:
@@ -54,7 +60,8 @@ def named_sources(named: Named, tree: str | None = None, folder: Path | None = N
     ----------
     named : path, table, or sequence of these
         A path may be a pattern (``sim_*.parquet``) and, of ROOT and HDF5 files, end with ``:tree``. A table has
-        ``file``, and ``tree`` and ``factor`` if needed.
+        ``file``, and ``tree``, ``factor``, ``friends`` and ``friend_key`` if needed. Friends are a path, or a list;
+        each is as many files as ``file``, the first one of the first and so on.
     tree : str, optional
         Where none is given.
     folder : Path, optional
@@ -65,7 +72,8 @@ def named_sources(named: Named, tree: str | None = None, folder: Path | None = N
     FileNotFoundError
         If a pattern matches nothing.
     InputError, InputTypeError
-        An empty list, a file that is named twice, unknown keys of a table, and factors that are not positive.
+        An empty list, a file that is named twice, unknown keys of a table, factors that are not positive, and another
+        number of friends than of files.
     """
     every: Sequence[Any] = [named] if isinstance(named, str | Path | Mapping) else list(named)
     if not every:
@@ -82,29 +90,23 @@ def named_sources(named: Named, tree: str | None = None, folder: Path | None = N
     return found
 
 
-def without_trees(named: Named) -> Named:
-    """The same files, whatever trees were named with them."""
+def without_trees(named: Named, drop: Sequence[str] = ("tree",)) -> Named:
+    """The same files, whatever trees were named with them; keys of tables that ``drop`` names are left out."""
     if isinstance(named, Mapping):
-        return {key: without_trees(value) if key == "file" else value for key, value in named.items() if key != "tree"}
+        kept = {key: value for key, value in named.items() if key not in drop}
+        return {key: without_trees(value) if key == "file" else value for key, value in kept.items()}
     if isinstance(named, str | Path):
         match = WITH_TREE.match(str(named))
         return match["file"] if match else named
-    return [without_trees(entry) for entry in named]  # type: ignore[misc]  # entries are no lists
+    return [without_trees(entry, drop) for entry in named]  # type: ignore[misc]  # entries are no lists
 
 
 def _sources(entry: Any, tree: str | None, folder: Path | None) -> list[FileSource]:
     """Files of one entry."""
-    factor = 1.0
     if isinstance(entry, Mapping):
-        unknown = [key for key in entry if key not in KEYS]
-        if unknown or "file" not in entry:
-            msg = f"a file is given as {dict(entry)!r}; its keys are file (required), tree and factor."
-            raise InputError(msg)
-        factor = check_positive(entry.get("factor", 1.0), "the factor of a file")
-        tree = entry.get("tree", tree)
-        entry = entry["file"]
+        return _sources_of_table(entry, tree, folder)
     if not isinstance(entry, str | Path):
-        msg = f"a file is given as {entry!r}; give a path, a pattern, or a table with file, tree and factor."
+        msg = f"a file is given as {entry!r}; give a path, a pattern, or a table with {', '.join(KEYS)}."
         raise InputTypeError(msg)
     match = WITH_TREE.match(str(entry))
     if match:
@@ -113,13 +115,49 @@ def _sources(entry: Any, tree: str | None, folder: Path | None) -> list[FileSour
             raise InputError(msg)
         entry, tree = match["file"], match["tree"]
     if is_address(entry):
-        return [FileSource(entry, tree, factor)]
+        return [FileSource(entry, tree)]
     place = Path(entry) if folder is None else folder / entry
     if not PATTERN.search(str(entry)) or place.exists():
-        return [FileSource(place, tree, factor)]
+        return [FileSource(place, tree)]
     start = Path(place.anchor) if place.is_absolute() else Path()
     paths = sorted(start.glob(str(place.relative_to(place.anchor)) if place.is_absolute() else str(place)))
     if not paths:
         msg = f"no file matches {str(place)!r}; check the pattern and the folder."
         raise FileNotFoundError(msg)
-    return [FileSource(path, tree, factor) for path in paths]
+    return [FileSource(path, tree) for path in paths]
+
+
+def _sources_of_table(table: Mapping[str, Any], tree: str | None, folder: Path | None) -> list[FileSource]:
+    """Files of a table, with their factor and friends."""
+    unknown = [key for key in table if key not in KEYS]
+    if unknown or "file" not in table:
+        msg = f"a file is given as {dict(table)!r}; its keys are file (required), {', '.join(KEYS[1:])}."
+        raise InputError(msg)
+    factor = check_positive(table.get("factor", 1.0), "the factor of a file")
+    found = _sources(table["file"], table.get("tree", tree), folder)
+    given, key = (_texts(table, name) for name in ("friends", "friend_key"))
+    if key and not given:
+        msg = f"{table['file']} has friend_key and no friends; name them, or leave friend_key out."
+        raise InputError(msg)
+    friends = [named_sources(friend, None, folder) for friend in given]
+    for friend, files in zip(given, friends, strict=True):
+        if len(files) != len(found):
+            msg = (
+                f"{table['file']} is {len(found)} file{'s' if len(found) > 1 else ''} and its friend {friend} is "
+                f"{len(files)}; each file needs one."
+            )
+            raise InputError(msg)
+    return [
+        replace(source, factor=factor, friends=tuple(files[k] for files in friends), friend_key=tuple(key))
+        for k, source in enumerate(found)
+    ]
+
+
+def _texts(table: Mapping[str, Any], name: str) -> list[str]:
+    """A text, or a list of texts."""
+    value = table.get(name, [])
+    texts = [value] if isinstance(value, str | Path) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str | Path) for t in texts):
+        msg = f"{name} of {table['file']} is {value!r}; give a text, or a list of texts."
+        raise InputTypeError(msg)
+    return [str(text) for text in texts]

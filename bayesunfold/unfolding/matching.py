@@ -13,7 +13,7 @@ from bayesunfold._support.checks import as_features, as_flag, as_weight, check_m
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Simulation
 
-__all__ = ["Absent", "match_rows", "matched_variation"]
+__all__ = ["Absent", "find_rows", "match_rows", "matched_variation"]
 
 Array = NDArray[np.floating]
 Absent = Literal["error", "fails"]
@@ -25,15 +25,15 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def match_rows(key: ArrayLike, other: ArrayLike, what: str) -> NDArray[np.integer]:
+def match_rows(key: ArrayLike, other: ArrayLike, what: str, mine: str = "the simulation") -> NDArray[np.integer]:
     """Row of ``other`` with the same identifier, -1 where there is none, shape (n,).
 
     Parameters
     ----------
     key, other : array, shape (n,) and (m,), or (n, k) and (m, k), or tuple of k arrays
         Identifiers: numbers or texts, of one or several columns (run, event). A tuple keeps each column's type.
-    what : str
-        Whose ``other`` is, for errors.
+    what, mine : str
+        Whose ``other`` and ``key`` are, for errors.
 
     Raises
     ------
@@ -45,24 +45,41 @@ def match_rows(key: ArrayLike, other: ArrayLike, what: str) -> NDArray[np.intege
     >>> match_rows([7, 8, 9], [9, 7], "up")
     array([ 1, -1,  0])
     """
+    _check_unique(_index(_identifiers(key, f"key of {mine}")), mine)
+    return find_rows(key, other, mine, what)
+
+
+def find_rows(key: ArrayLike, other: ArrayLike, mine: str, what: str) -> NDArray[np.integer]:
+    """As :func:`match_rows`, where several events may have the same row of ``other``.
+
+    Examples
+    --------
+    >>> find_rows([7, 7, 8], [9, 7], "jets", "events")
+    array([ 1,  1, -1])
+    """
+    own, theirs = _identifiers(key, f"key of {mine}"), _identifiers(other, f"key of {what}")
+    if len(own) != len(theirs):
+        msg = f"key of {what} has {len(theirs)} columns and key of {mine} {len(own)}; give the same."
+        raise InputError(msg)
+    index = _index(theirs)
+    _check_unique(index, what)
+    return np.asarray(index.get_indexer(_index(own)))
+
+
+def _index(columns: list[NDArray[Any]]) -> Any:
     import pandas as pd
 
-    mine, theirs = (_identifiers(values, name) for values, name in ((key, "key"), (other, f"key of {what}")))
-    if len(mine) != len(theirs):
-        msg = f"key of {what} has {len(theirs)} columns and key of the simulation {len(mine)}; give the same."
+    return pd.MultiIndex.from_arrays(columns) if len(columns) > 1 else pd.Index(columns[0])
+
+
+def _check_unique(index: Any, what: str) -> None:
+    if not index.is_unique:
+        again = index[index.duplicated()]
+        msg = (
+            f"key of {what} has {len(again)} events whose identifier stands there before (first {again[0]!r}); "
+            "identifiers must be unique. Add a column, the run or the sample's number."
+        )
         raise InputError(msg)
-    indices = []
-    for values, name in ((mine, "key"), (theirs, f"key of {what}")):
-        index = pd.MultiIndex.from_arrays(values) if len(values) > 1 else pd.Index(values[0])
-        if not index.is_unique:
-            again = index[index.duplicated()]
-            msg = (
-                f"{name} has {len(again)} events whose identifier stands there before (first {again[0]!r}); "
-                "identifiers must be unique. Add a column, the run or the sample's number."
-            )
-            raise InputError(msg)
-        indices.append(index)
-    return np.asarray(indices[1].get_indexer(indices[0]))
 
 
 def _identifiers(values: ArrayLike | tuple[ArrayLike, ...], name: str) -> list[NDArray[Any]]:

@@ -1,0 +1,224 @@
+"""Configurations of inputs as analyses have them: levels in two trees, aliases, blind data."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+import bayesunfold as bu
+from bayesunfold.cli import main
+from bayesunfold.cli.configuration import load_job
+from bayesunfold.errors import InputError
+
+N = 3000
+SETTINGS = """
+[unfolding]
+iterations = 1
+inference = "laplace"
+draws = 20
+random_seed = 1
+bias = false
+[[spectrum]]
+observable = "t"
+bins = [-2, 0, 2]
+[output]
+report = false
+"""
+ONE = """
+[simulation]
+file = "one.npz"
+gen = ["truth"]
+reco = ["pt"]
+names = ["t"]
+weight = "w"
+pass_gen = "has_truth"
+pass_reco = "has_reco"
+[data]
+file = "data.npz"
+features = ["pt"]
+[[systematic]]
+name = "tilt"
+weight_up = "w * up"
+"""
+TWO = """
+[simulation]
+file = "reco.npz"
+gen_file = "truth.npz"
+key = ["event"]
+gen = ["pt"]
+reco = ["pt"]
+names = ["t"]
+weight = "w"
+[data]
+file = "data.npz"
+features = ["pt"]
+[[systematic]]
+name = "tilt"
+weight_up = "w * up"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The same events as one table and as a table per level, in another order, with an expression of the same name."""
+    rng = np.random.default_rng(1)
+    truth = rng.normal(size=N)
+    has_truth, has_reco = rng.random(N) < 0.9, rng.random(N) < 0.7
+    used = has_truth | has_reco
+    order = np.argsort(~has_truth[used], kind="stable")  # fakes stand last
+    columns = {
+        "truth": truth,
+        "pt": truth + rng.normal(0, 0.5, N),
+        "w": rng.uniform(0.5, 1.5, N),
+        "up": np.exp(0.1 * truth),
+        "event": np.arange(N) + 10**15,
+        "has_truth": has_truth,
+        "has_reco": has_reco,
+    }
+    one = {name: values[used][order] for name, values in columns.items()}
+    np.savez(tmp_path / "one.npz", **one)
+    gen = {k: one[v][one["has_truth"]] for k, v in (("pt", "truth"), ("w", "w"), ("up", "up"), ("event", "event"))}
+    np.savez(tmp_path / "truth.npz", **gen)
+    rows = np.flatnonzero(one["has_reco"])
+    matched, fakes = rows[one["has_truth"][rows]], rows[~one["has_truth"][rows]]
+    rows = np.concatenate([rng.permutation(matched), fakes])
+    np.savez(tmp_path / "reco.npz", **{k: one[k][rows] for k in ("pt", "w", "up", "event")})
+    np.savez(tmp_path / "data.npz", pt=rng.normal(0.1, 1.1, 800))
+    return tmp_path
+
+
+def write(folder, text, name="run"):
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+def test_levels_in_two_files_are_as_one_file(folder, capsys):
+    for name, text in (("one", ONE), ("two", TWO)):
+        assert main(["unfold", str(write(folder, text + SETTINGS, name))]) == 0
+    out = capsys.readouterr().out
+    assert "levels of the simulation matched: " in out
+    one, two = (bu.load(folder / name / "unfolded.nc") for name in ("one", "two"))
+    sim = one.simulation, two.simulation
+    for field in ("weight", "pass_gen", "pass_reco"):
+        np.testing.assert_array_equal(getattr(sim[0], field), getattr(sim[1], field))
+    np.testing.assert_array_equal(one.spectrum("t", [-2, 0, 2]).draw_matrix, two.spectrum("t", [-2, 0, 2]).draw_matrix)
+    with (folder / "two" / "inputs.csv").open(newline="") as file:
+        samples = [row["sample"] for row in csv.DictReader(file)]
+    assert samples == ["simulation, particle level", "simulation, detector level", "data"]
+
+
+def test_a_variation_in_another_tree_of_the_detector_level(folder):
+    reco = np.load(folder / "reco.npz")
+    keep = reco["pt"] + 0.2 > -1.5  # a cut that moves with the scale
+    np.savez(folder / "up.npz", pt=(reco["pt"] + 0.2)[keep][::-1], event=reco["event"][keep][::-1])
+    text = TWO + '[[systematic]]\nname = "scale"\nfile = "up.npz"\nreco_up = ["pt"]\nabsent = "fails"\n' + SETTINGS
+    simulation, (_, scale) = load_job(write(folder, text)).simulation()
+    there = simulation.pass_reco & (simulation.reco[:, 0] + 0.2 > -1.5)
+    np.testing.assert_array_equal(scale.pass_reco_up, there)
+    np.testing.assert_allclose(scale.reco_up[there, 0], simulation.reco[there, 0] + 0.2)
+
+
+def test_fakes_without_a_weight_are_named(folder):
+    reco = dict(np.load(folder / "reco.npz"))
+    np.savez(folder / "reco.npz", pt=reco["pt"], event=reco["event"])
+    with pytest.raises(InputError, match=r"\d+ events of the detector level have no particle level .* no column 'w'"):
+        load_job(write(folder, TWO + SETTINGS)).simulation()
+    matched = np.isin(reco["event"], np.load(folder / "truth.npz")["event"])
+    np.savez(folder / "reco.npz", pt=reco["pt"][matched], event=reco["event"][matched])
+    simulation, _ = load_job(write(folder, TWO + SETTINGS)).simulation()
+    assert simulation.pass_gen.all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('key = ["event"]\n', "", r"give key, an expression that identifies an event"),
+        ('gen_file = "truth.npz"\n', 'gen_selection = "pt > 0"\n', "gen_selection and neither gen_file nor gen_tree"),
+        ('key = ["event"]\n', 'key = ["event"]\ngen_key = ["w", "up"]\n', "key of the detector level has 1 columns"),
+    ],
+)
+def test_keys_of_two_trees_that_miss_others(folder, old, new, words):
+    assert old in TWO
+    with pytest.raises(InputError, match=words):
+        load_job(write(folder, TWO.replace(old, new) + SETTINGS)).simulation()
+
+
+def test_selections_of_each_level(folder):
+    text = TWO.replace('gen = ["pt"]', 'gen = ["pt"]\ngen_selection = "pt > 0"\nselection = "pt < 1"')
+    simulation, _ = load_job(write(folder, text + SETTINGS)).simulation()
+    assert simulation.gen[simulation.pass_gen].min() > 0
+    assert simulation.reco[simulation.pass_reco].max() < 1
+
+
+def test_aliases_are_expressions_with_a_name(folder):
+    text = ONE.replace('gen = ["truth"]', 'gen = ["t"]').replace('names = ["t"]\n', "") + SETTINGS
+    text = text.replace('features = ["pt"]', 'features = ["scaled"]').replace('reco = ["pt"]', 'reco = ["scaled"]')
+    alias = '[alias]\nt = "10 * tenth"\ntenth = "truth / 10"\nscaled = "pt * 1000 / 1000"\n'
+    simulation, systematics = load_job(write(folder, text + alias)).simulation()
+    assert simulation.gen_names == ("t",)
+    np.testing.assert_allclose(simulation.gen[:, 0], np.load(folder / "one.npz")["truth"])
+    assert len(systematics) == 1
+
+
+@pytest.mark.parametrize(
+    ("alias", "words"),
+    [
+        ('pt = "truth"', "'pt' is an alias, and .*one.npz has a column of that name"),
+        ('a = "b"\nb = "a + 1"', "the alias '.' uses itself: . -> . -> ."),
+        ('a = "truth >"', "is not an expression"),
+        ("a = 3", "alias.a is 3; it must be an expression"),
+        ('"a b" = "truth"', "'a b' is no name"),
+    ],
+)
+def test_aliases_that_cannot_be(folder, alias, words):
+    with pytest.raises(InputError, match=words):
+        load_job(write(folder, ONE + SETTINGS + f"[alias]\n{alias}\n")).simulation()
+
+
+def test_blind_data_are_not_read_until_told(folder, capsys):
+    text = ONE.replace("[data]", "[data]\nblind = true") + SETTINGS
+    path = write(folder, text)
+    (folder / "data.npz").rename(folder / "hidden.npz")
+    assert main(["unfold", str(path)]) == 2
+    assert "say how many events to expect with expected_data" in capsys.readouterr().err
+    path = write(folder, text + "[coverage]\nexpected_data = 800\n")
+    assert main(["unfold", str(path), "--check"]) == 0
+    assert main(["unfold", str(path)]) == 0
+    assert "BLIND: no data were read" in capsys.readouterr().out
+    blind = bu.load(folder / "run_blind" / "unfolded.nc")
+    assert abs(len(blind.data) - 800) < 6 * np.sqrt(800)
+    assert not (folder / "run").exists()
+    (folder / "hidden.npz").rename(folder / "data.npz")
+    assert main(["unfold", str(path), "--unblind"]) == 0
+    assert "BLIND" not in capsys.readouterr().out
+    assert len(bu.load(folder / "run" / "unfolded.nc").data) == 800
+    path = write(folder, ONE + SETTINGS)
+    assert main(["unfold", str(path), "--unblind"]) == 2
+    assert "nothing to unblind" in capsys.readouterr().err
+
+
+def test_weights_with_signs_as_a_data_driven_background(folder):
+    """A background from control regions: weights by an expression, negative where it is subtracted."""
+    rng = np.random.default_rng(2)
+    np.savez(folder / "loose.npz", pt=rng.normal(size=400), prompt=rng.random(400) < 0.2, factor=np.full(400, 0.3))
+    text = (
+        ONE
+        + """
+[[background]]
+name = "fakes"
+file = "loose.npz"
+features = ["pt"]
+weight = "where(prompt, -factor, factor)"
+relative_uncertainty = 0.2
+"""
+        + SETTINGS
+    )
+    job = load_job(write(folder, text))
+    assert job.backgrounds()[0].weight.sum() == pytest.approx(
+        0.3 * (1 - 2 * np.load(folder / "loose.npz")["prompt"]).sum()
+    )
+    result = job.unfolder(progressbar=False).fit(job.simulation()[0], job.data(), job.backgrounds())
+    assert "fakes" in result.spectrum("t", [-2, 0, 2]).by_source()

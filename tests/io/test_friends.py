@@ -1,0 +1,121 @@
+"""Columns of friend trees, joined row by row or by an identifier."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import require
+
+import bayesunfold as bu
+from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.io.sources import named_sources
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files of three and two events, with friends in the same order and in another one."""
+    for name, x in (("a", [1.0, 2.0, 3.0]), ("b", [4.0, 5.0])):
+        number = np.array(x, dtype=int) + 10**12
+        np.savez(tmp_path / f"main_{name}.npz", x=np.array(x), event=number)
+        np.savez(tmp_path / f"rows_{name}.npz", w=10 * np.array(x), x=-np.array(x))
+        extra = np.append(number[::-1], 7)  # another order, and an event that the file lacks
+        np.savez(tmp_path / f"keyed_{name}.npz", v=100.0 * (extra % 10**12), event=extra)
+    return tmp_path
+
+
+@pytest.fixture(params=["one chunk", "chunks of two"])
+def chunks(request, monkeypatch):
+    if request.param == "chunks of two":
+        import bayesunfold.io.formats as module
+
+        monkeypatch.setattr(module, "CHUNK", 2)
+
+
+def test_row_by_row(files, chunks):
+    named = {"file": str(files / "main_*.npz"), "friends": str(files / "rows_*.npz"), "factor": 2.0}
+    found = bu.io.read_columns(named, ["x", "w", "w / x * file_factor"], selection="w > 15")
+    assert found["x"].tolist() == [2, 3, 4, 5]  # the file's own x, not the friend's
+    assert found["w"].tolist() == [20, 30, 40, 50]
+    assert found["w / x * file_factor"].tolist() == [20] * 4
+    assert bu.io.read_columns(named, ["w"])["w"].tolist() == [10, 20, 30, 40, 50]  # nothing of the file itself
+    assert bu.io.list_columns(named) == ["x", "event", "w"]
+
+
+def test_by_identifier(files, chunks):
+    named = {"file": str(files / "main_*.npz"), "friends": [str(files / "keyed_*.npz")], "friend_key": "event"}
+    found = bu.io.read_columns(named, ["v", "x"])
+    np.testing.assert_array_equal(found["v"], 100 * found["x"])
+    assert bu.io.read_columns(named, ["v"], selection="v > 250")["v"].tolist() == [300, 400, 500]
+
+
+def test_in_other_formats(tmp_path, chunks):
+    uproot = require("uproot")
+    x = np.arange(5.0)
+    pq.write_table(pa.table({"x": x, "run": np.ones(5, int), "event": np.arange(5)}), tmp_path / "a.parquet")
+    order = np.array([3, 1, 4, 0, 2])
+    with uproot.recreate(tmp_path / "f.root") as file:
+        file["weights"] = {"w": x[order], "run": np.ones(5, int), "event": order}
+        file["other"] = {"u": x}
+    named = {
+        "file": tmp_path / "a.parquet",
+        "friends": [f"{tmp_path}/f.root:weights"],
+        "friend_key": ["run", "event"],
+    }
+    found = bu.io.read_columns(named, ["x", "w"])
+    np.testing.assert_array_equal(found["x"], found["w"])
+    root = {"file": f"{tmp_path}/f.root", "tree": "weights", "friends": f"{tmp_path}/f.root:other"}
+    np.testing.assert_array_equal(bu.io.read_columns(root, ["u"])["u"], x)
+
+
+def test_events_in_memory_maps_notice_a_new_friend(files):
+    named = {"file": str(files / "main_a.npz"), "friends": str(files / "rows_a.npz")}
+    cache = files / "cache"
+
+    def opened():
+        return bu.io.open_events(named, ["w"], ["x"], cache=cache, progressbar=False).reco[:, 0].tolist()
+
+    assert opened() == [10, 20, 30]
+    np.savez(files / "rows_a.npz", w=np.array([1.0, 2.0, 3.5]))
+    os.utime(files / "rows_a.npz", ns=(1, 1))
+    assert opened() == [1, 2, 3.5]
+
+
+@pytest.mark.parametrize(
+    ("table", "error", "words"),
+    [
+        ({"friends": "keyed_a.npz"}, InputError, "main_a.npz has 3 events and its friend keyed_a.npz has 4"),
+        ({"friends": "rows_*.npz"}, InputError, "is 1 file and its friend .* is 2; each file needs one"),
+        ({"friends": "rows_a.npz", "friend_key": "event"}, InputError, "rows_a.npz has no column 'event'"),
+        ({"friends": "keyed_b.npz", "friend_key": "event"}, InputError, r"3 of 3 events of main_a.npz .*first: 100000"),
+        ({"friend_key": "event"}, InputError, "has friend_key and no friends"),
+        ({"friends": 3}, InputTypeError, "friends of .* is 3"),
+        ({"friends": "none.npz"}, FileNotFoundError, "none.npz does not exist"),
+    ],
+)
+def test_friends_that_do_not_fit(files, table, error, words):
+    if isinstance(table.get("friends"), str):
+        table = table | {"friends": str(files / table["friends"])}
+    with pytest.raises(error, match=words):
+        bu.io.read_columns({"file": str(files / "main_a.npz")} | table, ["x", "w" if "rows" in str(table) else "v"])
+
+
+def test_two_rows_of_a_friend_for_one_event(files):
+    np.savez(files / "twice.npz", v=np.ones(2), event=np.array([10**12 + 1] * 2))
+    named = {"file": files / "main_a.npz", "friends": str(files / "twice.npz"), "friend_key": "event"}
+    with pytest.raises(InputError, match=r"key of twice\.npz has 1 events whose identifier stands there before"):
+        bu.io.read_columns(named, ["v"])
+
+
+def test_a_column_that_neither_has(files):
+    named = {"file": files / "main_a.npz", "friends": str(files / "rows_a.npz")}
+    with pytest.raises(InputError, match="has no column 'ww'; near names: w"):
+        bu.io.read_columns(named, ["ww"])
+
+
+def test_friends_start_in_the_same_folder(files):
+    source = named_sources({"file": "main_*.npz", "friends": ["rows_*.npz"]}, folder=files)[1]
+    assert source.friends[0].path == files / "rows_b.npz"

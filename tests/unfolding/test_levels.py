@@ -1,0 +1,60 @@
+"""Particle level and detector level from tables of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bayesunfold as bu
+from bayesunfold.errors import InputError
+
+
+def test_a_simulation_cut_into_two_tables_is_itself_again():
+    rng = np.random.default_rng(1)
+    n = 1000
+    gen, reco, number = rng.normal(size=(n, 2)), rng.normal(size=(n, 3)), rng.permutation(n) + 2**60
+    in_gen, in_reco = rng.random(n) < 0.8, rng.random(n) < 0.7
+    in_gen |= ~in_reco
+    order = rng.permutation(np.flatnonzero(in_reco))
+    truth = np.flatnonzero(in_gen)
+    levels = bu.match_levels(number[truth], number[order])
+    assert (levels.matched, levels.only_gen, levels.only_reco) == (
+        (in_gen & in_reco).sum(),
+        (~in_reco).sum(),
+        (~in_gen).sum(),
+    )
+    assert len(levels) == n
+    np.testing.assert_array_equal(levels.gen(gen[truth])[: len(truth)], gen[truth])
+    where = np.concatenate([truth, order[~in_gen[order]]])
+    expected = np.where(in_reco[where][:, None], reco[where], np.nan)
+    np.testing.assert_array_equal(levels.reco(reco[order]), expected)
+    np.testing.assert_array_equal(levels.reco(np.ones(len(order), dtype=bool)), in_reco[where])
+    weight = rng.random(n)
+    np.testing.assert_array_equal(levels.either(weight[truth], weight[order]), weight[where])
+
+
+def test_frames_dicts_and_precision():
+    pd = pytest.importorskip("pandas")
+    levels = bu.match_levels((np.array([1, 1]), np.array([5, 6])), (np.array([1, 2]), np.array([6, 5])))
+    assert repr(levels) == "Levels(1 in both, 1 at particle level only, 1 at detector level only)"
+    np.testing.assert_array_equal(levels.gen(pd.DataFrame({"a": [1.0, 2.0]}))[:, 0], [1, 2, np.nan])
+    np.testing.assert_array_equal(levels.gen({"a": [1, 2]})[:, 0], [1, 2, np.nan])
+    assert levels.gen(np.ones(2, dtype=np.float32)).dtype == np.float32
+    assert levels.gen(np.arange(2)).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: bu.match_levels([1, 2], [3, 4]), "none of 2 events of the particle level is among the 2"),
+        (lambda: bu.match_levels([1, 1], [1, 4]), "key of the particle level has 1 events .* stands there before"),
+        (lambda: bu.match_levels([1, 2], [4, 4]), "key of the detector level has 1 events"),
+        (lambda: bu.match_levels([1.0, np.nan], [1, 4]), "key of the particle level has 1 identifiers that are NaN"),
+        (lambda: bu.match_levels([[1, 2], [3, 4]], [1, 4]), "key of the detector level has 1 columns"),
+        (lambda: bu.match_levels([1, 2], [2, 4]).gen([1, 2, 3]), r"shape \(3,\); its key has 2 events"),
+        (lambda: bu.match_levels([1, 2], [2, 4]).reco(1.0), r"shape \(\); its key has 2 events"),
+    ],
+)
+def test_tables_that_do_not_fit(call, words):
+    with pytest.raises(InputError, match=words):
+        call()
