@@ -173,6 +173,10 @@ class Job:
 
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
         """Simulated events and their systematic variations, read together."""
+        return self._simulation
+
+    @cached_property
+    def _simulation(self) -> tuple[Simulation, list[Systematic]]:
         s, events = self.sections.simulation, self.simulated
         weighted = s if s.gen_source is None else s.gen_source
         weight = weighted.scaled(s.weight)
