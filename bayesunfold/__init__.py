@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bayesunfold import datasets, errors, io, plots, report, studies
+    from bayesunfold._support.cluster import cluster
     from bayesunfold.bibliography import citations
     from bayesunfold.binned import (
         FBU,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _PLACES = {
+    "_support.cluster": ("cluster",),
     "bibliography": ("citations",),
     "binned": (
         "FBU",
@@ -104,6 +106,7 @@ __all__ = [
     "blend",
     "citations",
     "closure",
+    "cluster",
     "compare",
     "coverage_study",
     "datasets",

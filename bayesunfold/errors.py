@@ -11,6 +11,7 @@ __all__ = [
     "BayesUnfoldWarning",
     "BiasWarning",
     "BlindFeatureWarning",
+    "ClusterError",
     "ConvergenceError",
     "ConvergenceWarning",
     "FileFormatError",
@@ -42,6 +43,10 @@ class InputTypeError(BayesUnfoldError, TypeError):
 
 class ConvergenceError(BayesUnfoldError, RuntimeError):
     """A fit that cannot go on, for instance an indefinite curvature from negative weights."""
+
+
+class ClusterError(BayesUnfoldError, RuntimeError):
+    """Machines that went away, or a folder of theirs that cannot be used."""
 
 
 class FileFormatError(BayesUnfoldError, ValueError):

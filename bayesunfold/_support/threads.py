@@ -21,9 +21,12 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController, threadpool_info
 
-__all__ = ["block_threads", "map_blocks", "row_blocks", "thread_count"]
+__all__ = ["block_threads", "map_blocks", "map_here", "one_blas_thread", "remote", "row_blocks", "thread_count"]
 
 _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("bayesunfold_block_threads", default=None)
+
+remote: ContextVar[Callable[..., Iterator[Any]] | None] = ContextVar("bayesunfold_remote", default=None)
+"""Maps a function over blocks on other machines, inside :func:`bayesunfold._support.cluster.cluster`."""
 
 
 class _OneBlasThread:
@@ -80,7 +83,7 @@ def _set_threads(limits: list[tuple[Any, int]]) -> None:
             release(force=True)
 
 
-_one_blas_thread = _OneBlasThread()
+one_blas_thread = _OneBlasThread()
 
 
 def _start_thread() -> None:
@@ -112,7 +115,7 @@ def block_threads() -> Iterator[None]:
     if _pool.get() is not None:
         yield
         return
-    with _one_blas_thread() as count:
+    with one_blas_thread() as count:
         if count == 1:
             yield
             return
@@ -132,6 +135,19 @@ def row_blocks(n: int, size: int) -> Iterator[slice]:
 
 def map_blocks[Block, Out](function: Callable[[Block], Out], blocks: Iterable[Block]) -> Iterator[Out]:
     """``map(function, blocks)``, in parallel inside :func:`block_threads`; results come in the order of the blocks.
+
+    Inside :func:`bayesunfold._support.cluster.cluster` on its workers. The function must give what it finds, not write
+    it anywhere, and its results be smaller than what it reads; :func:`map_here` is for others.
+    """
+    elsewhere = remote.get()
+    if elsewhere is None:
+        return map_here(function, blocks)
+    every = list(blocks)
+    return elsewhere(function, every) if len(every) > 1 else map_here(function, every)
+
+
+def map_here[Block, Out](function: Callable[[Block], Out], blocks: Iterable[Block]) -> Iterator[Out]:
+    """As :func:`map_blocks`, on this machine.
 
     Only a few blocks are under way at a time, so results do not pile up in memory.
     """

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from bayesunfold._support.threads import map_blocks, row_blocks
+from bayesunfold._support.threads import map_blocks, map_here, row_blocks
 from bayesunfold.classifier.activations import ACTIVATIONS, log1pexp
 from bayesunfold.classifier.additive import Additive
 
@@ -154,11 +154,11 @@ def forward(layout: Layout, theta: Array, x: Array) -> Array:
     layers = layout.layers(theta, x.dtype)
     out = np.empty(len(x))
 
-    def one(block: slice) -> None:
-        out[block] = _output(layout, layers, theta, x[block])[0]
+    def one(block: slice) -> tuple[slice, Array]:
+        return block, _output(layout, layers, theta, x[block])[0]
 
-    for _ in map_blocks(one, blocks(len(x))):
-        pass
+    for block, part in map_blocks(one, blocks(len(x))):
+        out[block] = part
     return out
 
 
@@ -252,7 +252,7 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
             _jacobian(layout, layers, x[block], part)
             np.matmul(part.T, directions, out=out[block])
 
-    for _ in map_blocks(one, blocks(len(x), BLOCK if directions is None else 2048)):
+    for _ in map_here(one, blocks(len(x), BLOCK if directions is None else 2048)):
         pass
     return out
 

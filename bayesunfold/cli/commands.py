@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ def _unfold_parser(add: AddParser) -> None:
     unfold.add_argument(
         "--unblind", action="store_true", help="read the data of a configuration that says blind = true"
     )
+    unfold.add_argument("--scheduler", help="address of a Dask scheduler, whose workers share the sums over events")
+    unfold.add_argument("--scratch", type=Path, help="a folder that this machine and the workers see")
     unfold.add_argument("--schema", action="store_true", help="print all sections and keys, and stop")
 
 
@@ -141,6 +144,7 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _unfold_config(args: argparse.Namespace) -> None:
+    from bayesunfold._support.cluster import cluster
     from bayesunfold.cli.configuration import load_job
     from bayesunfold.cli.schema import schema_text
     from bayesunfold.cli.unfold import check_job, run_job
@@ -152,8 +156,15 @@ def _unfold_config(args: argparse.Namespace) -> None:
     if args.config is None:
         msg = "name a configuration file, or pass --schema to see what may stand in one."
         raise InputError(msg)
+    if args.scratch is not None and not args.scheduler:
+        msg = f"--scratch is {args.scratch} and there is no --scheduler, whose workers would use it."
+        raise InputError(msg)
     job = load_job(args.config, unblind=args.unblind)
-    print(check_job(job) if args.check else run_job(job, resume=args.resume))
+    if args.check:
+        print(check_job(job))
+        return
+    with cluster(_client(args.scheduler), args.scratch) if args.scheduler else nullcontext():
+        print(run_job(job, resume=args.resume))
 
 
 def _report(args: argparse.Namespace) -> None:

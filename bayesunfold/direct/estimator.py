@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bayesunfold._support.checks import check_choice, check_count, check_flag, check_positive, check_seed
+from bayesunfold._support.cluster import on_client
 from bayesunfold._support.progress import Phases
 from bayesunfold._support.streams import stream, training_stream
 from bayesunfold._support.threads import block_threads
@@ -220,6 +221,7 @@ class UnbinnedFBU:
         systematics: Sequence[Systematic] = (),
         *,
         checkpoint: str | Path | None = None,
+        client: Any = None,
     ) -> UnfoldingResult:
         """Unfold; arguments, errors and result as for :meth:`bayesunfold.OmniFold.fit`.
 
@@ -248,7 +250,7 @@ class UnbinnedFBU:
         clock = [time.perf_counter()]
         inputs = Inputs(simulation, data, tuple(backgrounds))
         phases = Phases("unfolding", self._costs(settings, events), show=self.progressbar)
-        with block_threads(), phases.active():
+        with on_client(client), block_threads(), phases.active():
             profile, others = self._profile(inputs, events, systematics, seed)
             perturbations = start_perturbations(events, simulation, others, settings, seed)
             first = self._first(events, settings, seed, checkpoint, phases)

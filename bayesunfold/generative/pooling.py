@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.checks import effective_size
 from bayesunfold._support.streams import part_stream
-from bayesunfold._support.threads import map_blocks
+from bayesunfold._support.threads import map_here
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.classifier.training import fit_map
@@ -134,7 +134,7 @@ class Pool:
             proposed = density.propose(np.repeat(reco[rows], m, axis=0), rng)
             out[rows] = scale(proposed).reshape(-1, m, out.shape[2])
 
-        for _ in map_blocks(one, enumerate(row_blocks(len(reco), m))):
+        for _ in map_here(one, enumerate(row_blocks(len(reco), m))):
             pass
         return cls(weight, out)
 

@@ -7,12 +7,13 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_choice, check_count, check_flag, check_not_negative, check_seed
+from bayesunfold._support.cluster import on_client
 from bayesunfold._support.progress import Phases
 from bayesunfold._support.streams import training_stream
 from bayesunfold._support.threads import block_threads
@@ -171,6 +172,7 @@ class OmniFold:
         systematics: Sequence[Systematic] = (),
         *,
         checkpoint: str | Path | None = None,
+        client: Any = None,
     ) -> UnfoldingResult:
         """Unfold.
 
@@ -186,6 +188,8 @@ class OmniFold:
             Written after every iteration. If it exists and belongs to the same events and
             arguments, the run goes on from it; if it belongs to others, that is an error. After an interrupt
             (Ctrl-C) the finished iterations are in it.
+        client : dask.distributed.Client, optional
+            Workers that share the sums over events, as inside :func:`bayesunfold.cluster`, which says what they need.
 
         Returns
         -------
@@ -195,6 +199,8 @@ class OmniFold:
         ------
         InputError, InputTypeError
             Before any training, for anything that cannot be unfolded.
+        ClusterError
+            If the cluster goes away.
 
         Warns
         -----
@@ -208,7 +214,7 @@ class OmniFold:
         data, events, covered = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
         check_not_profiled(backgrounds, systematics, "OmniFold")
         seed = choose_seed(self.random_seed, checkpoint)
-        with block_threads():
+        with on_client(client), block_threads():
             perturbations = start_perturbations(events, simulation, systematics, self.settings, seed)
             state, history, seconds = self._loop(events, perturbations, seed, checkpoint)
             warn_if_moving(history, self.settings)

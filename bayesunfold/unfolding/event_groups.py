@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +143,15 @@ class GroupedFluctuations(Fluctuations):
         size = np.sqrt((self.weight @ self.weight) / (self.totals @ self.totals))
         return float((1.0 - size) / self.totals.sum())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers, with the fluctuations, which take all events to make."""
+        self.values()
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = Lock()
+
     def group_blocks(self) -> list[slice]:
         """Slices of groups, a block at a time."""
         return list(blocks(len(self.groups), BLOCK))
@@ -160,16 +170,11 @@ class GroupedFluctuations(Fluctuations):
     def _make(self) -> Array:
         out = np.empty((len(self.groups), self.n_members), np.float32)
 
-        def one(numbered: tuple[int, slice]) -> Array:
-            number, groups = numbered
-            out[groups] = exponentials(self.seed, number, groups.stop - groups.start, self.n_members)
-            if self.move_groups is not None:
-                out[groups] += self.move_groups(groups)
-            return self.totals[groups] @ out[groups]
-
+        making = partial(_group_values, self.seed, self.n_members, self.move_groups)
         mean = np.zeros(self.n_members)
-        for part in map_blocks(one, enumerate(self.group_blocks())):
-            mean += part
+        for groups, part in map_blocks(making, enumerate(self.group_blocks())):
+            out[groups] = part
+            mean += self.totals[groups] @ part
         out -= (self.common * mean).astype(np.float32)
         return out
 
@@ -199,6 +204,17 @@ class GroupedFluctuations(Fluctuations):
 
     def _stream(self, number: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, number]))
+
+
+def _group_values(
+    seed: int, n_members: int, move: Callable[[slice], Array] | None, numbered: tuple[int, slice]
+) -> tuple[slice, Array]:
+    """Fluctuations of some groups before the common part is scaled."""
+    number, groups = numbered
+    part = exponentials(seed, number, groups.stop - groups.start, n_members)
+    if move is not None:
+        part += move(groups)
+    return groups, part
 
 
 def check_event_groups(most: int | None) -> int | None:

@@ -15,7 +15,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._support.threads import block_threads, map_blocks
+from bayesunfold._support.threads import block_threads, map_blocks, map_here
 from bayesunfold.classifier.arithmetic import forward
 from bayesunfold.errors import ConvergenceError, InputError
 from bayesunfold.unfolding.event_groups import GroupedFluctuations, in_groups
@@ -352,7 +352,7 @@ class Members:
 
     def _passing_blocks(self, passing: NDArray[np.bool_], source: str | None) -> Iterator[tuple[slice, Array]]:
         self.norm(source)  # once, before the threads ask for it
-        return map_blocks(partial(self._scaled, passing, source), self.perturbations.simulation.blocks())
+        return map_here(partial(self._scaled, passing, source), self.perturbations.simulation.blocks())
 
     def _scaled(self, passing: NDArray[np.bool_], source: str | None, block: Block) -> tuple[slice, Array]:
         """Rows and weights of a block; zero for events that do not pass."""
@@ -408,7 +408,7 @@ class Members:
         total, square = np.zeros((2, self.n_members))
         with block_threads():
             grouped = self._grouped(None, kept=self.kept())
-            parts = map_blocks(_moments_of, self.blocks()) if grouped is None else grouped.moments(NORM_SAMPLE)
+            parts = map_here(_moments_of, self.blocks()) if grouped is None else grouped.moments(NORM_SAMPLE)
             for first, second in parts:
                 total += first
                 square += second

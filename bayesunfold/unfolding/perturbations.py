@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +76,18 @@ class Fluctuations:
     D. B. Rubin, "The Bayesian Bootstrap", Ann. Statist. 9 (1981) 130, doi:10.1214/aos/1176345338.
     """
 
+    workers_keep = True
+
     def __init__(self, n: int, n_members: int, seed: int, move: Callable[[int], Array] | None = None) -> None:
         self.n, self.n_members, self.seed, self.move = n, n_members, seed, move
         self._cache: dict[int, Array] | None = {} if 4 * n * n_members <= CACHE_BYTES else None
 
     def __len__(self) -> int:
         return self.n
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers, each of which makes the fluctuations of its own blocks."""
+        return self.__dict__ | {"_cache": None if self._cache is None else {}}
 
     def blocks(self) -> Iterator[Block]:
         """Number and rows of each block."""

@@ -1,0 +1,233 @@
+"""Sums over events on the workers of a cluster: the same digits, whatever happens to workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import require
+
+import bayesunfold as bu
+from bayesunfold._support import cluster as module
+from bayesunfold._support.threads import block_threads, map_blocks
+from bayesunfold.cli import main
+from bayesunfold.errors import ClusterError, ConvergenceError, InputError, InputTypeError
+
+# the nanny of a worker that is killed leaves its queue to the garbage collector
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+BINS = np.linspace(-2, 2, 6)
+
+
+def local_cluster(n_workers):
+    distributed = require("distributed")
+    return distributed.LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def client():
+    with local_cluster(2) as running, require("distributed").Client(running) as client:
+        yield client
+
+
+@pytest.fixture
+def everything_is_sent(monkeypatch):
+    monkeypatch.setattr(module, "WORTHWHILE", 0.0)
+
+
+def events(n=12_000, d=2):
+    rng = np.random.default_rng(1)
+    gen = rng.normal(size=(n, d))
+    passes = rng.random(n) < 0.9
+    simulation = bu.Simulation(gen, gen + 0.4 * rng.normal(size=(n, d)), rng.uniform(0.5, 1.5, n), pass_reco=passes)
+    truth = rng.normal(0.1, 1, (n // 2, d))
+    tilt = bu.Systematic("tilt", weight_up=simulation.weight * np.exp(0.1 * gen[:, 0]))
+    return simulation, bu.Data(truth + 0.4 * rng.normal(size=truth.shape)), tilt
+
+
+def unfolder(method, groups=131072):
+    settings = {"draws": 40, "random_seed": 1, "progressbar": False, "event_groups": groups}
+    if method == "omnifold":
+        return bu.OmniFold(2, inference="laplace", **settings)
+    return bu.UnbinnedFBU(**settings)
+
+
+@pytest.mark.parametrize(("method", "groups"), [("omnifold", 131072), ("omnifold", 10_000), ("direct", 10_000)])
+def test_the_same_digits_as_on_one_machine(client, everything_is_sent, method, groups):
+    simulation, data, tilt = events()
+    here = unfolder(method, groups).fit(simulation, data, [], [tilt])
+    there = unfolder(method, groups).fit(simulation, data, [], [tilt], client=client)
+    expected = here.spectrum("gen_0", BINS)
+    np.testing.assert_array_equal(there.spectrum("gen_0", BINS).draw_matrix, expected.draw_matrix)
+    with bu.cluster(client):
+        found = there.spectrum("gen_0", BINS)
+        sizes = there.members.effective_sizes()
+    np.testing.assert_array_equal(found.draw_matrix, expected.draw_matrix)
+    np.testing.assert_array_equal(sizes, here.members.effective_sizes())
+    for name, std in expected.by_source().items():
+        np.testing.assert_array_equal(found.by_source()[name], std)
+
+
+def shifted(x, block):
+    return x[block].sum()
+
+
+def test_sums_of_a_function_and_its_errors(client, everything_is_sent, tmp_path):
+    x = np.arange(1_000_000.0)
+    view, fortran = x[10:], np.asfortranarray(np.arange(100_000.0).reshape(1000, 100))
+    blocks = [slice(k, k + 1000) for k in range(0, 10_000, 1000)]
+
+    def refuses(block):
+        if block.start == 5000:
+            msg = "no such events"
+            raise ConvergenceError(msg)
+        return 0.0
+
+    with bu.cluster(client, tmp_path), block_threads():
+        assert list(map_blocks(lambda b: float(view[b].sum()), blocks)) == [view[b].sum() for b in blocks]
+        rows = [slice(k, k + 100) for k in range(0, 1000, 100)]
+        assert list(map_blocks(lambda b: fortran[b].T @ fortran[b], rows))[3].shape == (100, 100)
+        with pytest.raises(ValueError, match="read-only"):  # workers would not see it
+            view[0] = 1.0
+        with pytest.raises(ConvergenceError, match="no such events"):
+            list(map_blocks(refuses, blocks))
+        assert len(list(tmp_path.iterdir())) == 1
+    view[0] = fortran[0, 0] = 1.0
+    assert not list(tmp_path.iterdir())
+
+
+def test_short_sums_stay_here(client, monkeypatch):
+    monkeypatch.setattr(module._Remote, "_sent", lambda *_: pytest.fail("was sent"))
+    x = np.ones(1000)
+    with bu.cluster(client), block_threads():
+        assert sum(map_blocks(lambda b: x[b].sum(), [slice(0, 500), slice(500, 1000)])) == 1000
+
+
+def kill_one(client, killed):
+    """Kill a worker that was not killed before."""
+    for address, pid in sorted(client.run(os.getpid).items()):
+        if pid not in killed:
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+            return address
+    return None
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        pytest.param({"loss_and_gradient", "_Refit.block_sums", "GroupTotals._second_order"}, id="three phases"),
+        pytest.param(None, id="every phase", marks=pytest.mark.slow),
+    ],
+)
+def test_workers_that_die_change_nothing(everything_is_sent, monkeypatch, phases):
+    simulation, data, tilt = events()
+    here = unfolder("omnifold", 10_000).fit(simulation, data, [], [tilt]).spectrum("gen_0", BINS)
+    killed, seen = [], set()
+    with local_cluster(3) as running, require("distributed").Client(running) as client:
+        submit = module._Remote._submit
+
+        def submit_and_kill(self, name, blocks, place):
+            future = submit(self, name, blocks, place)
+            phase = seen_phase[-1]
+            if (phases is None or phase in phases) and phase not in seen:
+                seen.add(phase)
+                kill_one(client, killed)
+            return future
+
+        sent, seen_phase = module._Remote._sent, []
+
+        def noting(self, function, blocks, workers, chunks):
+            seen_phase.append(getattr(function, "func", function).__qualname__.split(".<locals>")[0])
+            return sent(self, function, blocks, workers, chunks)
+
+        monkeypatch.setattr(module._Remote, "_submit", submit_and_kill)
+        monkeypatch.setattr(module._Remote, "_sent", noting)
+        with bu.cluster(client):
+            there = unfolder("omnifold", 10_000).fit(simulation, data, [], [tilt]).spectrum("gen_0", BINS)
+    assert len(killed) == len(seen) >= (3 if phases else 8)
+    np.testing.assert_array_equal(there.draw_matrix, here.draw_matrix)
+
+
+def test_a_scheduler_that_goes_away_leaves_the_checkpoint(everything_is_sent, tmp_path, monkeypatch):
+    simulation, data, tilt = events(6000, 1)
+    path = tmp_path / "run.npz"
+    expected = unfolder("omnifold").fit(simulation, data, [], [tilt]).spectrum("gen", BINS)
+    running = local_cluster(1)
+    client = require("distributed").Client(running)
+    sent = module._Remote._sent
+
+    def closing(self, *arguments):
+        if path.exists():
+            running.close()
+        return sent(self, *arguments)
+
+    monkeypatch.setattr(module._Remote, "_sent", closing)
+    with pytest.raises(ClusterError, match="checkpoint= goes on from its last iteration"):
+        unfolder("omnifold").fit(simulation, data, [], [tilt], checkpoint=path, client=client)
+    client.close()
+    assert path.exists()
+    again = unfolder("omnifold").fit(simulation, data, [], [tilt], checkpoint=path)
+    np.testing.assert_array_equal(again.spectrum("gen", BINS).draw_matrix, expected.draw_matrix)
+
+
+def test_clusters_that_cannot_be_used(client, tmp_path, monkeypatch):
+    with pytest.raises(InputTypeError, match="client is 3; pass a dask"), bu.cluster(3):
+        pass
+    with pytest.raises(InputError, match="which is no folder"), bu.cluster(client, tmp_path / "none"):
+        pass
+    monkeypatch.setattr(module, "_versions", lambda: {"Python": "2.7"})
+    with pytest.raises(InputError, match=r"has Python 3\.\d+ and this process 2.7"), bu.cluster(client, tmp_path):
+        pass
+    monkeypatch.undo()
+    own = Path.is_dir
+    monkeypatch.setattr(module, "_state_of_worker", unseen)
+    with pytest.raises(InputError, match=f"does not see {tmp_path}; name a folder"), bu.cluster(client, tmp_path):
+        pass
+    assert own(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def unseen(folder):
+    return module._versions(), False
+
+
+def test_no_worker(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    with (
+        local_cluster(0) as running,
+        require("distributed").Client(running) as client,
+        pytest.raises(InputError, match="has no worker"),
+        bu.cluster(client),
+    ):
+        pass
+
+
+def test_the_command_line(client, tmp_path, capsys):
+    simulation, data, _ = events(2000, 1)
+    np.savez(tmp_path / "sim.npz", x=simulation.gen[:, 0], y=simulation.reco[:, 0])
+    np.savez(tmp_path / "data.npz", y=data.features[:, 0])
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[simulation]\nfile = "sim.npz"\ngen = ["x"]\nreco = ["y"]\n[data]\nfile = "data.npz"\nfeatures = ["y"]\n'
+        '[unfolding]\niterations = 1\ninference = "laplace"\ndraws = 20\nbias = false\n[output]\nreport = false\n'
+    )
+    address = client.scheduler.address
+    assert main(["unfold", str(path), "--scheduler", address, "--scratch", str(tmp_path)]) == 0
+    assert (tmp_path / "run" / "unfolded.nc").exists()
+    assert main(["unfold", str(path), "--scratch", str(tmp_path)]) == 2
+    assert "there is no --scheduler" in capsys.readouterr().err
+    assert main(["unfold", str(path), "--scheduler", "tcp://127.0.0.1:1", "--resume"]) == 2
+    assert "there is no scheduler at" in capsys.readouterr().err
