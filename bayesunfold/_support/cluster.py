@@ -26,6 +26,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +48,9 @@ WORTHWHILE = 0.05
 
 LONG, CHUNKS = 0.5, 4
 """Seconds from which on each thread gets its blocks in several parts, and how many: for workers of unequal speed."""
+
+LOOK = 5.0
+"""Seconds after which a worker that has not answered is looked after."""
 
 PATIENCE = 120.0
 """Seconds without a worker after which a run gives up."""
@@ -261,6 +265,22 @@ def _pickler(file: io.BytesIO, spool: _Spool, top: Any) -> Any:
     return Pickler(file)
 
 
+@dataclass
+class _Sent:
+    """Blocks of which a function was sent, and to whom."""
+
+    name: str
+    blocks: list[Any]
+    worker: str
+    future: Any = None
+
+    def cancel(self) -> None:
+        """Unless it is done."""
+        if self.future is not None and not self.future.done():
+            with contextlib.suppress(Exception):
+                self.future.cancel()
+
+
 class _Remote:
     """Runs functions of blocks on the workers."""
 
@@ -287,30 +307,28 @@ class _Remote:
         count = min(len(blocks), chunks * len(places))
         ends = np.linspace(0, len(blocks), count + 1).astype(int)
         name = self.spool.dump(function)
-        futures = []
+        parts = []
         try:
             for k, (begin, end) in enumerate(itertools.pairwise(ends)):
                 here = places[k * len(places) // count]  # the same rows go to the same worker in every sum
-                part = list(blocks[begin:end])
-                futures.append(self._submit(name, part, here))
-            for future in futures:
-                yield from self._result(future)
+                parts.append(_Sent(name, list(blocks[begin:end]), here))
+                parts[-1].future = self._submit(parts[-1])
+            for part in parts:
+                yield from self._result(part)
         finally:
-            for future in futures:
-                if not future.done():
-                    with contextlib.suppress(Exception):
-                        future.cancel()
+            for part in parts:
+                part.cancel()
             self.spool.drop(name)
 
-    def _submit(self, name: str, blocks: list[Any], here: str) -> Any:
+    def _submit(self, part: _Sent) -> Any:
         try:
             return self.client.submit(
                 run_blocks,
                 str(self.spool.folder),
-                name,
-                blocks,
+                part.name,
+                part.blocks,
                 _versions(),
-                workers=[here],
+                workers=[part.worker],
                 allow_other_workers=True,
                 pure=False,
                 retries=RETRIES,
@@ -318,20 +336,25 @@ class _Remote:
         except Exception as err:
             raise _lost(err) from err
 
-    def _result(self, future: Any) -> list[Any]:
+    def _result(self, part: _Sent) -> list[Any]:
         """Of one part; waits for workers as long as there is hope."""
         alone = time.monotonic()
         while True:
             try:
-                return future.result(timeout=5)
+                return part.future.result(timeout=LOOK)
             except TimeoutError as err:
                 if self.client.status != "running":
                     raise _lost(err) from None
-                if self._threads():
+                workers = self._threads()
+                if workers:
                     alone = time.monotonic()
                 elif time.monotonic() - alone > PATIENCE:
                     msg = f"no worker is left for {PATIENCE:.0f} s; start some, and call again: checkpoints are kept."
                     raise ClusterError(msg) from None
+                if workers and part.worker not in workers:  # Dask forgets such parts if no worker was there for a time
+                    part.cancel()
+                    part.worker = min(workers)
+                    part.future = self._submit(part)
             except Exception as err:
                 if type(err).__module__.partition(".")[0] in FOREIGN:
                     raise _lost(err) from err

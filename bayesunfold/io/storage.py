@@ -6,10 +6,12 @@ which :mod:`bayesunfold.io.groups` describes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -45,14 +47,25 @@ def save(result: UnfoldingResult, path: Path) -> Path:
     tree.attrs |= {"format": FORMAT, "format_version": FORMAT_VERSION, "text_checksum": _text_checksum(groups)}
     if path.suffix == ".nc":
         image = io.BytesIO()  # HDF5 must not meet a full disk: it may end the interpreter
-        tree.to_netcdf(image, engine="h5netcdf", encoding=_checksums(tree, {"fletcher32": True}))
+        with _no_cluster():
+            tree.to_netcdf(image, engine="h5netcdf", encoding=_checksums(tree, {"fletcher32": True}))
         atomic_write(path, lambda temporary: temporary.write_bytes(image.getbuffer()))
         return path
     with temporary_folder(path) as new:
-        tree.to_zarr(new, mode="w", consolidated=False, encoding=_checksums(tree, {"compressors": _zarr_codec()}))
+        with _no_cluster():
+            tree.to_zarr(new, mode="w", consolidated=False, encoding=_checksums(tree, {"compressors": _zarr_codec()}))
         check_target(path)
         swap(new, path)
     return path
+
+
+def _no_cluster() -> contextlib.AbstractContextManager[Any]:
+    """Write without locks of a Dask cluster, which xarray would ask for where the user has a client."""
+    try:
+        import dask
+    except ImportError:
+        return contextlib.nullcontext()
+    return dask.config.set(scheduler="threads")
 
 
 def check_target(path: Path) -> None:
