@@ -94,6 +94,7 @@ def _result_parsers(add: AddParser) -> None:
     explore.add_argument("--no-browser", action="store_true", help="only print the address")
     info = add("info", help="describe a saved result", epilog="example:\n  bayesunfold info demo/unfolded.nc")
     info.add_argument("result", type=Path)
+    info.add_argument("--checks", action="store_true", help="make the checks of the dashboard too, which takes seconds")
 
 
 def _coverage_parser(add: AddParser) -> None:
@@ -140,7 +141,10 @@ def _demo(args: argparse.Namespace) -> None:
 def _info(args: argparse.Namespace) -> None:
     from bayesunfold.io.storage import load
 
-    print(load(args.result).summary())
+    result = load(args.result)
+    print(result.summary())
+    if args.checks:
+        print(*result.verdicts(), sep="\n")
 
 
 def _unfold_config(args: argparse.Namespace) -> None:

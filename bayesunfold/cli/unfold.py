@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -22,6 +22,7 @@ from bayesunfold.io.hepdata import check_hepdata
 from bayesunfold.io.publication import check_publication
 from bayesunfold.io.storage import check_target
 from bayesunfold.omnifold.estimator import OmniFold
+from bayesunfold.report import write_report
 from bayesunfold.spectrum import Normalization, Spectrum
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.systematics import Systematic
@@ -145,7 +146,7 @@ def _check_output(job: Job) -> None:
     names = [section.observable for section in job.sections.spectrum]
     check_writable(folder, folder=True)
     check_target(folder / "unfolded.nc")
-    files = ("checkpoint.npz", "report.html", "spectra.root", "nuisances.csv", "pulls.png", "inputs.csv")
+    files = ("checkpoint.npz", "report.html", "report.json", "spectra.root", "nuisances.csv", "pulls.png", "inputs.csv")
     for name in (*files, *(f"{n}.png" for n in names)):
         check_writable(folder / name)
     if output.root:
@@ -192,7 +193,8 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
     bins = {s.observable: s.bins for s in job.sections.spectrum}
     units = {s.observable: s.unit for s in job.sections.spectrum if s.unit}
     if output.report:
-        written.append(result.report(folder / "report.html", spectra=spectra))
+        rows = [asdict(entry) for entry in job.manifest]
+        written.append(write_report(result, folder / "report.html", spectra=spectra, notes=_notes(job), inputs=rows))
     if output.publication:
         path = write_publication(
             result,

@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 
     from bayesunfold.unfolding.result import UnfoldingResult
 
-__all__ = ["Check", "DetectorClosure", "detector_closure", "verdicts"]
+__all__ = ["Check", "DetectorClosure", "check_result", "detector_closure", "verdicts"]
 
 Array = NDArray[np.floating]
 
 MAX_R_HAT, MIN_ESS, MAX_OUTSIDE, MAX_NEGATIVE, MIN_KISH = 1.01, 400, 0.05, 0.05, 0.05
 LEAST_P_VALUE = 1e-3
 CLOSURE_ROWS = 40_000
+MARKS = {True: "pass", False: "look", None: "n/a"}
+"""Words for a check that passes, fails or does not apply."""
+
+TOO_ALIKE = -2.0
+"""Standard deviations of the closure below which a note is made."""
 
 
 def __dir__() -> list[str]:
@@ -51,6 +56,12 @@ class Check:
     threshold: str
     passed: bool | None
     cure: str
+
+    def __str__(self) -> str:
+        """One line: the mark, what was found and wanted, and what to do if it fails."""
+        wanted = f", wanted {self.threshold}" if self.threshold else ""
+        cure = f": {self.cure}" if self.passed is False else ""
+        return f"[{MARKS[self.passed]}] {self.name}: {self.value}{wanted}{cure}"
 
 
 @dataclass(frozen=True)
@@ -126,21 +137,32 @@ def _convergence_check(result: UnfoldingResult) -> Check:
     )
 
 
+def check_result(result: UnfoldingResult) -> list[Check]:
+    """All checks of a result; the closure at detector level trains a second classifier, which takes seconds."""
+    return verdicts(result, result.to_datatree(), detector_closure(result))
+
+
+def _closure_check(closure: DetectorClosure) -> Check:
+    """Whether a second classifier tells data from the refolded result."""
+    deviation = (closure.auc - 0.5) / closure.auc_std
+    value = f"AUC {closure.auc:.3f} +- {closure.auc_std:.3f} ({closure.auc_before:.3f} before unfolding)"
+    cure = "data hold what the simulation lacks: more iterations, more features, or another simulation"
+    if deviation < TOO_ALIKE:
+        value += "; below one half: the result follows fluctuations of these data, or events are in a sample twice"
+        cure = "take fewer iterations; look for events that are in a sample twice, and shuffle them"
+    return Check(
+        "closure at detector level", value, "within 3 standard deviations of 0.5", bool(abs(deviation) < 3), cure
+    )
+
+
 def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosure) -> list[Check]:
     """All checks of a result."""
-    deviation = (closure.auc - 0.5) / closure.auc_std
     outside = float(outside_range(result.simulation, result.data)[0].max())
     kish = effective_size(result.nominal) / effective_size(result.simulation.weight[result.simulation.pass_gen])
     negative = max(result.members.negative_fraction(), result.members.negative_data)
     checks = [
         _convergence_check(result),
-        Check(
-            "closure at detector level",
-            f"AUC {closure.auc:.3f} +- {closure.auc_std:.3f} ({closure.auc_before:.3f} before unfolding)",
-            "within 3 standard deviations of 0.5",
-            bool(abs(deviation) < 3),
-            "data hold what the simulation lacks: more iterations, more features, or another simulation",
-        ),
+        _closure_check(closure),
         Check(
             "overlap of data and simulation",
             f"{100 * outside:.2f} % of the data outside",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ from bayesunfold.errors import InputError
 from bayesunfold.io.arviz import default_bins
 from bayesunfold.normalization import EXTRA, Finish, assign_groups
 from bayesunfold.plots import plot_correlation, plot_history, plot_ranking, plot_sources, plot_spectrum
-from bayesunfold.report.checks import Check, detector_closure, verdicts
+from bayesunfold.report.checks import MARKS, Check, detector_closure, verdicts
 from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, plot_draws, plot_weights
 from bayesunfold.spectrum import Spectrum
 
@@ -52,7 +53,32 @@ figure { margin: 0; min-width: 0; max-width: 720px; overflow: hidden; background
   border: 1px solid var(--line); border-radius: 6px; padding: .3rem; }
 figure svg { width: 100%; height: auto; display: block; } figcaption { color: #1b1f24; padding: .2rem .4rem; }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .85rem; }
+.note { border-left: 5px solid var(--bad); padding: .3rem .9rem; } .how { color: var(--none); }
+@media print { :root { --ink: #000000; --paper: #ffffff; --soft: #f3f5f8; } nav { display: none; }
+  body { max-width: none; } figure, tr { break-inside: avoid; } .wide { overflow: visible; } }
 """
+
+HOW_TO_READ = {
+    "Verdict": "Each line is one check. What fails says what to do; what does not apply was not made.",
+    "Spectra": "The step is the result; 68 % of the members lie in the dark band, 95 % in the light one, bin by bin. "
+    "The lower panel divides by the result. Neighbouring bins are correlated, so compare models by chi-square.",
+    "Uncertainty by source": "Standard deviation when one source alone fluctuates, relative to the result. Sources act "
+    "together, so the total is not their sum in quadrature: the gap is what they do to each other.",
+    "Correlations": "Of bins over members, from -1 to 1. Dark blocks beside the diagonal mean that the detector cannot "
+    "tell these bins apart.",
+    "Nuisance parameters": "Where the data moved each parameter, in standard deviations of its prior, and how much of "
+    "the uncertainty it makes.",
+    "Iterations": "The change of the spectrum by each iteration in units of its band should fall below the line.",
+    "Classifiers": "Left, predicted against found shares: on the diagonal if the classifier is calibrated. Right, what "
+    "it tells apart: near the diagonal there was little to learn.",
+    "Closure at detector level": "A second classifier tells data from the simulation, before and after unfolding. "
+    "After, it should be on the diagonal.",
+    "Weights": "Weights far from one, or few effective events, mean that the simulation is far from the data.",
+    "Posterior draws": "How the draws of the first network were made, and whether they can be trusted.",
+    "Inputs": "What was read, file by file, after the selection.",
+    "Settings": "Enough to make the result again.",
+}
+"""A sentence or two under the heading of each section."""
 
 
 def __dir__() -> list[str]:
@@ -64,8 +90,10 @@ def write_report(
     path: str | Path,
     bins: Mapping[str, ArrayLike] | None = None,
     spectra: Mapping[str, Spectrum] | None = None,
+    notes: Sequence[str] = (),
+    inputs: Sequence[Mapping[str, object]] = (),
 ) -> Path:
-    """Write the dashboard.
+    """Write the dashboard, and beside it the same numbers as JSON.
 
     Parameters
     ----------
@@ -77,6 +105,10 @@ def write_report(
         Binning of the spectra; 15 equal bins for features not named.
     spectra : mapping of feature to Spectrum, optional
         Spectra to show as they are, with their normalisation, luminosity and unit.
+    notes : sequence of str
+        What a reader must know first; shown under the title.
+    inputs : sequence of mapping
+        What was read, a row each with the same keys, as a table.
 
     Raises
     ------
@@ -86,6 +118,7 @@ def write_report(
     Returns
     -------
     Path
+        Of the page; the numbers have the same name and end with ``.json``.
 
     Examples
     --------
@@ -131,27 +164,69 @@ def write_report(
         ),
         "Weights": _grid("diagnostics", {"push weights and effective sizes": plot_weights(result)}),
         "Posterior draws": _draws(result, tree),
+        **({"Inputs": _inputs(inputs)} if inputs else {}),
         "Settings": _settings(result),
     }
-    page = _page(repr(result), sections)
-    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    page = _page(repr(result), sections, notes)
+    numbers = {"notes": list(notes), "checks": [asdict(check) for check in checks], "spectra": numbers_of(shown)}
+    _write(path, page, numbers | {"inputs": [dict(row) for row in inputs], "settings": result.configuration})
     return path
+
+
+def numbers_of(spectra: Mapping[str, Spectrum]) -> dict[str, object]:
+    """What the figures of spectra show, ready for JSON; NaN as None."""
+    return {
+        name: {
+            "names": list(s.names),
+            "edges": [edges.tolist() for edges in s.edges],
+            "normalization": s.normalization,
+            "units": list(s.units),
+            "method": s.method,
+            "nominal": _plain(s.nominal),
+            "bands": {str(level): [_plain(side) for side in s.interval(level)] for level in (0.68, 0.95)},
+            "std": _plain(s.std()),
+            "covariance": _plain(s.covariance()),
+            "std_by_source": {
+                source: _plain(std) for source, std in (s.by_source() if knows_sources(s) else {}).items()
+            },
+            "bias": None if s.bias is None else _plain(s.bias),
+        }
+        for name, s in spectra.items()
+    }
+
+
+def knows_sources(spectrum: Spectrum) -> bool:
+    """Whether a spectrum knows its sources of uncertainty."""
+    return bool(spectrum.sources or spectrum.exact_sources)
+
+
+def _plain(values: np.ndarray) -> list[object]:
+    """Nested lists, without NaN."""
+    array = np.asarray(values, dtype=object)
+    array[~np.isfinite(array.astype(np.float64))] = None
+    return cast("list[object]", array.tolist())
+
+
+def _write(path: Path, page: str, numbers: Mapping[str, object]) -> None:
+    text = json.dumps(numbers, indent=1, default=str)
+    atomic_write(path.with_suffix(".json"), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
 
 def _spectra_report(spectra: Mapping[str, Spectrum], path: Path) -> Path:
     """Page of spectra alone; those of several observables have a table only."""
     flat = {name: s for name, s in spectra.items() if len(s.edges) == 1}
-    split = {name: s for name, s in flat.items() if s.sources or s.exact_sources}
-    known = {name: s for name, s in spectra.items() if np.all(np.isfinite(s.std()))}
+    split = {name: s for name, s in flat.items() if knows_sources(s)}
+    banded = {name: s for name, s in spectra.items() if np.all(np.isfinite(s.std()))}
     sections = {
-        "Spectra": _grid("spectrum", {n: plot_spectrum(s) for n, s in flat.items() if n in known}),
+        "Spectra": _grid("spectrum", {n: plot_spectrum(s) for n, s in flat.items() if n in banded}),
         "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in split.items()}),
-        "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in known.items()}),
+        "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in banded.items()}),
         "Tables": "".join(f"<h3>{html.escape(n)}</h3><pre>{html.escape(s.table())}</pre>" for n, s in spectra.items()),
         "Settings": _versions({n: {"method": s.method, "seconds": s.seconds} | s.settings for n, s in spectra.items()}),
     }
     page = _page("; ".join(map(repr, spectra.values())), {k: v for k, v in sections.items() if v})
-    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    _write(path, page, {"spectra": numbers_of(spectra)})
     return path
 
 
@@ -165,18 +240,23 @@ def generator_of(result: UnfoldingResult, name: str, spectrum: Spectrum) -> np.n
     return Finish(sums, spectrum.edges, spectrum.normalization, "nominal", spectrum.luminosity or 1.0).nominal
 
 
-def _page(title: str, sections: Mapping[str, str]) -> str:
+def _page(title: str, sections: Mapping[str, str], notes: Sequence[str] = ()) -> str:
     links = "".join(f'<a href="#{_anchor(name)}">{html.escape(name)}</a>' for name in sections)
     body = "".join(
-        f'<section id="{_anchor(name)}"><h2>{html.escape(name)}</h2>{content}</section>'
+        f'<section id="{_anchor(name)}"><h2>{html.escape(name)}</h2>{_how(name)}{content}</section>'
         for name, content in sections.items()
     )
+    said = "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Unfolding report</title>'
         f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>'
-        f"<h1>Unfolding report</h1><p>{html.escape(title)}</p><nav>{links}</nav>{body}</body></html>"
+        f"<h1>Unfolding report</h1><p>{html.escape(title)}</p>{said}<nav>{links}</nav>{body}</body></html>"
     )
+
+
+def _how(name: str) -> str:
+    return f'<p class="how">{html.escape(HOW_TO_READ[name])}</p>' if name in HOW_TO_READ else ""
 
 
 def _anchor(name: str) -> str:
@@ -205,10 +285,10 @@ def _grid(kind: str, figures: Mapping[str, Figure]) -> str:
 def _verdict(checks: list[Check]) -> str:
     failed = [c for c in checks if c.passed is False]
     line = "All checks pass." if not failed else f"{len(failed)} checks need attention."
-    marks = {True: ("good", "pass"), False: ("bad", "look"), None: ("none", "n/a")}
+    styles = {True: "good", False: "bad", None: "none"}
     rows = ""
     for c in checks:
-        css, mark = marks[c.passed]
+        css, mark = styles[c.passed], MARKS[c.passed]
         cure = html.escape(c.cure) if c.passed is False else ""
         rows += (
             f'<tr><td class="{css}">{mark}</td><td>{html.escape(c.name)}</td><td>{html.escape(c.value)}</td>'
@@ -252,6 +332,14 @@ def _draws(result: UnfoldingResult, tree: object) -> str:
     if method.is_gaussian:
         return note
     return note + _grid("diagnostics", {"posterior of step 1, first iteration": plot_draws(tree)})  # type: ignore[arg-type]
+
+
+def _inputs(rows: Sequence[Mapping[str, object]]) -> str:
+    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row.values()) + "</tr>" for row in rows
+    )
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _settings(result: UnfoldingResult) -> str:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from bayesunfold.generative.event_posterior import EventPosterior
     from bayesunfold.omnifold.iteration import Networks
+    from bayesunfold.report.checks import Check
     from bayesunfold.studies.bottom_line import BottomLine, Model
     from bayesunfold.studies.goodness import GoodnessOfFit
 
@@ -620,6 +621,29 @@ class UnfoldingResult:
     def summary(self) -> str:
         """Settings, convergence and effective sizes, as text."""
         return summary_of(self)
+
+    def verdicts(self) -> list[Check]:
+        """The checks of the dashboard, as data: name, value, threshold, whether it passes, and what to do if not.
+
+        Takes some seconds: the closure at detector level trains a second classifier. ``str`` of a check is one line.
+
+        Returns
+        -------
+        list of Check
+            ``passed`` is None for a check that does not apply.
+
+        Examples
+        --------
+        >>> import bayesunfold as bu
+        >>> toy = bu.datasets.gaussian_toy(300, 600, random_seed=1)
+        >>> result = bu.unfold(toy.gen, toy.reco, toy.data, inference="laplace", draws=50, random_seed=1,
+        ...                    progressbar=False)
+        >>> [check.name for check in result.verdicts()][:2]
+        ['iterations have converged', 'closure at detector level']
+        """
+        from bayesunfold.report.checks import check_result
+
+        return check_result(self)
 
     def plot_history(self) -> Figure:
         """Losses and change of the spectrum per iteration."""

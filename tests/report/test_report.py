@@ -1,5 +1,6 @@
 """The dashboard, read by a parser and by a real browser."""
 
+import json
 import warnings
 from html.parser import HTMLParser
 
@@ -9,6 +10,7 @@ import xarray as xr
 
 import bayesunfold as bu
 from bayesunfold.errors import ConvergenceWarning, InputError
+from bayesunfold.report.checks import DetectorClosure, _closure_check
 
 SECTIONS = [
     "verdict",
@@ -114,3 +116,46 @@ def test_chains_are_drawn_with_energy_and_effective_size():
     )
     labels = [ax.get_xlabel() for ax in plot_draws(tree).axes]
     assert labels == ["draw", "rank", "energy, centred", "draws"]
+
+
+def test_the_numbers_stand_beside_the_page(tmp_path):
+    toy = bu.datasets.gaussian_toy(400, 800, random_seed=1)
+    result = bu.unfold(toy.gen, toy.reco, toy.data, inference="laplace", draws=60, random_seed=1, progressbar=False)
+    spectrum = result.spectrum("gen", [-3, 0, 3], normalization="density", unit="GeV")
+    rows = [{"sample": "data", "file": "<a>.root", "events": 400}]
+    notes = ["BLIND: <no> data"]
+    path = bu.report.write_report(result, tmp_path / "r.html", spectra={"gen": spectrum}, notes=notes, inputs=rows)
+    text = path.read_text()
+    assert "BLIND: &lt;no&gt; data" in text
+    assert "&lt;a&gt;.root" in text
+    assert '<section id="inputs">' in text
+    numbers = json.loads(path.with_suffix(".json").read_text())
+    assert numbers["notes"] == notes
+    assert numbers["inputs"] == rows
+    shown = numbers["spectra"]["gen"]
+    np.testing.assert_allclose(shown["nominal"], spectrum.nominal)
+    np.testing.assert_allclose(shown["bands"]["0.68"], spectrum.interval(0.68))
+    np.testing.assert_allclose(shown["covariance"], spectrum.covariance())
+    assert shown["units"] == ["GeV"]
+    checks = result.verdicts()
+    assert [c["name"] for c in numbers["checks"]] == [c.name for c in checks]
+    assert [c["passed"] for c in numbers["checks"]] == [c.passed for c in checks]
+    assert str(checks[0]).startswith("[pass] iterations have converged: ")
+
+
+@pytest.mark.parametrize(
+    ("auc", "passed", "words"),
+    [
+        (0.55, False, "more iterations"),
+        (0.52, True, ""),
+        (0.49, True, ""),
+        (0.475, True, "below one half"),
+        (0.46, False, "take fewer iterations"),
+    ],
+)
+def test_a_closure_below_one_half_is_a_sign_too(auc, passed, words):
+    line = (np.zeros(2), np.zeros(2))
+    check = _closure_check(DetectorClosure(auc, 0.01, 0.7, line, line))
+    assert check.passed is passed
+    assert words in str(check)
+    assert ("below one half" in check.value) == (auc < 0.48)

@@ -1,0 +1,39 @@
+"""The Python of the tutorial pages runs as it stands there, one block after the other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.mark.parametrize("page", ["tutorial.md", "from_omnifold.md"])
+def test_pages_run_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+    out = capsys.readouterr().out
+    if page == "tutorial.md":
+        assert (tmp_path / "first_unfolding.png").stat().st_size > 10_000
+        assert "of the bins hold the truth" in out
+        assert names["spectrum"].chi2(names["truth"]).p_value > 1e-4
+
+
+def test_every_page_is_in_a_table_of_contents():
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("studies/*.md")]:
+        name = str(page.relative_to(DOCS).with_suffix(""))
+        assert name == "index" or re.search(rf"^{name}$", index, re.MULTILINE), name
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("studies/*.md"), DOCS.parent / "README.md"]:
+        for target in re.findall(
+            r"\]\(([\w./-]+\.(?:md|toml|py|ipynb|png|json|svg))(?:#[^)]*)?\)", page.read_text(encoding="utf-8")
+        ):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
