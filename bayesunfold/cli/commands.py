@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,9 @@ def _unfold_config(args: argparse.Namespace) -> None:
     if args.check:
         print(check_job(job))
         return
-    with cluster(_client(args.scheduler), args.scratch) if args.scheduler else nullcontext():
+    with ExitStack() as stack:
+        if args.scheduler:
+            stack.enter_context(cluster(stack.enter_context(_client(args.scheduler)), args.scratch))
         print(run_job(job, resume=args.resume))
 
 
@@ -202,15 +204,15 @@ def _coverage(args: argparse.Namespace) -> None:
 
     _check_coverage_output(args)
     problem, toys = _gaussian_problem(args) if args.config is None else _configured_problem(args)
-    client = _client(args.scheduler) if args.scheduler else None
-    study = coverage_study(
-        **problem,
-        toys=toys if args.toys is None else args.toys,
-        random_seed=args.seed,
-        workers=args.workers,
-        client=client,
-        checkpoint=args.checkpoint,
-    )
+    with _client(args.scheduler) if args.scheduler else nullcontext() as client:
+        study = coverage_study(
+            **problem,
+            toys=toys if args.toys is None else args.toys,
+            random_seed=args.seed,
+            workers=args.workers,
+            client=client,
+            checkpoint=args.checkpoint,
+        )
     print(study.table())
     if args.save:
         print(f"written: {study.save(args.save)}")

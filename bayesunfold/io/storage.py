@@ -60,7 +60,7 @@ def save(result: UnfoldingResult, path: Path) -> Path:
 
 
 def _no_cluster() -> contextlib.AbstractContextManager[Any]:
-    """Write without locks of a Dask cluster, which xarray would ask for where the user has a client."""
+    """Read and write without locks of a Dask cluster, which xarray would ask for where the user has a client."""
     try:
         import dask
     except ImportError:
@@ -158,9 +158,11 @@ def load(path: str | Path) -> UnfoldingResult:
         raise FileNotFoundError(msg)
     try:
         if path.is_dir():
-            tree = xr.open_datatree(path, engine="zarr", consolidated=False).load()
+            with _no_cluster():
+                tree = xr.open_datatree(path, engine="zarr", consolidated=False).load()
         else:
-            tree = xr.open_datatree(path, engine="h5netcdf").load()
+            with _no_cluster():
+                tree = xr.open_datatree(path, engine="h5netcdf").load()
         tree.close()
     except Exception as err:
         msg = f"{path} cannot be read as netCDF or Zarr ({type(err).__name__}: {err}); it is damaged or something else."
