@@ -119,7 +119,10 @@ def _notes(job: Job) -> list[str]:
     """What a reader of the result must know about the events."""
     notes = []
     if job.blind:
-        notes.append("BLIND: no data were read; pseudo-data of the simulation take their place, until --unblind")
+        notes.append(
+            "BLIND: no data were read; pseudo-data take their place until --unblind. They are simulated events, which "
+            "the simulation holds too, so a closure below one half is no sign"
+        )
     if job.levels is not None:
         notes.append(
             f"levels of the simulation matched: {job.levels.matched} events have both, {job.levels.only_gen} the "

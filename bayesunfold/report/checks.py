@@ -148,8 +148,10 @@ def _closure_check(closure: DetectorClosure) -> Check:
     value = f"AUC {closure.auc:.3f} +- {closure.auc_std:.3f} ({closure.auc_before:.3f} before unfolding)"
     cure = "data hold what the simulation lacks: more iterations, more features, or another simulation"
     if deviation < TOO_ALIKE:
-        value += "; below one half: the result follows fluctuations of these data, or events are in a sample twice"
-        cure = "take fewer iterations; look for events that are in a sample twice, and shuffle them"
+        value += "; below one half: the result follows fluctuations of these data, or samples share events"
+        cure = (
+            "take fewer iterations; look for events that are in data and simulation, or twice in one, and shuffle them"
+        )
     return Check(
         "closure at detector level", value, "within 3 standard deviations of 0.5", bool(abs(deviation) < 3), cure
     )
