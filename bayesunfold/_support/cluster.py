@@ -58,14 +58,11 @@ PATIENCE = 120.0
 FOREIGN = ("distributed", "dask", "concurrent", "asyncio", "tornado")
 """Packages whose errors are those of the cluster, not of what it computes."""
 
-RETRIES = 10
-"""Times that a part is sent again, because workers died under it."""
-
 MALLOC = {-1: ("MALLOC_TRIM_THRESHOLD_", 2**17), -3: ("MALLOC_MMAP_THRESHOLD_", 2**17)}
 """glibc's numbers of the settings that say when memory goes back to the system, their variables and defaults."""
 
-MAPPED, LOADED = 512, 16
-"""Most arrays that a worker keeps mapped, and functions that it keeps."""
+FUNCTIONS = 16
+"""Most functions that a worker keeps."""
 
 
 def __dir__() -> list[str]:
@@ -122,6 +119,9 @@ def cluster(client: Any, scratch: str | Path | None = None) -> Iterator[None]:
             remote.reset(token)
     finally:
         spool.close()
+        if getattr(client, "status", None) == "running":
+            with contextlib.suppress(Exception):  # it may go away now
+                client.run(_forget, str(folder))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -140,6 +140,11 @@ def _check_client(client: Any) -> None:
 def _versions() -> dict[str, str]:
     python = ".".join(map(str, sys.version_info[:2]))
     return {"Python": python} | {name: version(name) for name in ("bayesunfold", "numpy")}
+
+
+def _forget(folder: str) -> None:
+    """On a worker: let go of what a folder holds."""
+    _loaded.forget(Path(folder))
 
 
 def _state_of_worker(folder: str) -> tuple[dict[str, str], bool]:
@@ -167,7 +172,10 @@ def _check_workers(client: Any, folder: Path) -> None:
                 msg = f"the worker {worker} has {name} {versions[name]} and this process {value}; install the same."
                 raise InputError(msg)
         if not seen:
-            msg = f"the worker {worker} does not see {folder.parent}; name a folder that all machines share, scratch=."
+            msg = (
+                f"the worker {worker} does not see {folder.parent}; name a folder that all machines share: "
+                "bayesunfold.cluster(client, scratch=...)."
+            )
             raise InputError(msg)
 
 
@@ -209,7 +217,8 @@ class _Spool:
             finalizer.detach()
         arrays = [array for array in (ref() for ref in self._frozen) if array is not None]
         for array in sorted(arrays, key=_depth):  # a view only after what it is a view of
-            array.flags.writeable = True
+            with contextlib.suppress(ValueError):  # the caller has made what it is a view of read-only
+                array.flags.writeable = True
 
     def _array(self, name: str, array: np.ndarray) -> tuple[Any, ...]:
         fortran = array.flags.f_contiguous and not array.flags.c_contiguous
@@ -256,7 +265,7 @@ def _pickler(file: io.BytesIO, spool: _Spool, top: Any) -> Any:
 
     class Pickler(cloudpickle.Pickler):
         def persistent_id(self, thing: Any) -> tuple[Any, ...] | None:
-            if isinstance(thing, np.ndarray) and thing.nbytes >= LARGE and not thing.dtype.hasobject:
+            if type(thing) in (np.ndarray, np.memmap) and thing.nbytes >= LARGE and thing.dtype.kind in "biufcSU":
                 return spool.token(thing)
             if thing is not top and getattr(type(thing), "workers_keep", False):
                 return spool.token(thing)
@@ -331,7 +340,6 @@ class _Remote:
                 workers=[part.worker],
                 allow_other_workers=True,
                 pure=False,
-                retries=RETRIES,
             )
         except Exception as err:
             raise _lost(err) from err
@@ -343,6 +351,8 @@ class _Remote:
             try:
                 return part.future.result(timeout=LOOK)
             except TimeoutError as err:
+                if part.future.status == "error":  # of the worker's own, a slow file system for instance
+                    raise
                 if self.client.status != "running":
                     raise _lost(err) from None
                 workers = self._threads()
@@ -380,26 +390,42 @@ def _lost(err: Exception) -> ClusterError:
 
 
 class _Loaded:
-    """What a worker keeps of the spool."""
+    """What a worker keeps of the spool: arrays and objects whose files are there, and the last functions."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._kept: dict[str, OrderedDict[str, Any]] = {"array": OrderedDict(), "object": OrderedDict()}
+        self._kept: dict[Path, Any] = {}
+        self._functions: OrderedDict[Path, Any] = OrderedDict()
 
     def get(self, folder: Path, token: tuple[Any, ...]) -> Any:
         """An array or object."""
         kind, name = token[:2]
         with self._lock:
-            kept = self._kept[kind]
-            if name in kept:
-                kept.move_to_end(name)
-                return kept[name]
+            if folder / name in self._kept:
+                return self._kept[folder / name]
         found = _mapped(folder / name, *token[2:]) if kind == "array" else self.load(folder, name)
         with self._lock:
-            found = kept.setdefault(name, found)
-            while len(kept) > (MAPPED if kind == "array" else LOADED):
-                kept.popitem(last=False)
-        return found
+            return self._kept.setdefault(folder / name, found)
+
+    def function(self, folder: Path, name: str) -> Any:
+        """A function; arrays whose files are gone, since the caller has dropped them, are let go first."""
+        with self._lock:
+            if folder / name in self._functions:
+                return self._functions[folder / name]
+            there = set(folder.iterdir())  # one look at a shared folder
+            self._kept = {p: v for p, v in self._kept.items() if p.parent != folder or p in there}
+        found = self.load(folder, name)
+        with self._lock:
+            self._functions[folder / name] = found
+            while len(self._functions) > FUNCTIONS:
+                self._functions.popitem(last=False)
+            return found
+
+    def forget(self, folder: Path) -> None:
+        """Let go of all that a folder holds."""
+        with self._lock:
+            self._kept = {p: v for p, v in self._kept.items() if p.parent != folder}
+            self._functions = OrderedDict((p, v) for p, v in self._functions.items() if p.parent != folder)
 
     def load(self, folder: Path, name: str) -> Any:
         """A function or object from its file."""
@@ -463,6 +489,6 @@ def run_blocks(folder: str, name: str, blocks: Sequence[Any], versions: dict[str
     if own != versions:
         msg = f"a worker has {own}, and the client {versions}; install the same."
         raise ClusterError(msg)
-    function = _loaded.get(Path(folder), ("object", name))
+    function = _loaded.function(Path(folder), name)
     with one_blas_thread(), _memory_kept():
         return [function(block) for block in blocks]

@@ -247,4 +247,4 @@ def leading_directions(jacobian: Array, curvature: Array, share: float = SHARE, 
     if scaled.shape[0] < scaled.shape[1]:
         directions = scaled.T.astype(np.float64) @ vectors[:, :kept]
         return np.linalg.qr(directions)[0]
-    return vectors[:, :kept]
+    return np.ascontiguousarray(vectors[:, :kept])  # as workers of a cluster have it, or products round differently

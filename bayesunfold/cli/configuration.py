@@ -15,17 +15,18 @@ from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
 from bayesunfold.cli.patterns import PLACE, expand
 from bayesunfold.cli.schema import Configuration, Files, Source, SystematicSection, read_configuration
-from bayesunfold.cli.simulated import SimulatedColumns, Wanted, match_tables, table
+from bayesunfold.cli.simulated import NOT_READ, SimulatedColumns, Wanted, match_tables, table
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
-from bayesunfold.io.columns import list_columns, read_files
+from bayesunfold.io.columns import read_files
 from bayesunfold.io.formats import list_trees
+from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import named_sources, without_trees
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
-from bayesunfold.studies.resampled import ResampledToys
+from bayesunfold.studies.resampled import ResampledToys, reweighted
 from bayesunfold.unfolding.levels import Levels
 from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
@@ -46,8 +47,8 @@ class FileEntry:
         On the weights of its events.
     events, kept : int
         In the file, and after the selection.
-    weight : float
-        Sum of the weights of the latter, the factor included.
+    weight : float, optional
+        Sum of the weights of the latter, the factor included; None where weights were not read.
     """
 
     sample: str
@@ -56,10 +57,13 @@ class FileEntry:
     factor: float
     events: int
     kept: int
-    weight: float
+    weight: float | None
 
 
 MOVED_FLAGS = ("pass_reco_up", "pass_reco_down")
+MOST_EXPECTED = 3.0
+"""Data events per simulated one above which too few simulated events would be left of a blind run."""
+
 BLIND_SEED = 0
 """Of the pseudo-data of a blind run, the same in each."""
 
@@ -104,10 +108,21 @@ class Job:
         sections = self.sections.systematic
         if not any(PLACE in str(msgspec.structs.asdict(section)) for section in sections):
             return list(sections)
-        files = named_sources(self.sections.simulation.file, self.sections.simulation.tree, self.path.parent)
-        columns = [name for file in files[:1] for name in list_columns(file.path, file.tree)]
-        trees = list_trees(files[0].path)
-        return [one for section in sections for one in expand(section, columns, trees)]
+        s = self.sections.simulation
+        first = named_sources(s.file, s.tree, self.path.parent)[0]
+        reco = [*self._names_in(s), *self.sections.alias]
+        gen = reco if s.gen_source is None else [*self._names_in(s.gen_source), *self.sections.alias]
+        trees = list_trees(first.path)
+        return [
+            one
+            for section in sections
+            for one in expand(section, gen if PLACE in str(section.weight_up) else reco, trees)
+        ]
+
+    def _names_in(self, source: Source) -> list[str]:
+        """Columns of the first file of a source, those of its friends included."""
+        with open_source(named_sources(source.file, source.tree, self.path.parent)[0]) as file:
+            return list(file.names)
 
     def file(self, name: str) -> Path:
         """A path relative to the configuration."""
@@ -117,7 +132,7 @@ class Job:
     def folder(self) -> Path:
         """Where output goes; that of a blind run has a folder of its own."""
         folder = self.file(self.sections.output.folder or self.path.stem)
-        return folder.with_name(f"{folder.name}_blind") if self.blind else folder
+        return folder / "blind" if self.blind else folder
 
     @property
     def blind(self) -> bool:
@@ -139,7 +154,9 @@ class Job:
         start = 0
         for read in log if sample else ():
             rows = slice(start, start + read.kept)
-            total = read.kept if weight is None else float(np.sum(columns[weight][rows], dtype=np.float64))
+            total = None if weight == NOT_READ else float(read.kept)
+            if weight:
+                total = float(np.sum(columns[weight][rows], dtype=np.float64))
             tree = "" if read.source.tree is None else read.source.tree
             self.manifest.append(
                 FileEntry(sample, str(read.source.path), tree, read.source.factor, read.events, read.kept, total)
@@ -172,8 +189,15 @@ class Job:
         return self._used(found)
 
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
-        """Simulated events and their systematic variations, read together."""
-        return self._simulation
+        """Simulated events and their systematic variations, read together.
+
+        Of a blind run, those that the pseudo-data leave: see :meth:`_pseudo_data`.
+        """
+        simulation, systematics = self._simulation
+        if not self.blind:
+            return simulation, systematics
+        factor = self._pseudo_data[1]
+        return reweighted(simulation, factor), [_with_factor(systematic, factor) for systematic in systematics]
 
     @cached_property
     def _simulation(self) -> tuple[Simulation, list[Systematic]]:
@@ -226,7 +250,7 @@ class Job:
             if not given:
                 continue
             expressions = [e for v in given.values() for e in (v if isinstance(v, list) else [v])]
-            read = self._read(source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}")
+            read = self._read(source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}", NOT_READ)
             found = {k: table(read.__getitem__, v) if isinstance(v, list) else read[v] for k, v in given.items()}
             sides[side] = {"key": tuple(read[name] for name in key)} | found
         if "up" not in sides:
@@ -260,12 +284,18 @@ class Job:
         """Measured events, or pseudo-data if the configuration is blind."""
         s = self.sections.data
         if self.blind:
-            return self._pseudo_data()
+            return self._pseudo_data[0]
         features, weight = self._sample(s, s.features, s.weight, "data")
         return Data(features, weight, cast("Undefined", s.undefined))
 
-    def _pseudo_data(self) -> Data:
-        """Events of the simulation and the backgrounds, as many as are expected."""
+    @cached_property
+    def _pseudo_data(self) -> tuple[Data, np.ndarray]:
+        """Events of the simulation and the backgrounds, as many as are expected, and what the simulation keeps.
+
+        An event that was drawn has no weight left in the simulation. It was kept with probability exp(-n), n the
+        number of data events expected of it, so those that are kept have a factor exp(n), and the sums are right on
+        average. Without this the data would be events of the simulation.
+        """
         expected = self.sections.coverage.expected_data
         if expected is None:
             msg = (
@@ -273,8 +303,19 @@ class Job:
                 "[coverage]."
             )
             raise InputError(msg)
-        simulation, _ = self.simulation()
-        return ResampledToys(simulation, expected, None, self.backgrounds())(BLIND_SEED).measurement
+        simulation, _ = self._simulation
+        toys = ResampledToys(simulation, expected, None, self.backgrounds())
+        measurement, drawn = toys.data(np.random.default_rng(BLIND_SEED))
+        number = np.where(simulation.pass_reco, toys.truth, 0.0)
+        if number.max() > MOST_EXPECTED:
+            msg = (
+                f"a simulated event stands for up to {number.max():.3g} expected events (limit {MOST_EXPECTED:g}); "
+                "a blind run needs more simulated events, or a smaller coverage.expected_data."
+            )
+            raise InputError(msg)
+        factor = np.exp(number)
+        factor[drawn] = 0.0
+        return measurement, factor
 
     @cached_property
     def _backgrounds(self) -> list[Background]:
@@ -299,7 +340,7 @@ class Job:
     def toys(self) -> ResampledToys:
         """Pseudo-experiments from the simulation, as the section [coverage] says."""
         section = self.sections.coverage
-        simulation, systematics = self.simulation()
+        simulation, systematics = self._simulation
         if systematics:
             msg = "coverage toys have no systematic variations; remove the sections [[systematic]]."
             raise InputError(msg)
@@ -346,6 +387,14 @@ class Job:
                 raise InputError(msg)
         network: dict[str, Any] = self.sections.network.settings()
         return given | {"network": Network(**network) if network else None}
+
+
+def _with_factor(systematic: Systematic, factor: np.ndarray) -> Systematic:
+    """A systematic whose weights have a factor, event by event; one of the detector level as it is."""
+    if systematic.weight_up is None:
+        return systematic
+    up, down = (None if w is None else np.asarray(w) * factor for w in (systematic.weight_up, systematic.weight_down))
+    return Systematic(systematic.name, weight_up=up, weight_down=down, profile=systematic.profile)
 
 
 def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:

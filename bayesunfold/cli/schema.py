@@ -16,7 +16,7 @@ from bayesunfold._support.checks import check_bins
 from bayesunfold.classifier.activations import ACTIVATIONS
 from bayesunfold.classifier.inference import inference_names
 from bayesunfold.errors import FileFormatError, InputError
-from bayesunfold.io.columns import needed_columns
+from bayesunfold.io.columns import FACTOR, NUMBER, needed_columns
 from bayesunfold.io.sources import without_trees
 from bayesunfold.normalization import read_luminosity
 from bayesunfold.spectrum import Normalization
@@ -31,6 +31,11 @@ Files = str | FileTable | list[str | FileTable]
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _has_factors(file: Files) -> bool:
+    every = [file] if isinstance(file, str | dict) else file
+    return any(isinstance(f, dict) and "factor" in f for f in every)
 
 
 class Source(Struct, kw_only=True, frozen=True):
@@ -50,8 +55,7 @@ class Source(Struct, kw_only=True, frozen=True):
 
     def scaled(self, weight: str | None) -> str | None:
         """An expression of the weight times the factor of an event's file, if files have factors."""
-        every = [self.file] if isinstance(self.file, str | dict) else self.file
-        if not any(isinstance(f, dict) and "factor" in f for f in every):
+        if not _has_factors(self.file):
             return weight
         return "file_factor" if weight is None else f"({weight}) * file_factor"
 
@@ -109,6 +113,12 @@ class SimulationSection(Source, kw_only=True, frozen=True):
                 'event, for instance ["runNumber", "eventNumber"].'
             )
             raise InputError(msg)
+        if self.gen_file is not None and _has_factors(self.file) != _has_factors(self.gen_file):
+            msg = (
+                "[simulation]: only one of file and gen_file has factors; give each campaign the same factor in both, "
+                "so that events of every level have it."
+            )
+            raise InputError(msg)
         file = self.gen_file
         if file is None:  # another tree of the same files, without the friends of the first
             file = cast("Files", without_trees(self.file, ("tree", "friends", "friend_key")))
@@ -125,7 +135,7 @@ class DataSection(Source, kw_only=True, frozen=True):
         bool,
         Meta(
             description="read no data: unfold pseudo-data of the simulation instead, coverage.expected_data events, "
-            "until the command is called with --unblind"
+            "until the command is called with --unblind; weights must not be negative"
         ),
     ] = False
 
@@ -433,6 +443,9 @@ def _aliases(table: object) -> dict[str, str]:
     for name, expression in table.items():
         if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
             msg = f"the alias {name!r} is no name; use letters, digits and _."
+            raise InputError(msg)
+        if name in (FACTOR, NUMBER):
+            msg = f"the alias {name!r} has the name of something else, the file's factor or number; choose another."
             raise InputError(msg)
         if not isinstance(expression, str):
             msg = f"{ALIAS}.{name} is {expression!r}; it must be an expression of columns, as text."

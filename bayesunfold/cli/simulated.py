@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 
 from bayesunfold.cli.schema import Source
 from bayesunfold.errors import InputError
+from bayesunfold.io.columns import FACTOR
 from bayesunfold.io.formats import Columns
 from bayesunfold.unfolding.levels import Levels, match_levels
 
-__all__ = ["SimulatedColumns", "Wanted", "match_tables", "table"]
+__all__ = ["NOT_READ", "SimulatedColumns", "Wanted", "match_tables", "table"]
 
 Read = Callable[[Source, list[str], str, str | None], Columns]
 """Reads expressions of a source, for the sample of that name, with the expression of its weight."""
+
+
+NOT_READ = ""
+"""In place of the expression of a weight, where a table's weights are not read."""
 
 
 def __dir__() -> list[str]:
@@ -130,11 +135,12 @@ def match_tables(
     """
     (gen_source, gen_key), (reco_source, reco_key) = gen, reco
     of_gen = read(
-        gen_source, _distinct(gen_key, wanted.gen, wanted.either), "simulation, particle level", wanted.weight
+        gen_source, _distinct(gen_key, wanted.gen, wanted.either, [FACTOR]), "simulation, particle level", wanted.weight
     )
-    of_reco = read(reco_source, _distinct(reco_key, wanted.reco), "simulation, detector level", None)
+    of_reco = read(reco_source, _distinct(reco_key, wanted.reco, [FACTOR]), "simulation, detector level", NOT_READ)
     keys = [tuple(columns[name] for name in key) for columns, key in ((of_gen, gen_key), (of_reco, reco_key))]
     levels = match_levels(*keys)
+    _check_factors(levels, of_gen[FACTOR], of_reco[FACTOR])
     if wanted.either and levels.only_reco:
         try:
             of_reco |= read(reco_source, _distinct(wanted.either), "", None)
@@ -149,6 +155,19 @@ def match_tables(
     alone = levels.reco_row[levels.gen_row < 0]
     key = tuple(np.concatenate([g, r[alone]]) for g, r in zip(*keys, strict=True))
     return SimulatedColumns(of_gen, of_reco, key, levels)
+
+
+def _check_factors(levels: Levels, gen: NDArray[Any], reco: NDArray[Any]) -> None:
+    """The same factor for both levels of an event."""
+    both = (levels.gen_row >= 0) & (levels.reco_row >= 0)
+    a, b = gen[levels.gen_row[both]], reco[levels.reco_row[both]]
+    if np.any(a != b):
+        k = int(np.argmax(a != b))
+        msg = (
+            f"{int((a != b).sum())} simulated events have one factor in their file of the particle level and another "
+            f"in that of the detector level (first {a[k]:g} and {b[k]:g}); give each campaign the same in both."
+        )
+        raise InputError(msg)
 
 
 def _distinct(*lists: Sequence[str]) -> list[str]:

@@ -102,7 +102,7 @@ def _files(job: Job) -> list[str]:
         return []
     return [
         f"read for {e.sample}: {e.file}{':' + e.tree if e.tree else ''}, {e.kept} of {e.events} events, "
-        f"sum of weights {e.weight:g}"
+        + ("weights not read" if e.weight is None else f"sum of weights {e.weight:g}")
         for e in job.manifest
     ]
 
@@ -121,7 +121,7 @@ def _notes(job: Job) -> list[str]:
     if job.blind:
         notes.append(
             "BLIND: no data were read; pseudo-data take their place until --unblind. They are simulated events, which "
-            "the simulation holds too, so a closure below one half is no sign"
+            "the simulation then lacks. HEPData, publication and ROOT files are not written"
         )
     if job.levels is not None:
         notes.append(
@@ -198,6 +198,8 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
     if output.report:
         rows = [asdict(entry) for entry in job.manifest]
         written.append(write_report(result, folder / "report.html", spectra=spectra, notes=_notes(job), inputs=rows))
+    if job.blind:  # nobody may take pseudo-data for the measurement
+        return written
     if output.publication:
         path = write_publication(
             result,

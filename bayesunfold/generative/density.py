@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.progress import Progress
 from bayesunfold._support.streams import part_stream
-from bayesunfold._support.threads import block_threads, map_blocks
+from bayesunfold._support.threads import block_threads, map_here
 from bayesunfold.classifier.arithmetic import BLOCK, blocks
 from bayesunfold.generative.columns import Column, encode, fit_columns
 from bayesunfold.generative.mixture import Mixture, Outputs
@@ -94,7 +94,7 @@ class EventDensity:
             return train_mixture(columns[j], u, gen[:, j], weight, plan, part_stream(seed, "generative", j), report)
 
         with block_threads():
-            mixtures = tuple(map_blocks(one, range(len(columns))))
+            mixtures = tuple(map_here(one, range(len(columns))))
         return cls(columns, measured, partners, differences, mixtures)
 
     def _inputs_of(self, j: int, x: Array, reco: Array) -> Array:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import as_features, as_numbers, check_count, check_flag, check_instance, check_seed
 from bayesunfold._support.progress import Progress
 from bayesunfold._support.streams import part_stream
-from bayesunfold._support.threads import block_threads, map_blocks
+from bayesunfold._support.threads import block_threads, map_here
 from bayesunfold.errors import BayesUnfoldError, InputError, InputTypeError, OverlapWarning, SmallSampleWarning
 from bayesunfold.events import Data, Simulation
 from bayesunfold.generative.density import EventDensity, row_blocks
@@ -204,7 +204,7 @@ class EventPosterior:
             return rows
 
         with block_threads():
-            for rows in map_blocks(one, enumerate(row_blocks(len(x), proposals))):
+            for rows in map_here(one, enumerate(row_blocks(len(x), proposals))):
                 if rows.stop * LOOKS // len(x) > rows.start * LOOKS // len(x):
                     progress.update(rows.stop)
         progress.close(f"{count} draws for each of {len(x)} events")

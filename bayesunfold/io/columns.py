@@ -191,7 +191,7 @@ def read_chunks(
             raise InputError(msg)
         progress = Progress(max(len(file), 1), f"reading {Path(path).name}", show=progressbar)
         done = 0
-        for chunk in _readable(file.chunks(needed), path):
+        for chunk in _readable(file.chunks(needed) if needed else iter([{}]), path):
             n = _length(chunk, path) if chunk else len(file)
             given = chunk | {name: np.full(n, float(value)) for name, value in own.items() if name in every}
             for name in used:

@@ -95,15 +95,20 @@ class _Table:
         self._values: dict[str, NDArray[Any]] = {}
         if not columns:
             return
-        parts = list(friend.chunks(list(dict.fromkeys([*columns, *key]))))
-        self._values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        needed = list(dict.fromkeys([*columns, *key]))
+        parts = list(friend.chunks(needed))
+        self._values = {n: np.concatenate([part[n] for part in parts]) if parts else np.zeros(0) for n in needed}
+        lengths = {name: np.shape(values) for name, values in self._values.items()}
+        if set(lengths.values()) != {(len(friend),)}:
+            msg = f"{_name(named)}: the columns have shapes {lengths}; each must hold one number per event."
+            raise InputError(msg)
 
     def rows(self, rows: slice, key: tuple[NDArray[Any], ...], what: str) -> Columns:
         """Rows that belong to those of the file."""
-        if not self._key:
+        if not self._key or rows.stop == rows.start:
             return {name: self._values[name][rows] for name in self.columns}
-        friend = _name(self._named)
-        found = find_rows(key, tuple(self._values[name] for name in self._key), what, friend)
+        friend, theirs = _name(self._named), tuple(self._values[name] for name in self._key)
+        found = find_rows(key, theirs, what, friend) if len(theirs[0]) else np.full(len(key[0]), -1)
         missing = np.flatnonzero(found < 0)
         if len(missing):
             first = ", ".join(str(column[missing[0]]) for column in key)

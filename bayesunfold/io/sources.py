@@ -91,9 +91,14 @@ def named_sources(named: Named, tree: str | None = None, folder: Path | None = N
 
 
 def without_trees(named: Named, drop: Sequence[str] = ("tree",)) -> Named:
-    """The same files, whatever trees were named with them; keys of tables that ``drop`` names are left out."""
+    """The same files, whatever trees were named with them; keys of tables that ``drop`` names are left out.
+
+    Friends that are joined row by row belong to the tree that was named, and are left out too.
+    """
     if isinstance(named, Mapping):
         kept = {key: value for key, value in named.items() if key not in drop}
+        if not kept.get("friend_key"):
+            kept.pop("friends", None)
         return {key: without_trees(value) if key == "file" else value for key, value in kept.items()}
     if isinstance(named, str | Path):
         match = WITH_TREE.match(str(named))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.checks import as_features
+from bayesunfold._support.checks import as_features, check_exact
 from bayesunfold.errors import InputError
 from bayesunfold.unfolding.matching import match_rows
 
@@ -71,7 +71,7 @@ class Levels:
         Raises
         ------
         InputError
-            If it has another number of rows.
+            If it has another number of rows, is no number or flag, or holds whole numbers beyond 2^53.
 
         Examples
         --------
@@ -159,6 +159,10 @@ def _taken(values: ArrayLike, rows: NDArray[np.integer], what: str) -> Array:
     array = np.asarray(values)
     if array.dtype == object or array.dtype.names is not None or isinstance(values, dict):
         array = as_features(values, f"an array of the {what}")[0]
+    if array.dtype.kind not in "biuf":
+        msg = f"an array of the {what} holds {array.dtype} values; only numbers and flags can be taken."
+        raise InputError(msg)
+    check_exact(array, f"an array of the {what}")
     there = rows >= 0  # each row of a table is one event
     if array.ndim not in (1, 2) or len(array) != there.sum():
         msg = f"an array of the {what} has shape {array.shape}; its key has {there.sum()} events."

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.checks import as_features, as_flag, as_weight, check_mapping
+from bayesunfold._support.checks import EXACT, as_features, as_flag, as_weight, check_exact, check_mapping
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Simulation
 
@@ -61,9 +61,25 @@ def find_rows(key: ArrayLike, other: ArrayLike, mine: str, what: str) -> NDArray
     if len(own) != len(theirs):
         msg = f"key of {what} has {len(theirs)} columns and key of {mine} {len(own)}; give the same."
         raise InputError(msg)
+    for a, b in zip(own, theirs, strict=True):
+        _check_comparable(a, b, mine, what)
     index = _index(theirs)
     _check_unique(index, what)
     return np.asarray(index.get_indexer(_index(own)))
+
+
+def _check_comparable(a: NDArray[Any], b: NDArray[Any], mine: str, what: str) -> None:
+    """Whole numbers are compared with numbers of a float only where these can tell them apart."""
+    if {a.dtype.kind, b.dtype.kind} & {"f"} == set() and a.dtype.kind == b.dtype.kind:
+        return
+    for values, name in ((a, f"key of {mine}"), (b, f"key of {what}")):
+        check_exact(values, name)
+        if values.dtype.kind == "f" and values.size and np.abs(values).max() > EXACT:
+            msg = (
+                f"{name} holds {np.abs(values).max():.0f} as a float, which above 2^53 cannot tell neighbours apart; "
+                "write identifiers as whole numbers."
+            )
+            raise InputError(msg)
 
 
 def _index(columns: list[NDArray[Any]]) -> Any:

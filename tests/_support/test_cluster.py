@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +58,8 @@ def events(n=12_000, d=2):
     simulation = bu.Simulation(gen, gen + 0.4 * rng.normal(size=(n, d)), rng.uniform(0.5, 1.5, n), pass_reco=passes)
     truth = rng.normal(0.1, 1, (n // 2, d))
     tilt = bu.Systematic("tilt", weight_up=simulation.weight * np.exp(0.1 * gen[:, 0]))
-    return simulation, bu.Data(truth + 0.4 * rng.normal(size=truth.shape)), tilt
+    scale = bu.Systematic("scale", reco_up=1.02 * simulation.reco, pass_reco_up=passes)
+    return simulation, bu.Data(truth + 0.4 * rng.normal(size=truth.shape)), [tilt, scale]
 
 
 def unfolder(method, groups=131072):
@@ -67,9 +71,9 @@ def unfolder(method, groups=131072):
 
 @pytest.mark.parametrize(("method", "groups"), [("omnifold", 131072), ("omnifold", 10_000), ("direct", 10_000)])
 def test_the_same_digits_as_on_one_machine(client, everything_is_sent, method, groups):
-    simulation, data, tilt = events()
-    here = unfolder(method, groups).fit(simulation, data, [], [tilt])
-    there = unfolder(method, groups).fit(simulation, data, [], [tilt], client=client)
+    simulation, data, systematics = events()
+    here = unfolder(method, groups).fit(simulation, data, [], systematics)
+    there = unfolder(method, groups).fit(simulation, data, [], systematics, client=client)
     expected = here.spectrum("gen_0", BINS)
     np.testing.assert_array_equal(there.spectrum("gen_0", BINS).draw_matrix, expected.draw_matrix)
     with bu.cluster(client):
@@ -109,6 +113,56 @@ def test_sums_of_a_function_and_its_errors(client, everything_is_sent, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+def slow_disk(block):
+    if block.start == 5000:
+        raise TimeoutError(block.start)
+    return 0.0
+
+
+def test_errors_of_a_worker_are_raised_once(client, everything_is_sent, tmp_path):
+    blocks = [slice(k, k + 1000) for k in range(0, 10_000, 1000)]
+    calls = tmp_path / "calls"
+    calls.mkdir()
+
+    def noted(block):
+        (calls / f"{block.start}-{time.time_ns()}").touch()
+        return slow_disk(block)
+
+    with bu.cluster(client), block_threads(), pytest.raises(TimeoutError, match="5000"):
+        list(map_blocks(noted, blocks))
+    assert len(list(calls.glob("5000-*"))) == 1
+
+
+def mapped_files(folder):
+    with Path("/proc/self/maps").open() as maps:
+        return sum(folder in line for line in maps)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_workers_let_go_of_what_the_caller_drops(client, everything_is_sent, tmp_path):
+    blocks = [slice(k, k + 1000) for k in range(0, 10_000, 1000)]
+    with bu.cluster(client, tmp_path), block_threads():
+        for _ in range(5):
+            x = np.ones(100_000)
+            list(map_blocks(lambda b, x=x: float(x[b].sum()), blocks))
+            del x
+            gc.collect()
+        assert max(client.run(mapped_files, str(tmp_path)).values()) <= 2 + module.FUNCTIONS
+    client.run(gc.collect)
+    assert max(client.run(mapped_files, str(tmp_path)).values()) == 0
+
+
+def test_draws_for_each_event_are_those_of_one_machine(client, everything_is_sent):
+    """Functions that write what they find stay here."""
+    rng = np.random.default_rng(3)
+    gen = rng.normal(size=3000)
+    simulation = bu.Simulation(gen, gen + 0.3 * rng.normal(size=3000))
+    draws = bu.EventPosterior(random_seed=1, progressbar=False).fit(simulation)
+    here = draws.sample(simulation.reco[:2000], 10).values
+    with bu.cluster(client):
+        np.testing.assert_array_equal(draws.sample(simulation.reco[:2000], 10).values, here)
+
+
 def test_short_sums_stay_here(client, monkeypatch):
     monkeypatch.setattr(module._Remote, "_sent", lambda *_: pytest.fail("was sent"))
     x = np.ones(1000)
@@ -124,8 +178,8 @@ def kill_one(running, killed):
 
 
 def test_workers_that_die_in_any_phase_change_nothing(everything_is_sent, monkeypatch):
-    simulation, data, tilt = events()
-    here = unfolder("omnifold", 10_000).fit(simulation, data, [], [tilt]).spectrum("gen_0", BINS)
+    simulation, data, systematics = events()
+    here = unfolder("omnifold", 10_000).fit(simulation, data, [], systematics).spectrum("gen_0", BINS)
     killed, seen = [], set()
     with local_cluster(3) as running, require("distributed").Client(running) as client:
         submit = module._Remote._submit
@@ -147,15 +201,15 @@ def test_workers_that_die_in_any_phase_change_nothing(everything_is_sent, monkey
         monkeypatch.setattr(module._Remote, "_submit", submit_and_kill)
         monkeypatch.setattr(module._Remote, "_sent", noting)
         with bu.cluster(client):
-            there = unfolder("omnifold", 10_000).fit(simulation, data, [], [tilt]).spectrum("gen_0", BINS)
+            there = unfolder("omnifold", 10_000).fit(simulation, data, [], systematics).spectrum("gen_0", BINS)
     assert len(killed) == len(seen) >= 8
     np.testing.assert_array_equal(there.draw_matrix, here.draw_matrix)
 
 
 def test_a_scheduler_that_goes_away_leaves_the_checkpoint(everything_is_sent, tmp_path, monkeypatch):
-    simulation, data, tilt = events(6000, 1)
+    simulation, data, systematics = events(6000, 1)
     path = tmp_path / "run.npz"
-    expected = unfolder("omnifold").fit(simulation, data, [], [tilt]).spectrum("gen", BINS)
+    expected = unfolder("omnifold").fit(simulation, data, [], systematics).spectrum("gen", BINS)
     running = local_cluster(1)
     client = require("distributed").Client(running)
     write = estimator.write_checkpoint
@@ -166,11 +220,11 @@ def test_a_scheduler_that_goes_away_leaves_the_checkpoint(everything_is_sent, tm
 
     monkeypatch.setattr(estimator, "write_checkpoint", writing)
     with pytest.raises(ClusterError, match="checkpoint= goes on from its last iteration"):
-        unfolder("omnifold").fit(simulation, data, [], [tilt], checkpoint=path, client=client)
+        unfolder("omnifold").fit(simulation, data, [], systematics, checkpoint=path, client=client)
     client.close()
     monkeypatch.undo()
     assert path.exists()
-    again = unfolder("omnifold").fit(simulation, data, [], [tilt], checkpoint=path)
+    again = unfolder("omnifold").fit(simulation, data, [], systematics, checkpoint=path)
     np.testing.assert_array_equal(again.spectrum("gen", BINS).draw_matrix, expected.draw_matrix)
 
 
@@ -183,11 +237,9 @@ def test_clusters_that_cannot_be_used(client, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"has Python 3\.\d+ and this process 2.7"), bu.cluster(client, tmp_path):
         pass
     monkeypatch.undo()
-    own = Path.is_dir
     monkeypatch.setattr(module, "_state_of_worker", unseen)
     with pytest.raises(InputError, match=f"does not see {tmp_path}; name a folder"), bu.cluster(client, tmp_path):
         pass
-    assert own(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -206,8 +258,10 @@ def test_no_worker(monkeypatch):
         pass
 
 
-def test_the_command_line(client, tmp_path, capsys):
-    simulation, data, _ = events(2000, 1)
+def test_the_command_line(client, everything_is_sent, monkeypatch, tmp_path, capsys):
+    sent, submit = [], module._Remote._submit
+    monkeypatch.setattr(module._Remote, "_submit", lambda self, part: sent.append(part) or submit(self, part))
+    simulation, data, _ = events(12_000, 1)
     np.savez(tmp_path / "sim.npz", x=simulation.gen[:, 0], y=simulation.reco[:, 0])
     np.savez(tmp_path / "data.npz", y=data.features[:, 0])
     path = tmp_path / "run.toml"
@@ -218,6 +272,7 @@ def test_the_command_line(client, tmp_path, capsys):
     address = client.scheduler.address
     assert main(["--debug", "unfold", str(path), "--scheduler", address, "--scratch", str(tmp_path)]) == 0
     assert (tmp_path / "run" / "unfolded.nc").exists()
+    assert len(sent) > 2
     assert main(["unfold", str(path), "--scratch", str(tmp_path)]) == 2
     assert "there is no --scheduler" in capsys.readouterr().err
     assert main(["unfold", str(path), "--scheduler", "tcp://127.0.0.1:1", "--resume"]) == 2

@@ -169,6 +169,7 @@ def test_aliases_are_expressions_with_a_name(folder):
         ('pt = "truth"', "'pt' is an alias, and .*one.npz has a column of that name"),
         ('a = "b"\nb = "a + 1"', "the alias '.' uses itself: . -> . -> ."),
         ('a = "truth >"', "is not an expression"),
+        ('file_factor = "truth"', "has the name of something else"),
         ("a = 3", "alias.a is 3; it must be an expression"),
         ('"a b" = "truth"', "'a b' is no name"),
     ],
@@ -188,9 +189,14 @@ def test_blind_data_are_not_read_until_told(folder, capsys):
     assert main(["unfold", str(path), "--check"]) == 0
     assert main(["unfold", str(path)]) == 0
     assert "BLIND: no data were read" in capsys.readouterr().out
-    blind = bu.load(folder / "run_blind" / "unfolded.nc")
+    blind = bu.load(folder / "run" / "blind" / "unfolded.nc")
     assert abs(len(blind.data) - 800) < 6 * np.sqrt(800)
-    assert not (folder / "run").exists()
+    assert [p.name for p in (folder / "run").iterdir()] == ["blind"]
+    in_data = np.isin(blind.simulation.reco[:, 0], blind.data.features[:, 0]) & blind.simulation.pass_reco
+    assert in_data.sum() > 500  # of some 660, since some are drawn twice
+    assert (blind.simulation.weight[in_data] == 0).all()  # no event is in both
+    full = np.load(folder / "one.npz")["w"]
+    assert abs(blind.simulation.weight.sum() / full.sum() - 1) < 0.05  # four standard deviations, and the seed is fixed
     (folder / "hidden.npz").rename(folder / "data.npz")
     assert main(["unfold", str(path), "--unblind"]) == 0
     assert "BLIND" not in capsys.readouterr().out
@@ -198,6 +204,41 @@ def test_blind_data_are_not_read_until_told(folder, capsys):
     path = write(folder, ONE + SETTINGS)
     assert main(["unfold", str(path), "--unblind"]) == 2
     assert "nothing to unblind" in capsys.readouterr().err
+
+
+def test_a_blind_run_writes_nothing_to_publish(folder, capsys):
+    text = ONE.replace("[data]", "[data]\nblind = true") + SETTINGS + "root = true\npublication = true\n"
+    assert main(["unfold", str(write(folder, text + "[coverage]\nexpected_data = 800\n"))]) == 0
+    names = {p.name for p in (folder / "run" / "blind").iterdir()}
+    assert names == {"unfolded.nc", "inputs.csv", "t.png"}
+    path = write(folder, text + "[coverage]\nexpected_data = 50000\n")
+    assert main(["unfold", str(path)]) == 2
+    assert "needs more simulated events, or a smaller coverage.expected_data" in capsys.readouterr().err
+
+
+def test_factors_of_both_levels_are_the_same(folder):
+    files = 'file = "reco.npz"\ngen_file = "truth.npz"\n'
+    assert files in TWO
+    one = files.replace('"reco.npz"', '{file = "reco.npz", factor = 0.5}')
+    with pytest.raises(InputError, match="only one of file and gen_file has factors"):
+        load_job(write(folder, TWO.replace(files, one) + SETTINGS)).simulation()
+    other = one.replace('"truth.npz"', '{file = "truth.npz", factor = 0.25}')
+    with pytest.raises(InputError, match=r"one factor in their file .* \(first 0.25 and 0.5\)"):
+        load_job(write(folder, TWO.replace(files, other) + SETTINGS)).simulation()
+    same = load_job(write(folder, TWO.replace(files, other.replace("0.25", "0.5")) + SETTINGS)).simulation()[0]
+    np.testing.assert_array_equal(same.weight, 0.5 * load_job(write(folder, TWO + SETTINGS)).simulation()[0].weight)
+
+
+def test_patterns_find_columns_of_friends_of_the_particle_level_and_aliases(folder):
+    truth = np.load(folder / "truth.npz")
+    np.savez(folder / "extra.npz", b_up=truth["w"] * truth["up"], event=truth["event"])
+    reco = dict(np.load(folder / "reco.npz")) | {"b_up": np.ones(len(np.load(folder / "reco.npz")["pt"]))}
+    np.savez(folder / "reco.npz", **reco, d_up=reco["b_up"])
+    text = TWO.replace('"truth.npz"', '{file = "truth.npz", friends = "extra.npz", friend_key = "event"}')
+    text = text.replace('name = "tilt"\nweight_up = "w * up"', 'name = "{name}"\nweight_up = "{name}_up"')
+    alias = '[alias]\nc_up = "w * 1.1 * up"\n'
+    _, found = load_job(write(folder, text + SETTINGS + alias)).simulation()
+    assert [s.name for s in found] == ["b", "c"]
 
 
 def test_weights_with_signs_as_a_data_driven_background(folder):

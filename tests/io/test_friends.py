@@ -12,7 +12,7 @@ from conftest import require
 
 import bayesunfold as bu
 from bayesunfold.errors import InputError, InputTypeError
-from bayesunfold.io.sources import named_sources
+from bayesunfold.io.sources import named_sources, without_trees
 
 
 @pytest.fixture
@@ -108,6 +108,40 @@ def test_two_rows_of_a_friend_for_one_event(files):
     named = {"file": files / "main_a.npz", "friends": str(files / "twice.npz"), "friend_key": "event"}
     with pytest.raises(InputError, match=r"key of twice\.npz has 1 events whose identifier stands there before"):
         bu.io.read_columns(named, ["v"])
+
+
+def test_columns_of_a_friend_of_other_lengths(files):
+    np.savez(files / "odd.npz", w=np.ones(3), v=np.ones(9))
+    with pytest.raises(InputError, match=r"odd.npz: the columns have shapes"):
+        bu.io.read_columns({"file": files / "main_a.npz", "friends": str(files / "odd.npz")}, ["v"])
+
+
+def test_files_without_events(files):
+    np.savez(files / "main_c.npz", x=np.zeros(0), event=np.zeros(0, dtype=int))
+    np.savez(files / "keyed_c.npz", v=np.zeros(0), event=np.zeros(0, dtype=int))
+    named = {"file": str(files / "main_*.npz"), "friends": str(files / "keyed_*.npz"), "friend_key": "event"}
+    assert bu.io.read_columns(named, ["v"])["v"].tolist() == [100, 200, 300, 400, 500]
+    named = {"file": files / "main_a.npz", "friends": str(files / "keyed_c.npz"), "friend_key": "event"}
+    with pytest.raises(InputError, match=r"3 of 3 events of main_a.npz are not in its friend keyed_c.npz"):
+        bu.io.read_columns(named, ["v"])
+
+
+def test_only_the_factor_of_large_files(tmp_path, monkeypatch):
+    h5py = require("h5py")
+    import bayesunfold.io.formats as module
+
+    monkeypatch.setattr(module, "CHUNK", 2)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(5.0)
+    found = bu.io.read_columns({"file": tmp_path / "a.h5", "factor": 0.5}, ["file_factor"])
+    assert found["file_factor"].tolist() == [0.5] * 5
+
+
+def test_row_by_row_friends_stay_with_their_tree():
+    table = {"file": "a.root", "tree": "nominal", "friends": "f.root", "factor": 2.0}
+    assert without_trees(table) == {"file": "a.root", "factor": 2.0}
+    kept = without_trees(table | {"friend_key": "event"})
+    assert kept == {"file": "a.root", "friends": "f.root", "factor": 2.0, "friend_key": "event"}
 
 
 def test_a_column_that_neither_has(files):

@@ -33,6 +33,11 @@ def test_a_simulation_cut_into_two_tables_is_itself_again():
     np.testing.assert_array_equal(levels.either(weight[truth], weight[order]), weight[where])
 
 
+def test_whole_numbers_match_those_that_a_float_holds_exactly():
+    levels = bu.match_levels(np.array([7, 8], dtype=np.uint64), np.array([8.0, 9.0]))
+    assert (levels.matched, levels.only_gen, levels.only_reco) == (1, 1, 1)
+
+
 def test_frames_dicts_and_precision():
     pd = pytest.importorskip("pandas")
     levels = bu.match_levels((np.array([1, 1]), np.array([5, 6])), (np.array([1, 2]), np.array([6, 5])))
@@ -51,6 +56,10 @@ def test_frames_dicts_and_precision():
         (lambda: bu.match_levels([1, 2], [4, 4]), "key of the detector level has 1 events"),
         (lambda: bu.match_levels([1.0, np.nan], [1, 4]), "key of the particle level has 1 identifiers that are NaN"),
         (lambda: bu.match_levels([[1, 2], [3, 4]], [1, 4]), "key of the detector level has 1 columns"),
+        (lambda: bu.match_levels([2**53, 2**53 + 1], [2.0**53, 1.0]), "above 2.53 = .* neighbouring ones"),
+        (lambda: bu.match_levels([1, 2], [2.0**60, 1.0]), "as a float, which above 2.53 cannot tell"),
+        (lambda: bu.match_levels([1, 2], [2, 4]).gen([2**60, 1]), "neighbouring ones are no longer"),
+        (lambda: bu.match_levels([1, 2], [2, 4]).gen(["a", "b"]), "only numbers and flags"),
         (lambda: bu.match_levels([1, 2], [2, 4]).gen([1, 2, 3]), r"shape \(3,\); its key has 2 events"),
         (lambda: bu.match_levels([1, 2], [2, 4]).reco(1.0), r"shape \(\); its key has 2 events"),
     ],
