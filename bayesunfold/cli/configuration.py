@@ -13,6 +13,7 @@ import numpy as np
 
 from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
+from bayesunfold.cli.blind import BlindSplit, split_blind
 from bayesunfold.cli.patterns import PLACE, expand
 from bayesunfold.cli.schema import Configuration, Files, Source, SystematicSection, read_configuration
 from bayesunfold.cli.simulated import NOT_READ, SimulatedColumns, Wanted, match_tables, table
@@ -26,7 +27,7 @@ from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import named_sources, without_trees
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
-from bayesunfold.studies.resampled import ResampledToys, reweighted
+from bayesunfold.studies.resampled import ResampledToys
 from bayesunfold.unfolding.levels import Levels
 from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
@@ -61,11 +62,6 @@ class FileEntry:
 
 
 MOVED_FLAGS = ("pass_reco_up", "pass_reco_down")
-MOST_EXPECTED = 3.0
-"""Data events per simulated one above which too few simulated events would be left of a blind run."""
-
-BLIND_SEED = 0
-"""Of the pseudo-data of a blind run, the same in each."""
 
 
 def __dir__() -> list[str]:
@@ -191,13 +187,12 @@ class Job:
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
         """Simulated events and their systematic variations, read together.
 
-        Of a blind run, those that the pseudo-data leave: see :meth:`_pseudo_data`.
+        Of a blind run, those that the pseudo-data leave: :func:`bayesunfold.cli.blind.split_blind`.
         """
         simulation, systematics = self._simulation
         if not self.blind:
             return simulation, systematics
-        factor = self._pseudo_data[1]
-        return reweighted(simulation, factor), [_with_factor(systematic, factor) for systematic in systematics]
+        return self._blind.simulation, [self._blind.systematic(systematic) for systematic in systematics]
 
     @cached_property
     def _simulation(self) -> tuple[Simulation, list[Systematic]]:
@@ -284,18 +279,13 @@ class Job:
         """Measured events, or pseudo-data if the configuration is blind."""
         s = self.sections.data
         if self.blind:
-            return self._pseudo_data[0]
+            return self._blind.data
         features, weight = self._sample(s, s.features, s.weight, "data")
         return Data(features, weight, cast("Undefined", s.undefined))
 
     @cached_property
-    def _pseudo_data(self) -> tuple[Data, np.ndarray]:
-        """Events of the simulation and the backgrounds, as many as are expected, and what the simulation keeps.
-
-        An event that was drawn has no weight left in the simulation. It was kept with probability exp(-n), n the
-        number of data events expected of it, so those that are kept have a factor exp(n), and the sums are right on
-        average. Without this the data would be events of the simulation.
-        """
+    def _blind(self) -> BlindSplit:
+        """Pseudo-data of a blind run, and what they leave of the samples."""
         expected = self.sections.coverage.expected_data
         if expected is None:
             msg = (
@@ -303,19 +293,7 @@ class Job:
                 "[coverage]."
             )
             raise InputError(msg)
-        simulation, _ = self._simulation
-        toys = ResampledToys(simulation, expected, None, self.backgrounds())
-        measurement, drawn = toys.data(np.random.default_rng(BLIND_SEED))
-        number = np.where(simulation.pass_reco, toys.truth, 0.0)
-        if number.max() > MOST_EXPECTED:
-            msg = (
-                f"a simulated event stands for up to {number.max():.3g} expected events (limit {MOST_EXPECTED:g}); "
-                "a blind run needs more simulated events, or a smaller coverage.expected_data."
-            )
-            raise InputError(msg)
-        factor = np.exp(number)
-        factor[drawn] = 0.0
-        return measurement, factor
+        return split_blind(self._simulation[0], self._backgrounds, expected)
 
     @cached_property
     def _backgrounds(self) -> list[Background]:
@@ -326,8 +304,8 @@ class Job:
         return out
 
     def backgrounds(self) -> list[Background]:
-        """Background events."""
-        return list(self._backgrounds)
+        """Background events; of a blind run, those that the pseudo-data leave."""
+        return list(self._blind.backgrounds if self.blind else self._backgrounds)
 
     def _sample(
         self, source: Source, features: list[str], weight: str | None, name: str
@@ -353,7 +331,7 @@ class Job:
         elif section.answer is not None:
             factor = _truth_of_result(self.folder / section.answer, simulation)
         count = section.expected_data if section.expected_data is not None else self._expected_data()
-        return ResampledToys(simulation, count, factor, self.backgrounds())
+        return ResampledToys(simulation, count, factor, self._backgrounds)
 
     def _expected_data(self) -> float:
         if self.blind:
@@ -387,14 +365,6 @@ class Job:
                 raise InputError(msg)
         network: dict[str, Any] = self.sections.network.settings()
         return given | {"network": Network(**network) if network else None}
-
-
-def _with_factor(systematic: Systematic, factor: np.ndarray) -> Systematic:
-    """A systematic whose weights have a factor, event by event; one of the detector level as it is."""
-    if systematic.weight_up is None:
-        return systematic
-    up, down = (None if w is None else np.asarray(w) * factor for w in (systematic.weight_up, systematic.weight_down))
-    return Systematic(systematic.name, weight_up=up, weight_down=down, profile=systematic.profile)
 
 
 def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:

@@ -20,7 +20,7 @@ from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
 
-__all__ = ["ResampledToys", "Toy", "reweighted", "unfold_toy"]
+__all__ = ["ResampledToys", "Toy", "select", "unfold_toy"]
 
 Array = NDArray[np.floating]
 
@@ -117,26 +117,16 @@ class ResampledToys:
     def __call__(self, seed: int) -> Toy:
         """The pseudo-experiment of a seed."""
         sim, rng = self.simulation, np.random.default_rng(seed)
-        measurement, _ = self.data(rng)
-        rows = rng.integers(0, len(sim), len(sim))
-        backgrounds = [_resampled(b, sim, rng) for b in self.backgrounds]
-        return Toy(select(sim, rows), measurement, backgrounds)
-
-    def data(self, rng: np.random.Generator) -> tuple[Data, NDArray[np.integer]]:
-        """Data of a pseudo-experiment, and the rows of the simulation that are in it."""
-        sim = self.simulation
         passing = np.flatnonzero(sim.pass_reco)
         rows = passing[_poisson_rows(self.truth[passing], rng)]
         parts = [sim.reco[rows]]
         for b in self.backgrounds:
             size = max(1.0 + b.relative_uncertainty * rng.standard_normal(), 0.0)
             parts.append(b.columns_for(sim)[_poisson_rows(size * b.weight, rng)])
-        return Data(rng.permutation(np.concatenate(parts)), undefined=sim.undefined), rows
-
-
-def reweighted(simulation: Simulation, factor: Array) -> Simulation:
-    """The same events with a factor on each weight."""
-    return _like(simulation, slice(None), factor)
+        measurement = Data(rng.permutation(np.concatenate(parts)), undefined=sim.undefined)
+        rows = rng.integers(0, len(sim), len(sim))
+        backgrounds = [_resampled(b, sim, rng) for b in self.backgrounds]
+        return Toy(select(sim, rows), measurement, backgrounds)
 
 
 def _factor(factor: ArrayLike | None, simulation: Simulation) -> Array:
@@ -151,12 +141,8 @@ def _factor(factor: ArrayLike | None, simulation: Simulation) -> Array:
     return as_weight(values, len(simulation), "factor")
 
 
-def select(simulation: Simulation, rows: NDArray[np.integer]) -> Simulation:
-    """Some of the events, in any order, with repetition."""
-    return _like(simulation, rows)
-
-
-def _like(simulation: Simulation, rows: NDArray[np.integer] | slice, factor: Array | float = 1.0) -> Simulation:
+def select(simulation: Simulation, rows: NDArray[np.integer] | slice, factor: Array | float = 1.0) -> Simulation:
+    """Some of the events, in any order, with repetition; with a factor on each weight."""
     return Simulation(
         simulation.gen[rows],
         simulation.reco[rows],
