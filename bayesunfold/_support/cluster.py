@@ -300,14 +300,15 @@ class _Remote:
     def __call__[Block, Out](self, function: Callable[[Block], Out], blocks: Sequence[Block]) -> Iterator[Out]:
         """Results in the order of the blocks."""
         start = time.perf_counter()
-        yield function(blocks[0])
+        first = function(blocks[0])
         left = (time.perf_counter() - start) * (len(blocks) - 1)
+        yield first
         workers = self._threads()
-        if not workers or left / sum(workers.values()) < WORTHWHILE:
+        each = left / max(1, sum(workers.values()))
+        if not workers or each < WORTHWHILE:
             yield from map_here(function, blocks[1:])
-            return
-        each = left / sum(workers.values())
-        yield from self._sent(function, blocks[1:], workers, CHUNKS if each > LONG else 1)
+        else:
+            yield from self._sent(function, blocks[1:], workers, CHUNKS if each > LONG else 1)
 
     def _sent[Block, Out](
         self, function: Callable[[Block], Out], blocks: Sequence[Block], workers: dict[str, int], chunks: int
@@ -323,7 +324,9 @@ class _Remote:
                 parts.append(_Sent(name, list(blocks[begin:end]), here))
                 parts[-1].future = self._submit(parts[-1])
             for part in parts:
-                yield from self._result(part)
+                results = self._result(part)
+                part.future = None  # the worker need not keep them
+                yield from results
         finally:
             for part in parts:
                 part.cancel()
