@@ -270,6 +270,11 @@ class Spectrum:
         np.fill_diagonal(out, 1.0)
         return out
 
+    @property
+    def knows_sources(self) -> bool:
+        """Whether :meth:`by_source` can split the uncertainty."""
+        return bool(self.sources or self.exact_sources)
+
     def by_source(self) -> dict[str, Array]:
         """Standard deviation per bin from each source of uncertainty alone, and in total.
 

@@ -14,9 +14,9 @@ FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 TOYS, BIN = 40, 9
 
 
-def unfolded(seed: int, n_data: int = 2000, n_simulation: int = 10_000) -> tuple[bu.Spectrum, np.ndarray]:
+def unfolded(seed: int) -> tuple[bu.Spectrum, np.ndarray]:
     """The tutorial's spectrum for a seed, and the truth."""
-    toy = bu.datasets.gaussian_toy(n_data, n_simulation, poisson=seed != 1, random_seed=seed)
+    toy = bu.datasets.gaussian_toy(2000, 10_000, poisson=seed != 1, random_seed=seed)
     result = bu.OmniFold(random_seed=seed, progressbar=False).fit(toy.simulation, toy.measurement)
     bins = np.linspace(-5.0, 6.0, 23)
     return result.spectrum("gen", bins), toy.expected(bins)

@@ -38,7 +38,7 @@ import numpy as np
 from bayesunfold._support.threads import map_here, one_blas_thread, remote
 from bayesunfold.errors import ClusterError, InputError, InputTypeError
 
-__all__ = ["cluster", "on_client"]
+__all__ = ["check_client", "cluster", "on_client"]
 
 LARGE = 65_536
 """Bytes from which on an array is a file."""
@@ -102,7 +102,7 @@ def cluster(client: Any, scratch: str | Path | None = None) -> Iterator[None]:
     ...     result = bu.OmniFold(5, random_seed=1).fit(simulation, data, checkpoint="run.npz")
     ...     spectrum = result.spectrum("pt", bins)
     """
-    _check_client(client)
+    check_client(client)
     place = Path(tempfile.gettempdir() if scratch is None else scratch)
     if not place.is_dir():
         msg = f"scratch is {str(place)!r}, which is no folder; name one that all machines see."
@@ -130,8 +130,9 @@ def on_client(client: Any) -> contextlib.AbstractContextManager[None]:
     return nullcontext() if client is None else cluster(client)
 
 
-def _check_client(client: Any) -> None:
-    if not all(hasattr(client, name) for name in ("submit", "nthreads", "run", "scheduler_info")):
+def check_client(client: Any) -> None:
+    """Raise :class:`~bayesunfold.errors.InputTypeError` for what is no Dask client."""
+    if not all(hasattr(client, name) for name in ("scatter", "submit", "cancel")):
         msg = f"client is {client!r}; pass a dask.distributed.Client, for instance Client('tcp://10.0.0.1:8786')."
         raise InputTypeError(msg)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.studies.resampled import select
+from bayesunfold.studies.resampled import select, signal_left
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["BlindSplit", "split_blind"]
@@ -75,13 +75,7 @@ def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expec
     InputError
         Negative weights, backgrounds that leave nothing for the signal, samples with too few events.
     """
-    signal = expected - sum(float(b.weight.sum()) for b in backgrounds)
-    if signal <= 0:
-        msg = (
-            f"the backgrounds sum to {expected - signal:.6g} of {expected:.6g} expected data events; nothing is left "
-            "for the signal."
-        )
-        raise InputError(msg)
+    signal = signal_left(expected, backgrounds)
     weight = np.where(simulation.pass_reco, simulation.weight, 0.0)
     rng = np.random.default_rng(SEED)
     taken, factor = _thinned(weight * (signal / weight.sum()), "the simulation", rng)

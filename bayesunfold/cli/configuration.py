@@ -160,12 +160,11 @@ class Job:
             start += read.kept
         return columns
 
-    @cached_property
-    def simulated(self) -> SimulatedColumns:
+    def _simulated(self) -> SimulatedColumns:
         """Columns of the simulated events that pass a level; the others are counted and dropped."""
         s = self.sections.simulation
         gen_source = s.gen_source
-        weighted = s if gen_source is None else gen_source
+        weighted = s.weight_source
         truth = self.sections.coverage.truth_weight
         gen = [*s.gen, *(e for e in (s.pass_gen, truth) if e is not None)]
         reco = [*s.reco, *([] if s.pass_reco is None else [s.pass_reco])]
@@ -189,15 +188,16 @@ class Job:
 
         Of a blind run, those that the pseudo-data leave: :func:`bayesunfold.cli.blind.split_blind`.
         """
-        simulation, systematics = self._simulation
+        simulation, systematics, _ = self._simulation
         if not self.blind:
             return simulation, systematics
         return self._blind.simulation, [self._blind.systematic(systematic) for systematic in systematics]
 
     @cached_property
-    def _simulation(self) -> tuple[Simulation, list[Systematic]]:
-        s, events = self.sections.simulation, self.simulated
-        weighted = s if s.gen_source is None else s.gen_source
+    def _simulation(self) -> tuple[Simulation, list[Systematic], np.ndarray | None]:
+        """All simulated events, their variations, and what the section [coverage] multiplies their weights by."""
+        s, events = self.sections.simulation, self._simulated()
+        weighted, truth = s.weight_source, self.sections.coverage.truth_weight
         weight = weighted.scaled(s.weight)
         simulation = Simulation(
             table(events.gen, s.gen),
@@ -212,7 +212,7 @@ class Job:
         for section in self.systematic:
             section.check()
             if section.has_events:
-                systematics.append(self._matched(section, simulation))
+                systematics.append(self._matched(section, simulation, events.keys()))
                 continue
             given: dict[str, Any] = {
                 name: table(events.reco, value)
@@ -221,9 +221,9 @@ class Job:
                 for name, value in section.scaled_variations(weighted).items()
             }
             systematics.append(Systematic(section.name, **given, profile=section.profile))
-        return simulation, systematics
+        return simulation, systematics, None if truth is None else events.gen(truth)
 
-    def _matched(self, section: SystematicSection, simulation: Simulation) -> Systematic:
+    def _matched(self, section: SystematicSection, simulation: Simulation, keys: tuple[np.ndarray, ...]) -> Systematic:
         """A variation with events of its own."""
         own = self.sections.simulation.key
         key = section.key or own
@@ -254,7 +254,7 @@ class Job:
         return Systematic.from_events(
             section.name,
             simulation,
-            key=self.simulated.keys(),
+            key=keys,
             up=sides["up"],
             down=sides.get("down"),
             absent=cast("Absent", section.absent),
@@ -318,17 +318,14 @@ class Job:
     def toys(self) -> ResampledToys:
         """Pseudo-experiments from the simulation, as the section [coverage] says."""
         section = self.sections.coverage
-        simulation, systematics = self._simulation
+        simulation, systematics, factor = self._simulation
         if systematics:
             msg = "coverage toys have no systematic variations; remove the sections [[systematic]]."
             raise InputError(msg)
         if section.truth_weight is not None and section.answer is not None:
             msg = "coverage.truth_weight and coverage.answer both say what the truth of the toys is; give one of them."
             raise InputError(msg)
-        factor = None
-        if section.truth_weight is not None:
-            factor = self.simulated.gen(section.truth_weight)
-        elif section.answer is not None:
+        if section.answer is not None:
             factor = _truth_of_result(self.folder / section.answer, simulation)
         count = section.expected_data if section.expected_data is not None else self._expected_data()
         return ResampledToys(simulation, count, factor, self._backgrounds)

@@ -124,6 +124,11 @@ class SimulationSection(Source, kw_only=True, frozen=True):
             file = cast("Files", without_trees(self.file, ("tree", "friends", "friend_key")))
         return Source(file=file, tree=self.gen_tree, selection=self.gen_selection)
 
+    @property
+    def weight_source(self) -> Source:
+        """Where weights and their variations are."""
+        return self.gen_source or self
+
 
 class DataSection(Source, kw_only=True, frozen=True):
     """The section [data]."""

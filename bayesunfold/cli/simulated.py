@@ -82,8 +82,8 @@ class SimulatedColumns:
 
     def either(self, expression: str) -> NDArray[Any]:
         """Of the particle level, and of the detector level for events that have only that."""
-        if self.levels is None:
-            return self._kept(self.of_gen[expression])
+        if self.levels is None or not self.levels.only_reco:
+            return self.gen(expression)
         return self._kept(self.levels.either(self.of_gen[expression], self.of_reco[expression]))
 
     def passes(self, gen: str | None, reco: str | None) -> dict[str, NDArray[Any]]:
@@ -102,8 +102,7 @@ class SimulatedColumns:
 
     def kept(self, used: NDArray[np.bool_]) -> SimulatedColumns:
         """Some of the events."""
-        rows = np.flatnonzero(used)
-        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+        return replace(self, rows=np.flatnonzero(used))
 
     def _kept(self, values: NDArray[Any]) -> NDArray[Any]:
         return values if self.rows is None else values[self.rows]
@@ -150,8 +149,6 @@ def match_tables(
                 f"their own: {err} If they are no events of the signal, leave them out with selection."
             )
             raise InputError(msg) from err
-    elif wanted.either:
-        of_reco |= {name: np.zeros(len(keys[1][0])) for name in wanted.either if name not in of_reco}
     alone = levels.reco_row[levels.gen_row < 0]
     key = tuple(np.concatenate([g, r[alone]]) for g, r in zip(*keys, strict=True))
     return SimulatedColumns(of_gen, of_reco, key, levels)

@@ -264,7 +264,7 @@ def _correlation_table(
 
 def _split(spectrum: Spectrum, kept: NDArray[np.bool_]) -> dict[str, Array]:
     """Standard deviation of each source; empty if they are not known."""
-    if not (spectrum.sources or spectrum.exact_sources):
+    if not spectrum.knows_sources:
         return {}
     return {name: np.asarray(std)[kept] for name, std in spectrum.by_source().items() if name != "total"}
 

@@ -187,17 +187,12 @@ def numbers_of(spectra: Mapping[str, Spectrum]) -> dict[str, object]:
             "std": _plain(s.std()),
             "covariance": _plain(s.covariance()),
             "std_by_source": {
-                source: _plain(std) for source, std in (s.by_source() if knows_sources(s) else {}).items()
+                source: _plain(std) for source, std in (s.by_source() if s.knows_sources else {}).items()
             },
             "bias": None if s.bias is None else _plain(s.bias),
         }
         for name, s in spectra.items()
     }
-
-
-def knows_sources(spectrum: Spectrum) -> bool:
-    """Whether a spectrum knows its sources of uncertainty."""
-    return bool(spectrum.sources or spectrum.exact_sources)
 
 
 def _plain(values: np.ndarray) -> list[object]:
@@ -216,7 +211,7 @@ def _write(path: Path, page: str, numbers: Mapping[str, object]) -> None:
 def _spectra_report(spectra: Mapping[str, Spectrum], path: Path) -> Path:
     """Page of spectra alone; those of several observables have a table only."""
     flat = {name: s for name, s in spectra.items() if len(s.edges) == 1}
-    split = {name: s for name, s in flat.items() if knows_sources(s)}
+    split = {name: s for name, s in flat.items() if s.knows_sources}
     banded = {name: s for name, s in spectra.items() if np.all(np.isfinite(s.std()))}
     sections = {
         "Spectra": _grid("spectrum", {n: plot_spectrum(s) for n, s in flat.items() if n in banded}),

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from bayesunfold._support.checks import as_numbers, check_bins, check_count, check_level, check_mapping, check_seed
+from bayesunfold._support.cluster import check_client
 from bayesunfold._support.files import atomic_write, check_writable
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
@@ -215,9 +216,8 @@ def coverage_study(
         raise InputError(msg)
     if workers is not None:
         check_count(workers, "workers", 0, MOST_WORKERS)
-    if client is not None and not all(hasattr(client, name) for name in ("scatter", "submit", "cancel")):
-        msg = f"client is {client!r}; pass a dask.distributed.Client, for instance Client('tcp://10.0.0.1:8786')."
-        raise InputTypeError(msg)
+    if client is not None:
+        check_client(client)
     for name, function in (("make_toy", make_toy), ("unfold", unfold or _default_unfold)):
         if not callable(function):
             msg = f"{name} is {function!r}; pass a function of the toy's seed."

@@ -20,7 +20,7 @@ from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
 
-__all__ = ["ResampledToys", "Toy", "select", "unfold_toy"]
+__all__ = ["ResampledToys", "Toy", "select", "signal_left", "unfold_toy"]
 
 Array = NDArray[np.floating]
 
@@ -96,11 +96,7 @@ class ResampledToys:
                 msg = f"{negative} {what} events have negative weights; toys cannot be drawn from them. Merge them."
                 raise InputError(msg)
         check_positive(n_data, "n_data")
-        signal = float(n_data) - sum(float(b.weight.sum()) for b in backgrounds)
-        if signal <= 0:
-            size = f"{n_data - signal:.6g} of {n_data:.6g} data events"
-            msg = f"the backgrounds sum to {size}; nothing is left for the signal."
-            raise InputError(msg)
+        signal = signal_left(n_data, backgrounds)
         #: expected events of the truth, fakes included
         self.truth = truth * (signal / truth[simulation.pass_reco].sum())
 
@@ -127,6 +123,22 @@ class ResampledToys:
         rows = rng.integers(0, len(sim), len(sim))
         backgrounds = [_resampled(b, sim, rng) for b in self.backgrounds]
         return Toy(select(sim, rows), measurement, backgrounds)
+
+
+def signal_left(n_data: float, backgrounds: Sequence[Background]) -> float:
+    """Expected data events that are no background.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    signal = float(n_data) - sum(float(b.weight.sum()) for b in backgrounds)
+    if signal <= 0:
+        size = f"{n_data - signal:.6g} of {n_data:.6g} data events"
+        msg = f"the backgrounds sum to {size}; nothing is left for the signal."
+        raise InputError(msg)
+    return signal
 
 
 def _factor(factor: ArrayLike | None, simulation: Simulation) -> Array:

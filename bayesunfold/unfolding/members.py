@@ -408,11 +408,20 @@ class Members:
         total, square = np.zeros((2, self.n_members))
         with block_threads():
             grouped = self._grouped(None, kept=self.kept())
-            parts = map_here(_moments_of, self.blocks()) if grouped is None else grouped.moments(NORM_SAMPLE)
+            if grouped is None:
+                self.norm()
+                parts = map_blocks(self._moments, self.perturbations.simulation.blocks())
+            else:
+                parts = grouped.moments(NORM_SAMPLE)
             for first, second in parts:
                 total += first
                 square += second
         return total**2 / square
+
+    def _moments(self, block: Block) -> tuple[Array, Array]:
+        """Sum of the particle-level weights of a block, and of their squares."""
+        _, weights = self._scaled(self.events.passes.gen, None, block)
+        return weights.sum(axis=0, dtype=np.float64), np.einsum("es,es->s", weights, weights, dtype=np.float64)
 
     def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> Sequence[Array]:
         """Standard deviation over members of each group's share of the total, one array a grouping.
@@ -443,12 +452,6 @@ class Members:
         if self.multiplier is None:
             return 0.0
         return self.perturbations.simulation.negative_share(self.events.passes.reco)
-
-
-def _moments_of(block: tuple[slice, Array]) -> tuple[Array, Array]:
-    """Sum of the weights of a block, and of their squares."""
-    _, weights = block
-    return weights.sum(axis=0, dtype=np.float64), np.einsum("es,es->s", weights, weights, dtype=np.float64)
 
 
 def _mean_square(displacement: Displacement, x: Array, members: NDArray[np.integer]) -> Array:

@@ -26,7 +26,16 @@ bins = [-2, 0, 2]
 [output]
 report = false
 """
-ONE = """
+REST = """\
+[data]
+file = "data.npz"
+features = ["pt"]
+[[systematic]]
+name = "tilt"
+weight_up = "w * up"
+"""
+ONE = (
+    """
 [simulation]
 file = "one.npz"
 gen = ["truth"]
@@ -35,14 +44,11 @@ names = ["t"]
 weight = "w"
 pass_gen = "has_truth"
 pass_reco = "has_reco"
-[data]
-file = "data.npz"
-features = ["pt"]
-[[systematic]]
-name = "tilt"
-weight_up = "w * up"
 """
-TWO = """
+    + REST
+)
+TWO = (
+    """
 [simulation]
 file = "reco.npz"
 gen_file = "truth.npz"
@@ -51,13 +57,9 @@ gen = ["pt"]
 reco = ["pt"]
 names = ["t"]
 weight = "w"
-[data]
-file = "data.npz"
-features = ["pt"]
-[[systematic]]
-name = "tilt"
-weight_up = "w * up"
 """
+    + REST
+)
 
 
 @pytest.fixture
