@@ -22,5 +22,6 @@ PY
 cd "$work"
 MPLBACKEND=agg "$work/clean/bin/python" "$work/lines.py"
 test -s toy.png && test -s unfolded.nc
-"$work/clean/bin/bayesunfold" info unfolded.nc | head -n 1
+"$work/clean/bin/bayesunfold" info unfolded.nc >info.txt  # no pipe: head would close it while it is written to
+head -n 1 info.txt
 "$work/clean/bin/python" -c 'import bayesunfold, sys; print("installed from", "site-packages" if "site-packages" in bayesunfold.__file__ else sys.exit("the sources"))'
