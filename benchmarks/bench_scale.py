@@ -66,7 +66,7 @@ def run_case(args: argparse.Namespace) -> dict[str, object]:
         draws=args.draws, event_groups=groups, random_seed=1, progressbar=args.progress, **settings
     )
     start = time.perf_counter()
-    result = unfolder.fit(simulation, data)
+    result = unfolder.fit(simulation, data, backend=args.backend)
     fit = time.perf_counter() - start
     spectra = []
     for column in range(min(2, d)):
@@ -81,6 +81,7 @@ def run_case(args: argparse.Namespace) -> dict[str, object]:
         "draws": args.draws,
         "threads": int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))),
         "one by one": args.one_by_one,
+        "backend": args.backend,
         "files": bool(args.folder),
         "open [s]": opened,
         "fit [s]": fit,
@@ -208,6 +209,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=7)
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--backend", choices=("numpy", "jax"), default="numpy")
     parser.add_argument("--one-by-one", action="store_true", help="events fluctuate one by one")
     parser.add_argument("--folder", help="memory maps of the parquet files in this folder")
     parser.add_argument("--progress", action="store_true")

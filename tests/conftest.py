@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
+
+with contextlib.suppress(ImportError):  # on import, JAX draws from NumPy's global generator, and ArviZ imports it
+    import jax  # noqa: F401
 
 
 def require(module: str):

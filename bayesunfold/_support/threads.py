@@ -21,12 +21,24 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController, threadpool_info
 
-__all__ = ["block_threads", "map_blocks", "map_here", "one_blas_thread", "remote", "row_blocks", "thread_count"]
+__all__ = [
+    "accelerator",
+    "block_threads",
+    "map_blocks",
+    "map_here",
+    "one_blas_thread",
+    "remote",
+    "row_blocks",
+    "thread_count",
+]
 
 _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("bayesunfold_block_threads", default=None)
 
 remote: ContextVar[Callable[..., Iterator[Any]] | None] = ContextVar("bayesunfold_remote", default=None)
 """Maps a function over blocks on other machines, inside :func:`bayesunfold._support.cluster.cluster`."""
+
+accelerator: ContextVar[Any] = ContextVar("bayesunfold_accelerator", default=None)
+"""What computes sums over events instead of NumPy, inside :func:`bayesunfold.classifier.backend.on_backend`."""
 
 
 class _OneBlasThread:
@@ -86,9 +98,10 @@ def _set_threads(limits: list[tuple[Any, int]]) -> None:
 one_blas_thread = _OneBlasThread()
 
 
-def _start_thread() -> None:
+def _start_thread(device: Any) -> None:
     """Work inside a block stays in its own thread, and some BLAS libraries count threads for each caller."""
     _pool.set(None)
+    accelerator.set(device)
     libraries = ThreadpoolController().select(user_api="blas").lib_controllers
     _set_threads([(library, 1) for library in libraries if _for_each_thread(library)])
 
@@ -119,7 +132,9 @@ def block_threads() -> Iterator[None]:
         if count == 1:
             yield
             return
-        pool = ThreadPoolExecutor(count, thread_name_prefix="bayesunfold", initializer=_start_thread)
+        pool = ThreadPoolExecutor(
+            count, thread_name_prefix="bayesunfold", initializer=_start_thread, initargs=(accelerator.get(),)
+        )
         token = _pool.set(pool)
         try:
             yield

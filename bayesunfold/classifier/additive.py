@@ -84,13 +84,14 @@ class Additive:
         return len(self.feature)
 
     @cached_property
-    def _arrays(self) -> tuple[Array, NDArray[np.integer], Array, Array, NDArray[np.integer]]:
+    def arrays(self) -> tuple[Array, NDArray[np.integer], Array, Array, NDArray[np.integer]]:
+        """``unmix``, ``feature``, ``low``, ``high - low`` and ``indicator``."""
         low, high = np.array(self.low), np.array(self.high)
         return np.array(self.unmix), np.array(self.feature), low, high - low, np.array(self.indicator)
 
     def basis(self, x: Array) -> Array:
         """``s rho_k`` at events, shape (n, intervals), of the type of ``x``; zero where the feature does not exist."""
-        unmix, feature, low, width, indicator = (a.astype(x.dtype) if a.dtype.kind == "f" else a for a in self._arrays)
+        unmix, feature, low, width, indicator = (a.astype(x.dtype) if a.dtype.kind == "f" else a for a in self.arrays)
         out = (x[:, : len(unmix)] @ unmix)[:, feature]
         out -= low
         out /= width
@@ -105,7 +106,7 @@ class Additive:
         """:meth:`basis` as a PyTensor expression, of inputs of shape (n, inputs)."""
         import pytensor.tensor as pt
 
-        unmix, feature, low, width, indicator = self._arrays
+        unmix, feature, low, width, indicator = self.arrays
         z = pt.dot(x[:, : len(unmix)], pt.as_tensor(unmix))[:, feature]
         steps = self.scale * (pt.clip((z - low) / width, 0.0, 1.0) - 0.5)
         exists = pt.stack([pt.le(x[:, c], 0.0) if c >= 0 else pt.ones_like(x[:, 0]) for c in indicator], axis=1)
@@ -113,7 +114,7 @@ class Additive:
 
     def nodes(self, g: Any, x: str) -> str:
         """:meth:`basis` as ONNX nodes: of a graph under construction and the name of the inputs."""
-        unmix, feature, low, width, indicator = self._arrays
+        unmix, feature, low, width, indicator = self.arrays
         z = g("MatMul", g("Gather", x, np.arange(len(unmix)), axis=1), unmix)
         z = g("Div", g("Sub", g("Gather", z, feature, axis=1), low), width)
         steps = g("Mul", g("Sub", g("Max", g("Min", z, 1.0), 0.0), 0.5), self.scale)

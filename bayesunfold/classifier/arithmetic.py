@@ -5,7 +5,8 @@ The parameters are *standardised*: the vector ``theta`` has a Normal(0, 1) prior
 that touches events (:func:`forward`, :func:`loss_and_gradient`, :func:`tangent`) works on
 blocks of events, so memory does not grow with events x weights.
 
-Blocks run in parallel inside :func:`bayesunfold._support.threads.block_threads`.
+Blocks run in parallel inside :func:`bayesunfold._support.threads.block_threads`, and many events on an accelerator
+inside :func:`bayesunfold.classifier.backend.on_backend`.
 
 Cost: one pass over ``n`` events costs about ``6 n P`` floating-point operations for a gradient
 and ``2 n P p`` for tangent features in ``p`` directions (``P`` weights).
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from bayesunfold._support.threads import map_blocks, map_here, row_blocks
+from bayesunfold._support.threads import accelerator, map_blocks, map_here, row_blocks
 from bayesunfold.classifier.activations import ACTIVATIONS, log1pexp
 from bayesunfold.classifier.additive import Additive
 
@@ -31,6 +32,7 @@ __all__ = [
     "blocks",
     "forward",
     "loss_and_gradient",
+    "pass_blocks",
     "tangent",
     "weighted_gradient",
     "weighted_gram",
@@ -41,6 +43,9 @@ Array = NDArray[np.floating]
 BLOCK = 8192
 """Events per block: activations of a 48-unit layer then fit into a core's cache."""
 
+WORTHWHILE = 2 * BLOCK
+"""Events from which on a pass goes to an accelerator, if there is one."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -49,6 +54,11 @@ def __dir__() -> list[str]:
 def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
     """Slices that cover ``range(n)`` in order, ``size`` rows at a time."""
     return row_blocks(n, size)
+
+
+def pass_blocks(n: int, size: int) -> Iterator[slice]:
+    """As :func:`blocks`; longer ones for an accelerator, which small ones would leave idle."""
+    return row_blocks(n, size if accelerator.get() is None else max(size, WORTHWHILE))
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,10 @@ def forward(layout: Layout, theta: Array, x: Array) -> Array:
     x : array, shape (n, d)
         Standardised features. Empty input gives an empty output.
     """
+    device = accelerator.get()
+    if device is not None and len(x) >= WORTHWHILE:
+        found: Array = device.forward(layout, theta, x)
+        return found
     layers = layout.layers(theta, x.dtype)
     out = np.empty(len(x))
 
@@ -238,6 +252,9 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
     -------
     array, shape (n, p) or (n, P), of the type of ``x``
     """
+    device = accelerator.get()
+    if device is not None and basis is not None:
+        return np.array(device.tangent(layout, theta, basis, x)[: len(x), : basis.shape[1]])
     layers = layout.layers(theta, x.dtype)
     directions = None if basis is None else basis.astype(x.dtype)
     # a row per weight: products of long rows are fast

@@ -10,9 +10,9 @@ from scipy.linalg import cho_factor
 from scipy.special import expit
 
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import blocks, forward, tangent
+from bayesunfold.classifier.arithmetic import forward, pass_blocks, tangent
 from bayesunfold.classifier.sampling import LinearizedPosterior, chosen_by_leverage
-from bayesunfold.classifier.sums import gradient_sum
+from bayesunfold.classifier.sums import TangentFeatures, gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.errors import ConvergenceError
 
@@ -32,15 +32,15 @@ def curvature_of(classifier: Classifier) -> Array:
     """Curvature of the loss of all its events and of its prior, in its basis: equation (1), shape (p, p)."""
     out = np.eye(classifier.basis.shape[1])
     for sample in classifier.classes.simulated_last():
-        for part in map_blocks(partial(_curvature_part, classifier, sample), blocks(len(sample), BLOCK)):
+        for part in map_blocks(partial(_curvature_part, classifier, sample), pass_blocks(len(sample), BLOCK)):
             out += part
     return out
 
 
 def _curvature_part(classifier: Classifier, sample: ClassWeights, rows: slice) -> Array:
     curvature = classifier.residuals(sample, rows)[2]
-    phi = classifier.tangent(sample.x[rows])
-    return np.zeros((phi.shape[1],) * 2) + phi.T @ (phi * curvature[:, None].astype(phi.dtype))
+    phi = classifier.features(sample.x[rows])
+    return phi.cross(phi.times(curvature)).astype(np.float64)
 
 
 def factor_of(matrix: Array, what: str) -> tuple[Array, bool]:
@@ -144,10 +144,9 @@ def linearize_some(
     leverage = np.abs(weight) * q * (1.0 - q)
 
     def one(rows: slice) -> tuple[slice, Array]:
-        features = tangent(layout, theta, x[rows], directions)
-        return rows, np.einsum("ij,ij->i", features, features)
+        return rows, TangentFeatures.of(layout, theta, x[rows], directions).squares()
 
-    for rows, squares in map_blocks(one, blocks(len(x), BLOCK)):
+    for rows, squares in map_blocks(one, pass_blocks(len(x), BLOCK)):
         leverage[rows] *= squares
     gradient = gradient_sum(layout, theta, x, weight * (label - q))[0] @ directions
     chosen, keep = chosen_by_leverage(leverage, directions.shape[1], rng)

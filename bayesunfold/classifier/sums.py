@@ -1,4 +1,4 @@
-"""Sums of tangent features over events, without the features: gradients of weighted sums of the network's output.
+"""Sums of tangent features over events: of products with columns, and without the features as gradients.
 
 A sum over events of tangent features is one gradient, ``6 n P`` operations for ``P`` weights; the features of every
 event, in ``p`` directions, are ``2 n P p``.
@@ -6,20 +6,79 @@ event, in ``p`` directions, are ``2 n P p``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._support.threads import map_blocks
+from bayesunfold._support.threads import accelerator, map_blocks
 from bayesunfold.classifier.activations import ACTIVATIONS
-from bayesunfold.classifier.arithmetic import Layout, activations, backward, blocks, weighted_gradient
+from bayesunfold.classifier.arithmetic import (
+    WORTHWHILE,
+    Layout,
+    activations,
+    backward,
+    blocks,
+    tangent,
+    weighted_gradient,
+)
 
-__all__ = ["gradient_sum", "group_gradients"]
+__all__ = ["TangentFeatures", "gradient_sum", "group_gradients", "group_scores"]
 
 Array = NDArray[np.floating]
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class TangentFeatures:
+    """Tangent features ``F`` of a block of events, shape (n, p), for sums over them.
+
+    They may lie on an accelerator, so that only sums come back.
+    """
+
+    def __init__(self, values: Any, shape: tuple[int, int], device: Any = None) -> None:
+        self._values, self._shape, self._device = values, shape, device  # on a device there may be zeros beyond
+
+    @classmethod
+    def of(cls, layout: Layout, theta: Array, x: Array, basis: Array) -> TangentFeatures:
+        """Of events, in the directions of a basis of shape (P, p)."""
+        device = accelerator.get()
+        if device is None:
+            return cls(tangent(layout, theta, x, basis), (len(x), basis.shape[1]))
+        return cls(device.tangent(layout, theta, basis, x), (len(x), basis.shape[1]), device)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Their type."""
+        return np.dtype(self._values.dtype)
+
+    def times(self, weight: Array) -> TangentFeatures:
+        """``diag(w) F``."""
+        if self._device is None:
+            return TangentFeatures(self._values * weight[:, None].astype(self.dtype, copy=False), self._shape)
+        return TangentFeatures(self._device.times(self._values, weight), self._shape, self._device)
+
+    def dot(self, columns: Array) -> Array:
+        """``F' C`` of columns of shape (n,) or (n, k)."""
+        if self._device is None:
+            found: Array = self._values.T @ columns
+            return found
+        return np.asarray(self._device.dot(self._values, columns)[: self._shape[1]])
+
+    def cross(self, other: TangentFeatures) -> Array:
+        """``F' G`` of other features of the same events."""
+        if self._device is None:
+            found: Array = self._values.T @ other._values
+            return found
+        return np.asarray(self._device.cross(self._values, other._values)[: self._shape[1], : other._shape[1]])
+
+    def squares(self) -> Array:
+        """Squared length of each event's features, shape (n,)."""
+        if self._device is None:
+            return np.einsum("ij,ij->i", self._values, self._values)
+        return np.asarray(self._device.squares(self._values))[: self._shape[0]]
 
 
 def gradient_sum(layout: Layout, theta: Array, x: Array, weights: Array, columns: int = 1) -> Array:
@@ -35,6 +94,10 @@ def gradient_sum(layout: Layout, theta: Array, x: Array, weights: Array, columns
     columns : int
         K.
     """
+    device = accelerator.get()
+    if device is not None and len(x) >= WORTHWHILE:
+        each = weights.reshape(len(x), columns).T
+        return np.stack([device.gradient_sum(layout, theta, x, column) for column in each])
     layers = layout.layers(theta, x.dtype)
 
     def one(rows: slice) -> Array:
@@ -48,14 +111,25 @@ def gradient_sum(layout: Layout, theta: Array, x: Array, weights: Array, columns
     return out
 
 
-def group_gradients(layout: Layout, theta: Array, x: Array, weight: Array, size: int) -> Array:
-    """``sum_i w_i grad f(x_i)`` over groups of ``size`` consecutive events, shape (groups, P), of the type of ``x``.
+def group_scores(layout: Layout, theta: Array, x: Array, weight: Array, size: int, basis: Array) -> Array:
+    """``sum_i w_i phi_i`` over groups of ``size`` consecutive events, shape (groups, p), of the type of ``x``.
 
     Parameters
     ----------
     x : array, shape (groups * size, d)
     weight : array, shape (groups * size,)
+    basis : array, shape (P, p)
+        Directions of the tangent features ``phi``.
     """
+    device = accelerator.get()
+    if device is not None:
+        found: Array = device.group_scores(layout, theta, basis, x, weight, size)
+        return found
+    return group_gradients(layout, theta, x, weight, size) @ basis.astype(x.dtype, copy=False)
+
+
+def group_gradients(layout: Layout, theta: Array, x: Array, weight: Array, size: int) -> Array:
+    """``sum_i w_i grad f(x_i)`` over groups, shape (groups, P)."""
     derivative = ACTIVATIONS[layout.activation].derivative
     layers = layout.layers(theta, x.dtype)
     values, added = activations(layout, layers, x)

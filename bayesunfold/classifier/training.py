@@ -14,14 +14,17 @@ weights. For more weights than rows the same step is solved in the space of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from bayesunfold._support.progress import tick
-from bayesunfold.classifier.arithmetic import Layout, loss_and_gradient, tangent, weighted_gram
+from bayesunfold._support.threads import accelerator
+from bayesunfold.classifier.arithmetic import Layout, tangent, weighted_gram
 from bayesunfold.classifier.two_class import WIDE, Joined
 from bayesunfold.errors import ConvergenceError
 
@@ -44,6 +47,9 @@ ADAM_BATCH = 4_096
 ADAM_EPOCHS, ADAM_RATE = 60.0, 0.05
 ADAM_STEPS = 7_500
 """Most steps: large samples are not passed as often."""
+
+ADAM_TICK = 100
+"""Steps between two looks at the clock, and per call of an accelerator."""
 
 ADAM_SHARE = 0.2
 """Of the time of a fit, about."""
@@ -102,7 +108,7 @@ def initial_weights(layout: Layout, rng: np.random.Generator) -> Array:
 
 
 def _objective(layout: Layout, theta: Array, classes: Joined, centre: Array) -> tuple[float, Array]:
-    loss, gradient = loss_and_gradient(layout, theta, classes.x, classes.ones, classes.zeros, classes.offset)
+    loss, gradient = classes.loss_and_gradient(layout, theta)
     shift = theta - centre
     return loss + 0.5 * float(shift @ shift), gradient + shift
 
@@ -112,13 +118,17 @@ class _Curvature:
 
     def __init__(self, layout: Layout, theta: Array, classes: Joined) -> None:
         weights = classes.curvature_weights(layout, theta)
-        jacobian = tangent(layout, theta, classes.x)
-        self.age = 0
+        self.age, self.dual = 0, False
         self._factor: tuple[float, tuple[Array, bool]] | None = None
+        device = accelerator.get()
+        if device is not None and len(classes.x) >= layout.n_parameters:
+            self.matrix: Array = device.curvature(layout, theta, classes.x, weights)
+            return
+        jacobian = tangent(layout, theta, classes.x)
         self.dual = len(jacobian) < jacobian.shape[1] and bool(np.all(weights >= 0))
         if self.dual:
             self.rows = jacobian * np.sqrt(weights)[:, None].astype(jacobian.dtype)
-            self.matrix: Array = (self.rows @ self.rows.T).astype(np.float64)
+            self.matrix = (self.rows @ self.rows.T).astype(np.float64)
         else:
             self.matrix = weighted_gram(jacobian, weights)
 
@@ -233,22 +243,40 @@ def _adam(
     n = len(classes.x)
     batch = min(n, ADAM_BATCH)
     n_steps = min(max(100, int(epochs * n / batch)), ADAM_STEPS)
-    first, second = np.zeros_like(theta), np.zeros_like(theta)
-    order = rng.permutation(n)
-    position = 0
-    for step in range(1, n_steps + 1):
-        if step % 100 == 0:
-            tick(ADAM_SHARE * step / n_steps)
-        if position + batch > n:
-            order, position = rng.permutation(n), 0
-        part = classes.subset(order[position : position + batch])
-        position += batch
-        _, gradient = _objective(layout, theta, part, centre)
-        first += 0.1 * (gradient - first)
-        second += 0.01 * (gradient**2 - second)
-        now = rate * (0.5 * (1.0 + np.cos(np.pi * step / n_steps)) + 1e-3)
-        theta = theta - now * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
-    return theta
+    rates = rate * (0.5 * (1.0 + np.cos(np.pi * np.arange(1, n_steps + 1) / n_steps)) + 1e-3)
+    batches = _minibatches(n, batch, rng)
+    state = theta, np.zeros_like(theta), np.zeros_like(theta)
+    device = accelerator.get()
+    for done in range(0, n_steps, ADAM_TICK):
+        now = rates[done : done + ADAM_TICK]
+        if device is None:
+            for step, (rows, each) in enumerate(zip(batches, now, strict=False), done + 1):
+                state = _adam_step(layout, state, classes.subset(rows), centre, each, step)
+        else:
+            rows = np.stack(list(islice(batches, len(now))))
+            state = device.minibatch_steps(layout, state, classes, centre, rows, now, done)
+        tick(ADAM_SHARE * (done + len(now)) / n_steps)
+    return state[0]
+
+
+def _minibatches(n: int, batch: int, rng: np.random.Generator) -> Iterator[NDArray[np.integer]]:
+    """Rows of batches without end: each pass over the events is in an order of its own."""
+    while True:
+        order = rng.permutation(n)
+        for end in range(batch, n + 1, batch):
+            yield order[end - batch : end]
+
+
+def _adam_step(
+    layout: Layout, state: tuple[Array, Array, Array], part: Joined, centre: Array, rate: float, step: int
+) -> tuple[Array, Array, Array]:
+    """Weights and moments of the gradient after a step."""
+    theta, first, second = state
+    gradient = _objective(layout, theta, part, centre)[1]
+    first = first + 0.1 * (gradient - first)
+    second = second + 0.01 * (gradient**2 - second)
+    move = (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+    return theta - rate * move, first, second
 
 
 def fit_map(

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from bayesunfold.classifier.arithmetic import Layout, forward, tangent
+from bayesunfold._support.threads import accelerator
+from bayesunfold.classifier.arithmetic import WORTHWHILE, Layout, forward, loss_and_gradient, tangent
+from bayesunfold.classifier.sums import TangentFeatures
 
 __all__ = ["ClassWeights", "Classifier", "Joined", "TwoClass", "leading_directions"]
 
@@ -55,6 +57,14 @@ class Joined:
         """The same classes estimated from some of the rows, weights scaled up to the total."""
         factor = len(self.x) / len(rows)
         return Joined(self.x[rows], self.ones[rows] * factor, self.zeros[rows] * factor, self.offset)
+
+    def loss_and_gradient(self, layout: Layout, theta: Array) -> tuple[float, Array]:
+        """Loss of a classifier of the two and its gradient, without the prior."""
+        device = accelerator.get()
+        if device is None or len(self.x) < WORTHWHILE:
+            return loss_and_gradient(layout, theta, self.x, self.ones, self.zeros, self.offset)
+        found: tuple[float, Array] = device.loss_and_gradient(layout, theta, self)
+        return found
 
     def curvature_weights(self, layout: Layout, theta: Array) -> Array:
         """Second derivative of each event's loss with respect to the network's output."""
@@ -200,6 +210,10 @@ class Classifier:
     def tangent(self, x: Array) -> Array:
         """Tangent features ``Phi = J basis`` at events ``x``, shape (n, p)."""
         return tangent(self.layout, self.theta, x, self.basis)
+
+    def features(self, x: Array) -> TangentFeatures:
+        """As :meth:`tangent`, for sums over events."""
+        return TangentFeatures.of(self.layout, self.theta, x, self.basis)
 
     def residuals(self, sample: ClassWeights, rows: slice) -> tuple[Array, Array, Array]:
         """Per event: residual of class 1, residual of class 0, and curvature of the loss.

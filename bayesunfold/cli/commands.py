@@ -71,6 +71,9 @@ def _unfold_parser(add: AddParser) -> None:
         "--unblind", action="store_true", help="read the data of a configuration that says blind = true"
     )
     unfold.add_argument("--scheduler", help="address of a Dask scheduler, whose workers share the sums over events")
+    unfold.add_argument(
+        "--backend", choices=("numpy", "jax"), default="numpy", help="what computes sums over events: jax for a GPU"
+    )
     unfold.add_argument("--scratch", type=Path, help="a folder that this machine and the workers see")
     unfold.add_argument("--schema", action="store_true", help="print all sections and keys, and stop")
 
@@ -149,6 +152,7 @@ def _info(args: argparse.Namespace) -> None:
 
 def _unfold_config(args: argparse.Namespace) -> None:
     from bayesunfold._support.cluster import cluster
+    from bayesunfold.classifier.backend import check_backend, on_backend
     from bayesunfold.cli.configuration import load_job
     from bayesunfold.cli.schema import schema_text
     from bayesunfold.cli.unfold import check_job, run_job
@@ -163,6 +167,7 @@ def _unfold_config(args: argparse.Namespace) -> None:
     if args.scratch is not None and not args.scheduler:
         msg = f"--scratch is {args.scratch} and there is no --scheduler, whose workers would use it."
         raise InputError(msg)
+    check_backend(args.backend, args.scheduler)
     job = load_job(args.config, unblind=args.unblind)
     if args.check:
         print(check_job(job))
@@ -170,6 +175,7 @@ def _unfold_config(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         if args.scheduler:
             stack.enter_context(cluster(stack.enter_context(_client(args.scheduler)), args.scratch))
+        stack.enter_context(on_backend(args.backend))
         print(run_job(job, resume=args.resume))
 
 

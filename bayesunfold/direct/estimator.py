@@ -19,6 +19,7 @@ from bayesunfold._support.progress import Phases
 from bayesunfold._support.streams import stream, training_stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold._support.versions import installed_versions
+from bayesunfold.classifier.backend import Backend, check_backend, on_backend
 from bayesunfold.classifier.inference import check_chains
 from bayesunfold.classifier.linearized import posterior_axes
 from bayesunfold.classifier.network import Network
@@ -222,6 +223,7 @@ class UnbinnedFBU:
         *,
         checkpoint: str | Path | None = None,
         client: Any = None,
+        backend: Backend = "numpy",
     ) -> UnfoldingResult:
         """Unfold; arguments, errors and result as for :meth:`bayesunfold.OmniFold.fit`.
 
@@ -238,6 +240,7 @@ class UnbinnedFBU:
         The history of the result has one entry: the chi-square of the moments is among its losses, and the remaining
         Newton step of the fit is its change.
         """
+        check_backend(backend, client)
         check_simulation(simulation)
         settings = self.settings(simulation)
         intervals = settings.moments.additive, settings.network.additive
@@ -250,7 +253,7 @@ class UnbinnedFBU:
         clock = [time.perf_counter()]
         inputs = Inputs(simulation, data, tuple(backgrounds))
         phases = Phases("unfolding", self._costs(settings, events), show=self.progressbar)
-        with on_client(client), block_threads(), phases.active():
+        with on_client(client), on_backend(backend), block_threads(), phases.active():
             profile, others = self._profile(inputs, events, systematics, seed)
             perturbations = start_perturbations(events, simulation, others, settings, seed)
             first = self._first(events, settings, seed, checkpoint, phases)

@@ -9,7 +9,7 @@ events whose weights differ from the others' would still feel the groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Lock
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.checks import check_count
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import blocks
+from bayesunfold.classifier.arithmetic import blocks, pass_blocks
 from bayesunfold.classifier.part import Part
-from bayesunfold.unfolding.perturbations import BLOCK, Fluctuations, exponentials
+from bayesunfold.unfolding.perturbations import BLOCK, Block, Fluctuations, exponentials
 
 __all__ = ["GROUPS", "EventGroups", "GroupedFluctuations", "check_event_groups", "in_groups"]
 
@@ -177,6 +177,10 @@ class GroupedFluctuations(Fluctuations):
             mean += self.totals[groups] @ part
         out -= (self.common * mean).astype(np.float32)
         return out
+
+    def pass_blocks(self) -> Iterator[Block]:
+        """As :meth:`blocks`, of any length, for sums without fluctuations, which do not depend on numbers of blocks."""
+        return (Block(number, rows) for number, rows in enumerate(pass_blocks(self.n, BLOCK)))
 
     def block(self, index: int) -> Array:
         """Fluctuations of a block of events, shape (events in block, n_members)."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import blocks
-from bayesunfold.classifier.sums import gradient_sum, group_gradients
+from bayesunfold.classifier.arithmetic import pass_blocks
+from bayesunfold.classifier.sums import gradient_sum, group_scores
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
 
@@ -60,13 +60,11 @@ class GroupScores:
     def of_groups(self, groups: slice) -> Array:
         """Scores of some groups, shape (groups, p), float32."""
         c, size = self.classifier, self.fluctuations.groups.size
-        basis = c.basis.astype(self.x.dtype)
-        out = np.empty((groups.stop - groups.start, basis.shape[1]), self.x.dtype)
-        for part in blocks(len(out), max(1, EVENTS_AT_ONCE // size)):
+        out = np.empty((groups.stop - groups.start, c.basis.shape[1]), self.x.dtype)
+        for part in pass_blocks(len(out), max(1, EVENTS_AT_ONCE // size)):
             here = slice(groups.start + part.start, groups.start + part.stop)
             rows, real = self.fluctuations.groups.rows(here)
-            scores = group_gradients(c.layout, c.theta, self.x[rows], self.net[rows] * real, size)
-            np.matmul(scores, basis, out=out[part])
+            out[part] = group_scores(c.layout, c.theta, self.x[rows], self.net[rows] * real, size, c.basis)
         return out
 
     def centred(self, groups: slice) -> Array:

@@ -26,7 +26,7 @@ from scipy.linalg import cho_solve
 
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.linearized import factor_of
-from bayesunfold.classifier.sums import gradient_sum
+from bayesunfold.classifier.sums import TangentFeatures, gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
 from bayesunfold.unfolding.group_scores import GroupScores
@@ -181,9 +181,11 @@ class _Refit:
         sums.score += np.eye(len(sums.score))
         for sample in self.classifier.classes.simulated_last():
             fluctuations = self.perturbations.events[sample.name]
+            pieces = fluctuations.blocks()
             if isinstance(fluctuations, GroupedFluctuations):
+                pieces = fluctuations.pass_blocks()
                 self.group_terms(sums, GroupScores.of(self.classifier, sample, fluctuations))
-            for part in map_blocks(partial(self.block_sums, sample), fluctuations.blocks()):
+            for part in map_blocks(partial(self.block_sums, sample), pieces):
                 sums.include(part)
         for k, (name, v) in enumerate(self.perturbations.variations.items()):
             sums.add(name, interpolate(sums.sides[0][:, k], sums.sides[1][:, k], v.alpha))
@@ -195,20 +197,20 @@ class _Refit:
         """A block of events of one sample."""
         sums, rows, p = _Sums.zero(self.classifier, self.carried), block.rows, self.perturbations
         one, zero, curvature = self.classifier.residuals(sample, rows)
-        phi = self.classifier.tangent(sample.x[rows])
-        net = (one - zero).astype(phi.dtype)
+        phi = self.classifier.features(sample.x[rows])
+        net = (one - zero).astype(sample.x.dtype)
         self.event_terms(sums, sample.name, block, phi, net, curvature)
         if sample.name in p.scales:
-            sums.add(sample.name, np.multiply.outer(-(phi.T @ zero), p.scales[sample.name]))
+            sums.add(sample.name, np.multiply.outer(-phi.dot(zero), p.scales[sample.name]))
         if sample.name != "simulation":
             return sums
         names, up, down = p.stacked_variations
         if names:
-            sums.sides = [(phi.T @ (net[:, None] * side[rows])).astype(np.float64) for side in (up, down)]
-        self.detector_terms(sums, rows, phi.T @ net)
+            sums.sides = [phi.dot(net[:, None] * side[rows]).astype(np.float64) for side in (up, down)]
+        self.detector_terms(sums, rows, phi.dot(net))
         if len(self.classifier.classes.samples) > 2:  # the signal is what backgrounds leave of the data
             for name, change in p.signal.items():
-                sums.add(name, np.multiply.outer(-(phi.T @ zero), change))
+                sums.add(name, np.multiply.outer(-phi.dot(zero), change))
         self.carried_terms(sums, rows, phi, one, zero)
         return sums
 
@@ -222,16 +224,18 @@ class _Refit:
         if self.covariance:
             sums.score += scores.covariance()
 
-    def event_terms(self, sums: _Sums, name: str, block: Block, phi: Array, net: Array, curvature: Array) -> None:
+    def event_terms(
+        self, sums: _Sums, name: str, block: Block, phi: TangentFeatures, net: Array, curvature: Array
+    ) -> None:
         """Curvature (1), and unless they fluctuate in groups, covariance of the score and the events' fluctuations."""
-        sums.curvature += phi.T @ (phi * curvature[:, None].astype(phi.dtype))
+        sums.curvature += phi.cross(phi.times(curvature))
         fluctuations = self.perturbations.events[name]
         if isinstance(fluctuations, GroupedFluctuations):
             return
-        weighted = phi * net[:, None]
+        weighted = phi.times(net)
         if self.covariance:
-            sums.score += weighted.T @ weighted
-        sums.add(name, (weighted.T @ fluctuations.block(block.number)).astype(np.float64))
+            sums.score += weighted.cross(weighted)
+        sums.add(name, weighted.dot(fluctuations.block(block.number)).astype(np.float64))
 
     def detector_terms(self, sums: _Sums, rows: slice, here: Array) -> None:
         """Change of the score when simulated events move at detector level, and in and out of it.
@@ -249,18 +253,17 @@ class _Refit:
         c = self.classifier
         return gradient_sum(c.layout, c.theta, sample.x[rows], one - zero)[0] @ c.basis
 
-    def carried_terms(self, sums: _Sums, rows: slice, phi: Array, one: Array, zero: Array) -> None:
+    def carried_terms(self, sums: _Sums, rows: slice, phi: TangentFeatures, one: Array, zero: Array) -> None:
         """How this classifier's score moves with the ratios that its class weights carry: (2) and (5)."""
         for k, c in enumerate(self.carried):
             residual = one if c.share == "ones" else -zero
-            residual = np.where(c.rows[rows], residual, 0.0).astype(phi.dtype)
-            theirs = c.displacement.classifier.tangent(c.x[rows])
-            sums.carried[k] += (phi * residual[:, None]).T @ theirs
+            theirs = c.displacement.classifier.features(c.x[rows])
+            sums.carried[k] += phi.times(np.where(c.rows[rows], residual, 0.0)).cross(theirs)
             if self.normalization is not None and c.share == "ones":
-                sums.means[k] += self.normalization.pulled[rows] @ theirs
+                sums.means[k] += theirs.dot(self.normalization.pulled[rows])
         if self.normalization is not None:
             kept = self.normalization.generated[rows] != 0
-            sums.residual_of_ones += phi.T @ (np.where(kept, one, 0.0)).astype(phi.dtype)
+            sums.residual_of_ones += phi.dot(np.where(kept, one, 0.0).astype(phi.dtype))
 
     def normalization_terms(self, sums: _Sums, normalization: PullNormalization) -> None:
         """Take the change of the mean pull weight out of a member's target; see :class:`PullNormalization`."""

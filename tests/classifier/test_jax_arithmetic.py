@@ -1,0 +1,149 @@
+"""The arithmetic in JAX gives NumPy's numbers, up to rounding in single precision."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import require
+
+import bayesunfold as bu
+from bayesunfold._support.threads import accelerator, block_threads, map_blocks
+from bayesunfold.classifier.additive import Additive
+from bayesunfold.classifier.arithmetic import forward, tangent
+from bayesunfold.classifier.backend import check_backend, on_backend
+from bayesunfold.classifier.network import Network
+from bayesunfold.classifier.sums import TangentFeatures, gradient_sum, group_scores
+from bayesunfold.classifier.training import _adam, _Curvature
+from bayesunfold.classifier.two_class import Joined
+from bayesunfold.errors import InputError
+
+jax = require("jax")
+
+EVENTS = 20_001  # more than go to an accelerator, and no multiple of any block
+ROUNDING = 2e-5  # of the largest number: single precision with sums over 2e4 events
+
+
+def _layout(activation, *, additive):
+    layout = replace(Network(hidden=(20, 20)).layout(3), activation=activation)
+    if not additive:
+        return layout
+    starts = [(j, low) for j in range(2) for low in (-2.0, -1.0, 0.0, 1.0)]
+    unmix = np.array([[0.8, -0.6], [0.6, 0.8]])  # the third input says where the second feature does not exist
+    return replace(
+        layout,
+        additive=Additive(
+            tuple(map(tuple, unmix.tolist())),
+            tuple(j for j, _ in starts),
+            tuple(low for _, low in starts),
+            tuple(low + 1.0 for _, low in starts),
+            tuple(2 if j == 1 else -1 for j, _ in starts),
+            0.7,
+        ),
+    )
+
+
+def _everything(layout):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(EVENTS, 3)).astype(np.float32)
+    x[:, 2] = np.sign(x[:, 2])
+    ones, zeros = rng.random((2, EVENTS))
+    theta = rng.normal(size=layout.n_parameters)
+    basis = np.linalg.qr(rng.normal(size=(layout.n_parameters, 11)))[0]
+    classes, part, weight = Joined(x, ones, zeros, 0.3), x[:1000], ones[:1000] - 0.5
+    loss, gradient = classes.loss_and_gradient(layout, theta)
+    phi = TangentFeatures.of(layout, theta, part, basis)
+    other = TangentFeatures.of(layout, theta[::-1].copy(), part, basis[:, :7])
+    return {
+        "output": forward(layout, theta, x),
+        "loss": np.array(loss),
+        "gradient": gradient,
+        "weighted gradients": gradient_sum(layout, theta, x, np.stack([ones, zeros], axis=1), 2),
+        "tangent features": tangent(layout, theta, part, basis),
+        "products with columns": phi.dot(np.stack([weight, weight**2], axis=1)),
+        "product with a column": phi.dot(weight),
+        "with other features": phi.times(weight).cross(other),
+        "squares": phi.squares(),
+        "groups": group_scores(layout, theta, part, weight, 8, basis),
+        "curvature": _Curvature(layout, theta, classes.subset(np.arange(0, EVENTS, 3))).matrix,
+        "minibatch steps": _adam(layout, 0.1 * theta, classes, 0 * theta, np.random.default_rng(4), 20.0, 0.01),
+    }
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus"])
+@pytest.mark.parametrize("additive", [False, True])
+def test_same_numbers_as_numpy(activation, additive):
+    layout = _layout(activation, additive=additive)
+    here = _everything(layout)
+    with on_backend("jax"):
+        there = _everything(layout)
+    if activation == "relu":  # its slope jumps where an output is rounded to the other side of zero, and steps part
+        del here["minibatch steps"]
+    for name, expected in here.items():
+        # steps add up rounding
+        bound = 1e-3 if name == "minibatch steps" else ROUNDING
+        np.testing.assert_allclose(there[name], expected, atol=bound * np.abs(expected).max(), rtol=0, err_msg=name)
+        assert there[name].shape == expected.shape
+
+
+def test_bands_are_those_of_numpy_for_the_same_networks(tmp_path):
+    """Trainings stop short of the optimum by rounding, so the networks come from a checkpoint."""
+    toy = bu.datasets.gaussian_toy(20_000, 10_000, random_seed=1)
+    settings = {"iterations": 2, "draws": 100, "inference": "laplace", "event_groups": 10_000}
+    centres, draws = [], []
+    for backend in ("numpy", "jax"):
+        unfolder = bu.OmniFold(**settings, random_seed=1, progressbar=False)
+        result = unfolder.fit(toy.simulation, toy.data, checkpoint=tmp_path / "run.npz", backend=backend)
+        spectrum = result.spectrum("gen", np.linspace(-2, 2, 11))
+        centres.append(spectrum.values())
+        draws.append(spectrum.draw_matrix)
+    band = draws[0].std(axis=0)
+    assert np.abs(centres[1] - centres[0]).max() < 1e-4 * band.min()
+    np.testing.assert_allclose(draws[1].std(axis=0), band, rtol=1e-3)
+
+
+def test_the_direct_posterior_runs_on_jax():
+    toy = bu.datasets.gaussian_toy(20_000, 5_000, random_seed=2)
+    unfolder = bu.UnbinnedFBU(draws=50, random_seed=1, progressbar=False)
+    both = [unfolder.fit(toy.simulation, toy.data, backend=backend) for backend in ("numpy", "jax")]
+    numpy, jaxed = (result.spectrum("gen", np.linspace(-2, 2, 9)) for result in both)
+    # the same data, so centres differ by where trainings stop: far less than the band
+    assert np.all(np.abs(jaxed.values() - numpy.values()) < numpy.draw_matrix.std(axis=0))
+
+
+def test_threads_of_a_fit_compute_on_the_accelerator_and_others_do_not():
+    with on_backend("jax"), block_threads():
+        inside = set(map_blocks(lambda _: accelerator.get() is not None, range(8)))
+    assert inside == {True}
+    assert accelerator.get() is None
+    with on_backend("numpy"):
+        assert accelerator.get() is None
+
+
+def test_settings_of_jax_stay_as_they_were():
+    before = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+    with on_backend("jax"):
+        forward(Network(hidden=(4,)).layout(1), np.ones(13), np.ones((EVENTS, 1), np.float32))
+    assert (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision) == before
+
+
+def test_importing_jax_leaves_the_global_generator_alone():
+    code = (
+        "import numpy as np; from bayesunfold.classifier.backend import check_backend; np.random.seed(1);"
+        "check_backend('jax'); print(np.random.random())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(found) == np.random.RandomState(1).random_sample()
+
+
+def test_errors_come_before_the_fit(monkeypatch):
+    toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    for method in (bu.OmniFold(), bu.UnbinnedFBU()):
+        with pytest.raises(InputError, match="backend is 'torch'"):
+            method.fit(toy.simulation, toy.data, backend="torch")
+        with pytest.raises(InputError, match="give one of the two"):
+            method.fit(toy.simulation, toy.data, backend="jax", client=object())
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(InputError, match=r"bayesunfold\[jax\]"):
+        check_backend("jax")
