@@ -22,7 +22,7 @@ from scipy import stats
 
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold._support.html import facts
-from bayesunfold._support.tables import as_text
+from bayesunfold._support.tables import as_table
 from bayesunfold.binning import BinAxis
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bayesunfold.plots.style import Experiment
 
 __all__ = ["Chi2", "Spectra", "Spectrum"]
 
@@ -481,8 +483,22 @@ class Spectrum:
             columns["bias"] = self.bias
         return pd.DataFrame(columns)
 
-    def table(self, truth: ArrayLike | None = None) -> str:
-        """Bins, point estimate and 68 % band as text, beside the truth and the estimated bias if these are known."""
+    def table(self, truth: ArrayLike | None = None, form: Literal["text", "markdown", "latex", "csv"] = "text") -> str:
+        """Bins, point estimate and 68 % band, beside the truth and the estimated bias if these are known.
+
+        Parameters
+        ----------
+        truth : array, shape (bins,), optional
+        form : {"text", "markdown", "latex", "csv"}
+            Plain columns, a Markdown table, a ``tabular`` of LaTeX, or comma-separated values.
+
+        Examples
+        --------
+        >>> import bayesunfold as bu
+        >>> spectrum = bu.IBU(4).fit(bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]]), [100, 150])
+        >>> print(spectrum.table(form="markdown").splitlines()[0])
+        |    bin | unfolded | 68 % low | 68 % high |
+        """
         frame = self.to_dataframe(truth)
         if len(self.edges) == 1:
             bins = [f"[{low:.4g}, {high:.4g})" for low, high in zip(frame["low"], frame["high"], strict=True)]
@@ -497,7 +513,8 @@ class Spectrum:
             "bias": "+.4g",
         }
         shown = [name for name in formats if name in frame]
-        return as_text({"bin": bins} | {name: [format(v, formats[name]) for v in frame[name]] for name in shown})
+        columns = {"bin": bins} | {name: [format(v, formats[name]) for v in frame[name]] for name in shown}
+        return as_table(columns, form)
 
     def plot(
         self,
@@ -506,11 +523,14 @@ class Spectrum:
         data: ArrayLike | None = None,
         label: str | None = None,
         ax: Axes | Sequence[Axes] | None = None,
+        models: Mapping[str, ArrayLike | Spectrum] | None = None,
+        experiment: Experiment | None = None,
     ) -> Figure:
         """Spectrum with 68 and 95 % bands and a ratio panel; see ``bayesunfold.plots.plot_spectrum``."""
         from bayesunfold.plots import plot_spectrum
 
-        return plot_spectrum(self, truth=truth, generator=generator, data=data, label=label, ax=ax)
+        given: dict[str, Any] = {"truth": truth, "generator": generator, "data": data, "models": models}
+        return plot_spectrum(self, label=label, ax=ax, experiment=experiment, **given)
 
     def report(self, path: str | Path) -> Path:
         """Write a page of this spectrum, one HTML file; see ``bayesunfold.report.write_report``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from bayesunfold.plots.spectrum import _axis_title, _one_axis, content_title
+from bayesunfold.plots.spectrum import axis_title, bin_axis, content_title
 from bayesunfold.plots.style import COLORS, figure, limit, steps, style
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
     """
     spectra = comparison.spectra
     first = next(iter(spectra.values()))
-    edges = _one_axis(first)
+    edges = bin_axis(first)
     reference = first.nominal if comparison.truth is None else comparison.truth
     what = "truth" if comparison.truth is not None else next(iter(spectra))
     safe = np.where(reference != 0, reference, np.nan)
@@ -97,7 +97,7 @@ def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
         limit(middle, 0.5, 1.5)
         middle.set_ylabel(f"ratio to\n{what}")
         bottom.set_ylabel("pull")
-        bottom.set_xlabel(label or _axis_title(first))
+        bottom.set_xlabel(label or axis_title(first))
         bottom.set_xlim(edges[0], edges[-1])
         top.set_ylabel(content_title(first))
         top.set_ylim(bottom=0.0)

@@ -1,8 +1,10 @@
-"""Spectra with bands, correlations, and the sources of uncertainty."""
+"""Spectra with bands, beside models and other methods."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,12 +13,12 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold.errors import InputError, InputTypeError
-from bayesunfold.plots.style import COLORS, CYCLE, band, figure, limit, steps, style
+from bayesunfold.plots.style import COLORS, CYCLE, Experiment, band, limit, steps, style
 
 if TYPE_CHECKING:
     from bayesunfold.spectrum import Spectrum
 
-__all__ = ["plot_correlation", "plot_sources", "plot_spectrum"]
+__all__ = ["axis_title", "bin_axis", "content_title", "mark_slices", "plot_slices", "plot_spectrum"]
 
 Array = NDArray[np.floating]
 
@@ -25,16 +27,22 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def _one_axis(spectrum: Spectrum) -> Array:
+def bin_axis(spectrum: Spectrum) -> Array:
     """Edges to draw against: bin numbers for several observables."""
     return spectrum.edges[0] if len(spectrum.edges) == 1 else np.arange(spectrum.n_bins + 1.0)
 
 
-def _axis_title(spectrum: Spectrum) -> str:
+def axis_title(spectrum: Spectrum) -> str:
+    """Title of the horizontal axis: what is measured, in what."""
     if len(spectrum.edges) > 1:
         return f"bin of {' x '.join(spectrum.names)}"
-    unit = spectrum.units[0] if spectrum.units else ""
-    return f"{spectrum.names[0]} [{unit}]" if unit else spectrum.names[0]
+    return titles(spectrum)[0]
+
+
+def titles(spectrum: Spectrum) -> list[str]:
+    """Name and unit of each axis."""
+    units = [*spectrum.units, *[""] * len(spectrum.names)]
+    return [f"{name} [{unit}]" if unit else name for name, unit in zip(spectrum.names, units, strict=False)]
 
 
 def content_title(spectrum: Spectrum) -> str:
@@ -66,15 +74,17 @@ def plot_spectrum(
     label: str | None = None,
     levels: Sequence[float] = (0.68, 0.95),
     ax: Axes | Sequence[Axes] | None = None,
+    models: Mapping[str, ArrayLike | Spectrum] | None = None,
+    experiment: Experiment | None = None,
 ) -> Figure:
     """Unfolded spectrum with bands, and a panel of ratios to it.
 
     Parameters
     ----------
     spectrum : Spectrum
-        Bins of several observables stand one after another.
+        Bins of several observables stand one after another, slices of the first apart by lines.
     truth, generator, data : array, shape (bins,), optional
-        Contents to draw beside it, in the same normalisation.
+        Contents to draw beside it, in the same normalisation; data are at detector level.
     label : str, optional
         Title of the horizontal axis.
     levels : sequence of float
@@ -82,6 +92,11 @@ def plot_spectrum(
     ax : matplotlib Axes, or two of them, optional
         Where to draw: the spectrum alone, or the spectrum and the ratios. Limits and titles are set; size, layout and
         style stay yours. A new figure if omitted.
+    models : mapping of name to array of shape (bins,) or to Spectrum, optional
+        Predictions, with their chi-square and p-value in the legend (:meth:`bayesunfold.Spectrum.chi2`), and spectra of
+        other methods in the same bins, as markers with their standard deviations.
+    experiment : {"ALICE", "ATLAS", "CMS", "DUNE", "LHCb"}, optional
+        Style of a new figure, by mplhep (``bayesunfold[styles]``); its label is yours to add.
 
     Returns
     -------
@@ -101,25 +116,32 @@ def plot_spectrum(
     >>> mine = Figure().subplots()
     >>> plot_spectrum(spectrum, ax=mine) is mine.figure
     True
+    >>> fig = plot_spectrum(spectrum, models={"Herwig": [11, 19]})
+    >>> fig.axes[0].get_legend_handles_labels()[1][-1].startswith("Herwig")
+    True
     """
+    drawn = _models(spectrum, models or {})
     lines = {
         name: _contents(values, spectrum.n_bins, name)
         for name, values in (("truth", truth), ("generator", generator), ("data", data))
     }
-    title = label or _axis_title(spectrum)
+    title = label or axis_title(spectrum)
     if ax is not None:
+        if experiment is not None:
+            msg = f"experiment is {experiment!r} and ax is given; the style of your axes is yours. Omit one of the two."
+            raise InputError(msg)
         panels = _panels(ax)
-        _draw_contents(panels[0], spectrum, lines, levels)
+        _draw_contents(panels[0], spectrum, lines, levels, drawn)
         if len(panels) == 2:
-            _draw_ratios(panels[1], spectrum, lines, levels)
+            _draw_ratios(panels[1], spectrum, lines, levels, drawn)
         panels[-1].set_xlabel(title)
         found = panels[0].figure
         return cast("Figure", found)
-    with style():
-        fig = figure()
+    with style(experiment) as figure:
+        fig = figure(6.4, 5.2)
         top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
-        _draw_contents(top, spectrum, lines, levels)
-        _draw_ratios(bottom, spectrum, lines, levels)
+        _draw_contents(top, spectrum, lines, levels, drawn)
+        _draw_ratios(bottom, spectrum, lines, levels, drawn)
         bottom.set_xlabel(title)
         fig.align_ylabels()
     return fig
@@ -135,6 +157,83 @@ def _panels(ax: Axes | Sequence[Axes]) -> list[Axes]:
 
 
 DASHES = {"truth": "-", "generator": "--", "data": ":"}
+LABELS = {"data": "data, detector level"}
+
+MODEL_COLORS = (*CYCLE[2:5], CYCLE[0], CYCLE[1], *CYCLE[5:])
+"""Those first that stand out before the bands."""
+
+SMALL = 1.4
+"""Points of small letters per inch of a figure's width: some experiments' letters are too large for two columns."""
+
+MARKERS = "osD^vP"
+
+MOST_SLICES = 24
+"""Most slices that have panels or names."""
+
+_Drawn = list[tuple[Array, Array | None, dict[str, Any]]]
+"""Contents, standard deviations of what has them, and how each model looks."""
+
+
+def _models(spectrum: Spectrum, models: Mapping[str, ArrayLike | Spectrum]) -> _Drawn:
+    """What to draw of each model."""
+    out: _Drawn = []
+    colors, dashes, markers = cycle(MODEL_COLORS), cycle(("-.", (0, (5, 1)), (0, (1, 1)))), cycle(MARKERS)
+    for name, model in models.items():
+        look: dict[str, Any] = {"color": next(colors)}
+        if hasattr(model, "draw_matrix"):
+            other = cast("Spectrum", model)
+            if len(other.edges) != len(spectrum.edges) or not all(map(np.array_equal, other.edges, spectrum.edges)):
+                msg = f"the bins of {name!r} are not those of the spectrum; make both with the same edges."
+                raise InputError(msg)
+            out.append((other.nominal, other.std(), look | {"fmt": next(markers), "label": name}))
+            continue
+        values = _contents(model, spectrum.n_bins, name)
+        out.append(
+            (cast("Array", values), None, look | {"ls": next(dashes), "label": name + _agreement(spectrum, values)})
+        )
+    return out
+
+
+def _agreement(spectrum: Spectrum, values: Array | None) -> str:
+    """Chi-square and p-value of a model for the legend; nothing where the spectrum has none."""
+    try:
+        chi2 = spectrum.chi2(cast("Array", values))
+    except InputError:  # without uncertainties, or too few draws for so many bins
+        return ""
+    return rf" ($\chi^2$ = {chi2.value:.1f} / {chi2.dof}, p = {chi2.p_value:.2g})"
+
+
+def _draw_models(ax: Axes, edges: Array, drawn: _Drawn, scale: Array | float, *, named: bool) -> None:
+    """Steps of predictions, and markers of other methods side by side in the bins."""
+    measured = [entry for entry in drawn if entry[1] is not None]
+    for values, std, look in drawn:
+        options = look if named else {k: v for k, v in look.items() if k != "label"}
+        if std is None:
+            steps(ax, edges, values / scale, lw=1.4, **options)
+            continue
+        share = (1 + next(k for k, entry in enumerate(measured) if entry[0] is values)) / (len(measured) + 1)
+        place = edges[:-1] + share * np.diff(edges)
+        errors = np.where(np.isfinite(std), std, np.nan) / np.abs(scale)
+        ax.errorbar(place, values / scale, errors, ms=4, lw=1.2, **options)
+
+
+def mark_slices(ax: Axes, spectrum: Spectrum, *, named: bool = False) -> None:
+    """Lines between the slices of the first axis of a spectrum in several, whose bins stand in a row, and ranges."""
+    if len(spectrum.edges) == 1:
+        return
+    first, size = spectrum.edges[0], spectrum.n_bins // spectrum.shape[0]
+    for k in range(spectrum.shape[0]):
+        if k:
+            ax.axvline(k * size, color="0.6", lw=0.8, ls=":")
+        if named and spectrum.shape[0] <= MOST_SLICES:
+            name = f"{spectrum.names[0]}: " if k == 0 else ""
+            place: dict[str, Any] = {
+                "transform": ax.get_xaxis_transform(),
+                "ha": "center",
+                "va": "bottom",
+                "fontsize": "x-small",
+            }
+            ax.text((k + 0.5) * size, 1.01, f"{name}{first[k]:g} to {first[k + 1]:g}", **place)
 
 
 def _bands(spectrum: Spectrum, levels: Sequence[float]) -> Iterator[tuple[float, Array, Array, dict[str, Any]]]:
@@ -143,24 +242,34 @@ def _bands(spectrum: Spectrum, levels: Sequence[float]) -> Iterator[tuple[float,
         yield level, *spectrum.interval(level), {"color": COLORS["unfolded"], "alpha": alpha, "lw": 0}
 
 
-def _draw_contents(ax: Axes, spectrum: Spectrum, lines: Mapping[str, Array | None], levels: Sequence[float]) -> None:
+def _draw_contents(
+    ax: Axes, spectrum: Spectrum, lines: Mapping[str, Array | None], levels: Sequence[float], drawn: _Drawn
+) -> None:
     """Contents with bands."""
-    edges = _one_axis(spectrum)
+    edges = bin_axis(spectrum)
     for level, lower, upper, options in _bands(spectrum, levels):
         band(ax, edges, lower, upper, label=f"{100 * level:.0f} % band", **options)
     steps(ax, edges, spectrum.nominal, color=COLORS["unfolded"], lw=1.6, label=f"unfolded ({spectrum.method})")
     for name, values in lines.items():
         if values is not None:
-            steps(ax, edges, values, color=COLORS[name], lw=1.4, ls=DASHES[name], label=name)
+            steps(ax, edges, values, color=COLORS[name], lw=1.4, ls=DASHES[name], label=LABELS.get(name, name))
+    _draw_models(ax, edges, drawn, 1.0, named=True)
+    mark_slices(ax, spectrum, named=True)
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylabel(content_title(spectrum))
     ax.set_ylim(bottom=0.0)
-    ax.legend()
+    if drawn:  # room for their legend
+        ax.set_ylim(top=1.45 * ax.get_ylim()[1])
+        ax.legend(loc="upper center", ncols=2, fontsize=SMALL * ax.figure.bbox.width / ax.figure.dpi)
+    else:
+        ax.legend()
 
 
-def _draw_ratios(ax: Axes, spectrum: Spectrum, lines: Mapping[str, Array | None], levels: Sequence[float]) -> None:
+def _draw_ratios(
+    ax: Axes, spectrum: Spectrum, lines: Mapping[str, Array | None], levels: Sequence[float], drawn: _Drawn
+) -> None:
     """Ratios to the point estimate."""
-    edges = _one_axis(spectrum)
+    edges = bin_axis(spectrum)
     safe = np.where(spectrum.nominal != 0, spectrum.nominal, np.nan)
     for _, lower, upper, options in _bands(spectrum, levels):
         band(ax, edges, lower / safe, upper / safe, **options)
@@ -168,6 +277,8 @@ def _draw_ratios(ax: Axes, spectrum: Spectrum, lines: Mapping[str, Array | None]
     for name, values in lines.items():
         if values is not None:
             steps(ax, edges, values / safe, color=COLORS[name], lw=1.4, ls=DASHES[name])
+    _draw_models(ax, edges, drawn, safe, named=False)
+    mark_slices(ax, spectrum)
     if spectrum.bias is not None:
         centres = 0.5 * (edges[1:] + edges[:-1])
         ax.plot(centres, 1 - spectrum.bias / safe, "v", ms=4, color=COLORS["prior"], label="bias removed")
@@ -185,57 +296,68 @@ def _populated(spectrum: Spectrum) -> NDArray[np.bool_]:
     return spectrum.nominal > 0.01 * np.nanmax(spectrum.nominal)
 
 
-def plot_correlation(spectrum: Spectrum) -> Figure:
-    """Correlation matrix of the bins.
+def plot_slices(
+    spectrum: Spectrum,
+    truth: ArrayLike | None = None,
+    generator: ArrayLike | None = None,
+    levels: Sequence[float] = (0.68, 0.95),
+    experiment: Experiment | None = None,
+) -> Figure:
+    """A spectrum in two observables: a panel for each bin of the first, over the second.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Of two axes; at most 24 bins in the first.
+    truth, generator : array, shape (bins,) or the spectrum's shape, optional
+        Contents to draw beside it.
+    levels, experiment
+        As for :func:`plot_spectrum`.
 
     Examples
     --------
     >>> import numpy as np
     >>> import bayesunfold as bu
     >>> rng = np.random.default_rng(1)
-    >>> spectrum = bu.Spectrum((np.array([0.0, 1.0, 2.0]),), rng.normal([10, 20], 1, (400, 2)), np.array([10.0, 20.0]))
-    >>> fig = plot_correlation(spectrum)
-    >>> fig.axes[0].get_ylabel()
-    'bin'
+    >>> edges = np.array([0.0, 1.0, 2.0]), np.array([0.0, 5.0, 10.0, 20.0])
+    >>> spectrum = bu.Spectrum(edges, rng.normal(10, 1, (400, 6)), np.full(6, 10.0), names=("eta", "pt"))
+    >>> [ax.get_title() for ax in plot_slices(spectrum).axes[:2]]
+    ['eta: 0 to 1', 'eta: 1 to 2']
     """
-    with style():
-        fig = figure(5.6, 4.8)
-        ax = fig.subplots()
-        mesh = ax.pcolormesh(spectrum.correlation(), cmap="RdBu_r", vmin=-1, vmax=1)
-        ax.set_aspect("equal")
-        ax.set_xlabel(f"bin of {' x '.join(spectrum.names)}")
-        ax.set_ylabel("bin")
-        fig.colorbar(mesh, ax=ax, label="correlation")
-    return fig
-
-
-def plot_sources(spectrum: Spectrum, label: str | None = None) -> Figure:
-    """Relative uncertainty per bin by source, stacked in squares, and in total.
-
-    Examples
-    --------
-    >>> import bayesunfold as bu
-    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[900, 1600])
-    >>> fig = plot_sources(bu.MatrixInversion().fit(R, [100, 150]))
-    >>> fig.axes[0].get_legend_handles_labels()[1]
-    ['data', 'simulation', 'total']
-    """
-    edges = _one_axis(spectrum)
-    split = spectrum.by_source()
-    total = split.pop("total")
-    safe = np.where(spectrum.nominal > 0, spectrum.nominal, np.nan)
-    with style():
-        fig = figure(6.4, 4.2)
-        ax = fig.subplots()
-        below = np.zeros(spectrum.n_bins)
-        for color, (name, std) in zip(CYCLE * 4, split.items(), strict=False):
-            above = np.hypot(below, std)
-            band(ax, edges, 100 * below / safe, 100 * above / safe, color=color, alpha=0.8, label=name)
-            below = above
-        steps(ax, edges, 100 * total / safe, color="black", lw=1.4, label="total")
-        ax.set_xlim(edges[0], edges[-1])
-        ax.set_ylim(bottom=0.0)
-        ax.set_xlabel(label or _axis_title(spectrum))
-        ax.set_ylabel("uncertainty [%], stacked in squares")
-        ax.legend(loc="upper center")
+    if len(spectrum.edges) != 2 or spectrum.shape[0] > MOST_SLICES:
+        msg = (
+            f"the spectrum has {' x '.join(map(str, spectrum.shape))} bins; slices are for two axes, "
+            f"with at most {MOST_SLICES} bins in the first."
+        )
+        raise InputError(msg)
+    first, second = spectrum.edges
+    given = {"truth": truth, "generator": generator}
+    flat = {k: None if v is None else _contents(np.ravel(v), spectrum.n_bins, k) for k, v in given.items()}
+    n = len(first) - 1
+    columns = min(n, 3)
+    rows = -(-n // columns)
+    with style(experiment) as figure:
+        fig = figure(3.2 * columns, 2.7 * rows)
+        panels = fig.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+        for k, ax in enumerate(panels[:n]):
+            here = slice(k * (len(second) - 1), (k + 1) * (len(second) - 1))
+            part = replace(
+                spectrum,
+                edges=(second,),
+                draw_matrix=spectrum.draw_matrix[:, here],
+                nominal=spectrum.nominal[here],
+                names=spectrum.names[1:],
+                units=spectrum.units[1:],
+                bias=None,
+                exact_covariance=None,
+                _cache={},
+            )
+            _draw_contents(ax, part, {name: v if v is None else v[here] for name, v in flat.items()}, levels, [])
+            ax.get_legend().remove()
+            ax.set_title(f"{titles(spectrum)[0]}: {first[k]:g} to {first[k + 1]:g}", fontsize="medium")
+            ax.set_xlabel(titles(spectrum)[1] if k + columns >= n else "")
+            ax.set_ylabel("" if k % columns else content_title(spectrum))
+        for ax in panels[n:]:
+            ax.set_axis_off()
+        fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     return fig

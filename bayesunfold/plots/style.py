@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager as font_manager
 from numpy.typing import NDArray
 
-__all__ = ["COLORS", "band", "figure", "limit", "steps", "style"]
+from bayesunfold._support.checks import check_choice
+from bayesunfold.errors import InputError
+
+__all__ = ["COLORS", "Experiment", "band", "figure", "limit", "steps", "style"]
 
 Array = NDArray[np.floating]
+Experiment = Literal["ALICE", "ATLAS", "CMS", "DUNE", "LHCb"]
 
 # the colour-blind-safe palette of Petroff (arXiv:2107.02270)
 COLORS = {
@@ -48,10 +53,36 @@ def __dir__() -> list[str]:
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Ticks inside and on all sides, as the field draws them; restored afterwards."""
-    with mpl.rc_context(cast("Any", RC)):
-        yield
+def style(experiment: Experiment | None = None) -> Iterator[Callable[[float, float], Figure]]:
+    """Ticks inside and on all sides, as the field draws them, or an experiment's style; restored afterwards.
+
+    Gives what makes figures of a width and a height in inches, for fonts of our size.
+    """
+    if experiment is None:
+        with mpl.rc_context(cast("Any", RC)):
+            yield figure
+        return
+    rules = _rules_of(experiment)
+    wide = rules["figure.figsize"][0]
+    with mpl.rc_context(cast("Any", rules)):
+        yield lambda width, height: figure(wide, wide * height / width)
+
+
+def _rules_of(experiment: Experiment) -> dict[str, Any]:
+    """An experiment's settings of matplotlib, from mplhep."""
+    check_choice(experiment, "experiment", ("ALICE", "ATLAS", "CMS", "DUNE", "LHCb"))
+    try:
+        from mplhep import style as styles
+    except ImportError:
+        msg = f'the style of {experiment} comes with mplhep; install it with: pip install "bayesunfold[styles]".'
+        raise InputError(msg) from None
+    rules: dict[str, Any] = dict(getattr(styles, experiment))
+    family = rules.get("font.family", "sans-serif")
+    wanted = rules.get(f"font.{family}", family)
+    here = set(font_manager.get_font_names())
+    # text looks its family up when it is drawn, which is after the settings are restored
+    found = [name for name in ([wanted] if isinstance(wanted, str) else wanted) if name in here]
+    return rules | {"font.family": found or mpl.rcParams["font.family"]}
 
 
 def figure(width: float = 6.4, height: float = 5.2) -> Figure:
