@@ -1,8 +1,10 @@
-"""The figures of docs/tutorial.md: ``python scripts/docs_figures.py`` (about two minutes)."""
+"""The figures of docs/tutorial.md and docs/gallery.md: ``python scripts/docs_figures.py`` (about three minutes)."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -48,7 +50,19 @@ def coverage() -> None:
     figure.savefig(FIGURES / "tutorial_coverage.png", dpi=110)
 
 
+def gallery() -> None:
+    """Each figure of the gallery, made by the lines above it there."""
+    names: dict[str, Any] = {}
+    page = (FIGURES.parent / "gallery.md").read_text(encoding="utf-8")
+    for block, image in re.findall(r"```python\n(.*?)```|!\[[^]]*\]\(figures/(.*?)\)", page, re.DOTALL):
+        if block:
+            exec(compile(block, "gallery.md", "exec"), names)
+        else:
+            names["figure"].savefig(FIGURES / image, dpi=100)
+
+
 if __name__ == "__main__":
     mpl.use("agg")
+    gallery()
     spectrum()
     coverage()

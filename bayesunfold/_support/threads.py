@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -98,10 +99,9 @@ def _set_threads(limits: list[tuple[Any, int]]) -> None:
 one_blas_thread = _OneBlasThread()
 
 
-def _start_thread(device: Any) -> None:
+def _start_thread() -> None:
     """Work inside a block stays in its own thread, and some BLAS libraries count threads for each caller."""
     _pool.set(None)
-    accelerator.set(device)
     libraries = ThreadpoolController().select(user_api="blas").lib_controllers
     _set_threads([(library, 1) for library in libraries if _for_each_thread(library)])
 
@@ -132,9 +132,7 @@ def block_threads() -> Iterator[None]:
         if count == 1:
             yield
             return
-        pool = ThreadPoolExecutor(
-            count, thread_name_prefix="bayesunfold", initializer=_start_thread, initargs=(accelerator.get(),)
-        )
+        pool = ThreadPoolExecutor(count, thread_name_prefix="bayesunfold", initializer=_start_thread)
         token = _pool.set(pool)
         try:
             yield
@@ -161,6 +159,12 @@ def map_blocks[Block, Out](function: Callable[[Block], Out], blocks: Iterable[Bl
     return elsewhere(function, every) if len(every) > 1 else map_here(function, every)
 
 
+def _with_accelerator[Block, Out](device: Any, function: Callable[[Block], Out], block: Block) -> Out:
+    """A block in a thread of the pool, which computes where its caller does."""
+    accelerator.set(device)
+    return function(block)
+
+
 def map_here[Block, Out](function: Callable[[Block], Out], blocks: Iterable[Block]) -> Iterator[Out]:
     """As :func:`map_blocks`, on this machine.
 
@@ -180,6 +184,7 @@ def map_here[Block, Out](function: Callable[[Block], Out], blocks: Iterable[Bloc
         return
     ahead = 2 * int(pool._max_workers)
     running: deque[Future[Out]] = deque()
+    function = partial(_with_accelerator, accelerator.get(), function)
     try:
         for block in (first, second):
             running.append(pool.submit(function, block))

@@ -254,7 +254,10 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
     """
     device = accelerator.get()
     if device is not None and basis is not None:
-        return np.array(device.tangent(layout, theta, basis, x)[: len(x), : basis.shape[1]])
+        found = np.empty((len(x), basis.shape[1]), x.dtype)
+        for rows in blocks(len(x), WORTHWHILE):
+            found[rows] = device.tangent(layout, theta, basis, x[rows])[: rows.stop - rows.start, : basis.shape[1]]
+        return found
     layers = layout.layers(theta, x.dtype)
     directions = None if basis is None else basis.astype(x.dtype)
     # a row per weight: products of long rows are fast

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bayesunfold._support.checks import check_choice
-from bayesunfold._support.threads import accelerator
+from bayesunfold._support.threads import accelerator, remote
 from bayesunfold.errors import InputError
 
 __all__ = ["Backend", "check_backend", "on_backend"]
@@ -26,7 +26,7 @@ def check_backend(backend: str, client: Any = None) -> None:
     check_choice(backend, "backend", ("numpy", "jax"))
     if backend == "numpy":
         return
-    if client is not None:
+    if client is not None or remote.get() is not None:
         msg = f'backend is "{backend}" and there is a client, whose workers compute with NumPy; give one of the two.'
         raise InputError(msg)
     state = np.random.get_state()  # noqa: NPY002 - JAX draws from NumPy's global generator when it is imported
@@ -41,13 +41,13 @@ def check_backend(backend: str, client: Any = None) -> None:
 
 @contextmanager
 def on_backend(backend: str) -> Iterator[None]:
-    """Let a backend compute sums over events inside, in this thread and in those of ``block_threads`` inside it."""
-    if backend == "numpy":
-        yield
-        return
-    from bayesunfold.classifier.jax_arithmetic import JaxArithmetic
+    """Let a backend compute sums over events inside, in this thread and in those that share its blocks."""
+    device: Any = None
+    if backend == "jax":
+        from bayesunfold.classifier.jax_arithmetic import JaxArithmetic
 
-    token = accelerator.set(JaxArithmetic())
+        device = JaxArithmetic()
+    token = accelerator.set(device)
     try:
         yield
     finally:

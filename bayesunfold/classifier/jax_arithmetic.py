@@ -10,6 +10,7 @@ This module is imported only where JAX was asked for.
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,8 +44,8 @@ LENGTHS = (1_024, 4_096, 16_384, ROWS)
 DIRECTIONS = 64
 """Padded bases have a multiple of this number of directions."""
 
-KEPT_EVENTS, KEPT_NETWORKS = 2, 16
-"""Samples and networks that stay in the device's memory."""
+KEPT_NETWORKS = 16
+"""Networks that stay in the device's memory."""
 
 
 def __dir__() -> list[str]:
@@ -58,8 +59,7 @@ class JaxArithmetic:
     """
 
     def __init__(self) -> None:
-        self._events = _Kept(KEPT_EVENTS)
-        self._whole = _Kept(1)
+        self._events: dict[int, Device] = {}
         self._networks = _Kept(KEPT_NETWORKS)
 
     def forward(self, layout: Layout, theta: Array, x: Array) -> Array:
@@ -75,10 +75,23 @@ class JaxArithmetic:
     def loss_and_gradient(self, layout: Layout, theta: Array, classes: Any) -> tuple[float, Array]:
         """Weighted Bernoulli loss of two joined classes, and its gradient."""
         with _exact():
-            held = self._events((classes,), lambda: _held(classes.x, classes.ones, classes.zeros))
+            events = self._held(classes)
             network = _network(layout, theta, classes.x.dtype)
-            loss, slopes = _total(_loss(layout.activation, network, *part, classes.offset) for part in held)
+            starts = range(0, len(events[0]), min(ROWS, len(events[0])))
+            parts = (_loss(layout.activation, network, events, start, classes.offset) for start in starts)
+            loss, slopes = _total(parts)
             return float(loss), _gradient(layout, slopes)
+
+    def _held(self, classes: Any) -> Device:
+        """Features and weights of two joined classes on the device, as long as these live."""
+        key = id(classes)
+        if key not in self._events:
+            n = len(classes.x)
+            rows = _length(n) if n <= ROWS else -(-n // ROWS) * ROWS
+            padded = tuple(_padded(column, rows) for column in (classes.x, classes.ones, classes.zeros))
+            self._events[key] = jax.device_put(padded)
+            weakref.finalize(classes, self._events.pop, key, None)
+        return self._events[key]
 
     def minibatch_steps(
         self,
@@ -103,11 +116,11 @@ class JaxArithmetic:
         rates : array, shape (steps,)
         """
         with _exact():
-            events = self._whole((classes,), lambda: jax.device_put((classes.x, classes.ones, classes.zeros)))
-            problem = _scale(layout), _network(layout, state[0], classes.x.dtype)[1], centre, classes.offset
-            numbers = np.arange(done + 1, done + 1 + len(rates))
-            found = _adam(layout.activation, layout.sizes, state, events, problem, batches, rates, numbers)
-            theta, first, second = map(np.asarray, found)
+            intervals = _network(layout, state[0], classes.x.dtype)[1]
+            problem = _scale(layout), intervals, centre, classes.offset, len(classes.x) / batches.shape[1]
+            steps = batches, rates, np.arange(done + 1, done + 1 + len(rates))
+            found = _adam(layout.activation, layout.sizes, state, self._held(classes), problem, steps)
+            theta, first, second = map(np.array, found)
             return theta, first, second
 
     def gradient_sum(self, layout: Layout, theta: Array, x: Array, weights: Array) -> Array:
@@ -124,9 +137,10 @@ class JaxArithmetic:
 
     def group_scores(self, layout: Layout, theta: Array, basis: Array, x: Array, weight: Array, size: int) -> Array:
         """``sum_i w_i phi_i`` over groups of ``size`` consecutive events, shape (groups, p), of the type of ``x``."""
-        groups, (network, directions) = len(x) // size, self._along(layout, theta, basis, x)
-        rows = _length(groups) * size
+        groups = len(x) // size
+        rows = -(-_length(len(x)) // size) * size
         with _exact():
+            network, directions = self._along(layout, theta, basis, x)
             events = _padded(x, rows), _padded(weight.astype(x.dtype), rows)
             return np.array(_group_scores(layout.activation, size, network, directions, *events))[
                 :groups, : basis.shape[1]
@@ -134,7 +148,9 @@ class JaxArithmetic:
 
     def _along(self, layout: Layout, theta: Array, basis: Array, x: Array) -> tuple[Device, Device]:
         """A network, and the directions of a basis layer by layer."""
-        return self._networks((theta, basis), lambda: _network_and_directions(layout, theta, basis, x.dtype))
+        return self._networks(
+            (theta, basis, layout, x.dtype), lambda: _network_and_directions(layout, theta, basis, x.dtype)
+        )
 
     def curvature(self, layout: Layout, theta: Array, x: Array, weight: Array) -> Array:
         """``J' diag(w) J`` of tangent features ``J`` in all directions, shape (P, P), in double precision."""
@@ -154,7 +170,8 @@ class JaxArithmetic:
     @staticmethod
     def squares(features: Device) -> Array:
         """Squared length of each row."""
-        return np.asarray(_squares(features))
+        with _exact():
+            return np.asarray(_squares(features))
 
     @staticmethod
     def dot(features: Device, columns: Array) -> Array:
@@ -203,11 +220,6 @@ def _padded(values: Array, rows: int | None = None) -> Array:
     """Rows of zeros after those of a block."""
     missing = (_length(len(values)) if rows is None else rows) - len(values)
     return np.pad(values, ((0, missing), *((0, 0),) * (values.ndim - 1))) if missing else values
-
-
-def _held(*columns: Array) -> list[Device]:
-    """Blocks of events in the device's memory."""
-    return [jax.device_put(tuple(_padded(c[rows]) for c in columns)) for rows in blocks(len(columns[0]), ROWS)]
 
 
 def _total(parts: Iterator[Device]) -> Device:
@@ -295,9 +307,11 @@ def _output(activation: str, network: Device, x: Device) -> Device:
 
 
 @partial(jax.jit, static_argnums=0)
-def _loss(activation: str, network: Device, x: Device, ones: Device, zeros: Device, offset: float) -> Device:
-    """Loss and its gradient in the scaled weights."""
+def _loss(activation: str, network: Device, events: Device, start: int, offset: float) -> Device:
+    """Loss and its gradient in the scaled weights, of a block of events."""
     weights, intervals = network
+    size = min(ROWS, len(events[0]))
+    x, ones, zeros = (jax.lax.dynamic_slice_in_dim(column, start, size) for column in events)
 
     def loss(weights: Device) -> Device:
         logit = _value(activation, weights, intervals, x).astype(jnp.float64) + offset
@@ -330,13 +344,10 @@ def _adam(
     state: Device,
     events: Device,
     problem: Device,
-    batches: Device,
-    rates: Device,
-    numbers: Device,
+    steps: Device,
 ) -> Device:
     x, ones, zeros = events
-    scale, intervals, centre, offset = problem
-    factor = len(x) / batches.shape[1]
+    scale, intervals, centre, offset, factor = problem
 
     def objective(theta: Device, rows: Device) -> Device:
         layers, start = [], 0
@@ -359,7 +370,7 @@ def _adam(
         move = (first / (1 - 0.9**number)) / (jnp.sqrt(second / (1 - 0.99**number)) + 1e-8)
         return (theta - rate * move, first, second), None
 
-    return jax.lax.scan(step, state, (batches, rates, numbers))[0]
+    return jax.lax.scan(step, state, steps)[0]
 
 
 def _slopes(activation: str, network: Device, x: Device, delta: Device) -> Iterator[tuple[int, Device, Device]]:

@@ -250,7 +250,7 @@ def _adam(
     for done in range(0, n_steps, ADAM_TICK):
         now = rates[done : done + ADAM_TICK]
         if device is None:
-            for step, (rows, each) in enumerate(zip(batches, now, strict=False), done + 1):
+            for step, (each, rows) in enumerate(zip(now, batches, strict=False), done + 1):
                 state = _adam_step(layout, state, classes.subset(rows), centre, each, step)
         else:
             rows = np.stack(list(islice(batches, len(now))))
@@ -275,8 +275,8 @@ def _adam_step(
     gradient = _objective(layout, theta, part, centre)[1]
     first = first + 0.1 * (gradient - first)
     second = second + 0.01 * (gradient**2 - second)
-    move = (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
-    return theta - rate * move, first, second
+    moved = theta - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+    return moved, first, second
 
 
 def fit_map(

@@ -9,13 +9,13 @@ import pytest
 from conftest import require
 
 import bayesunfold as bu
-from bayesunfold._support.threads import accelerator, block_threads, map_blocks
+from bayesunfold._support.threads import accelerator, block_threads, map_blocks, remote
 from bayesunfold.classifier.additive import Additive
 from bayesunfold.classifier.arithmetic import forward, tangent
 from bayesunfold.classifier.backend import check_backend, on_backend
 from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sums import TangentFeatures, gradient_sum, group_scores
-from bayesunfold.classifier.training import _adam, _Curvature
+from bayesunfold.classifier.training import _adam, _Curvature, fit_map
 from bayesunfold.classifier.two_class import Joined
 from bayesunfold.errors import InputError
 
@@ -52,6 +52,7 @@ def _everything(layout):
     theta = rng.normal(size=layout.n_parameters)
     basis = np.linalg.qr(rng.normal(size=(layout.n_parameters, 11)))[0]
     classes, part, weight = Joined(x, ones, zeros, 0.3), x[:1000], ones[:1000] - 0.5
+    steps = np.random.default_rng(4)  # 244 of them: two calls and a rest
     loss, gradient = classes.loss_and_gradient(layout, theta)
     phi = TangentFeatures.of(layout, theta, part, basis)
     other = TangentFeatures.of(layout, theta[::-1].copy(), part, basis[:, :7])
@@ -67,7 +68,8 @@ def _everything(layout):
         "squares": phi.squares(),
         "groups": group_scores(layout, theta, part, weight, 8, basis),
         "curvature": _Curvature(layout, theta, classes.subset(np.arange(0, EVENTS, 3))).matrix,
-        "minibatch steps": _adam(layout, 0.1 * theta, classes, 0 * theta, np.random.default_rng(4), 20.0, 0.01),
+        "minibatch steps": _adam(layout, 0.1 * theta, classes, 0 * theta, steps, 50.0, 0.01),
+        "next random number": np.array(steps.random()),
     }
 
 
@@ -95,12 +97,39 @@ def test_bands_are_those_of_numpy_for_the_same_networks(tmp_path):
     for backend in ("numpy", "jax"):
         unfolder = bu.OmniFold(**settings, random_seed=1, progressbar=False)
         result = unfolder.fit(toy.simulation, toy.data, checkpoint=tmp_path / "run.npz", backend=backend)
-        spectrum = result.spectrum("gen", np.linspace(-2, 2, 11))
+        with on_backend(backend):
+            spectrum = result.spectrum("gen", np.linspace(-2, 2, 11))
         centres.append(spectrum.values())
         draws.append(spectrum.draw_matrix)
     band = draws[0].std(axis=0)
     assert np.abs(centres[1] - centres[0]).max() < 1e-4 * band.min()
     np.testing.assert_allclose(draws[1].std(axis=0), band, rtol=1e-3)
+
+
+def test_a_training_ends_where_that_of_numpy_does():
+    rng = np.random.default_rng(5)
+    x = np.concatenate([rng.normal(0.0, 1.0, (EVENTS, 1)), rng.normal(0.3, 1.1, (EVENTS, 1))]).astype(np.float32)
+    ones = np.repeat([0.0, 1.0], EVENTS)
+    classes = Joined(x, ones, 1.0 - ones, 0.0)
+    layout = Network(hidden=(8,)).layout(1)
+    fits = []
+    for backend in ("numpy", "jax"):
+        with on_backend(backend):
+            fits.append(fit_map(layout, classes, np.random.default_rng(6)))
+    # each stops somewhere in a flat valley: half a unit of the objective is one standard deviation of the posterior
+    assert fits[1].objective == pytest.approx(fits[0].objective, abs=3.0)
+    assert fits[1].objective < 2 * EVENTS * np.log(2.0) - 100.0  # that of a network that tells nothing apart
+
+
+def test_events_leave_the_device_with_their_training():
+    x = np.random.default_rng(7).normal(size=(EVENTS, 1)).astype(np.float32)
+    with on_backend("jax"):
+        classes = Joined(x, np.ones(EVENTS), np.ones(EVENTS), 0.0)
+        classes.loss_and_gradient(Network(hidden=(4,)).layout(1), np.ones(13))
+        held = accelerator.get()._events
+        assert len(held) == 1
+        del classes
+        assert not held
 
 
 def test_the_direct_posterior_runs_on_jax():
@@ -113,9 +142,14 @@ def test_the_direct_posterior_runs_on_jax():
 
 
 def test_threads_of_a_fit_compute_on_the_accelerator_and_others_do_not():
-    with on_backend("jax"), block_threads():
-        inside = set(map_blocks(lambda _: accelerator.get() is not None, range(8)))
-    assert inside == {True}
+    def inside():
+        return set(map_blocks(lambda _: accelerator.get() is not None, range(8)))
+
+    with block_threads(), on_backend("jax"):
+        assert inside() == {True}
+        with on_backend("numpy"):
+            assert inside() == {False}
+        assert inside() == {True}
     assert accelerator.get() is None
     with on_backend("numpy"):
         assert accelerator.get() is None
@@ -144,6 +178,10 @@ def test_errors_come_before_the_fit(monkeypatch):
             method.fit(toy.simulation, toy.data, backend="torch")
         with pytest.raises(InputError, match="give one of the two"):
             method.fit(toy.simulation, toy.data, backend="jax", client=object())
+    token = remote.set(map)  # as inside bayesunfold.cluster
+    with pytest.raises(InputError, match="give one of the two"):
+        check_backend("jax")
+    remote.reset(token)
     monkeypatch.setitem(sys.modules, "jax", None)
     with pytest.raises(InputError, match=r"bayesunfold\[jax\]"):
         check_backend("jax")
