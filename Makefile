@@ -34,6 +34,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md docs/*.md docs/studies/*.md docs/examples paper bayesunfold tests scripts benchmarks notebooks
 
 types: $(STAMP)
 	$(BIN)/mypy

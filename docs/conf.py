@@ -10,10 +10,11 @@ shutil.copytree(
 
 project = "bayesunfold"
 author = "the bayesunfold developers"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 nb_execution_mode = "off"
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_templates", "**.ipynb_checkpoints"]
 html_theme = "furo"
 numpydoc_show_class_members = False
+templates_path = ["_templates"]
 suppress_warnings = ["myst.xref_missing"]

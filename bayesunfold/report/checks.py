@@ -32,6 +32,41 @@ CLOSURE_ROWS = 40_000
 MARKS = {True: "pass", False: "look", None: "n/a"}
 """Words for a check that passes, fails or does not apply."""
 
+ABOUT = {
+    "iterations have converged": (
+        "Each iteration brings a part of what the data want. While the last one still moves the spectrum, the "
+        "result leans to the simulation."
+    ),
+    "the fit has converged": (
+        "Bands are made around the most probable weights of the particle-level network. A fit that stops short of"
+        " them has its centre, and so its bands, off by about as much."
+    ),
+    "closure at detector level": (
+        "A second classifier of another kind looks for differences between the data and the unfolded simulation. "
+        "What it finds the answer lacks; where it guesses worse than by chance, it has met events that both "
+        "share."
+    ),
+    "overlap of data and simulation": "Weights move simulated events, and cannot put any where there are none.",
+    "effective size of the weights": "How many events of equal weight would fluctuate as the weighted ones do.",
+    "members with negative weights": (
+        "Members follow posterior draws by moving the fluctuations of events. Far-off draws of small samples "
+        "drive some below zero, which no sample of events does."
+    ),
+    "bias at the result": (
+        "The unfolding of refolded pseudo-data whose answer is known shows what stopping early leaves."
+    ),
+    "moments of data and refolded result": (
+        "The quantities that the posterior was fitted to agree with the data within their covariance, if the "
+        "model can describe the data."
+    ),
+    "second classifier, cross-fitted": (
+        "Looks for what the fitted quantities may have missed, on events that it was not trained with."
+    ),
+    "R-hat of unfolded bins": "Chains from different starts agree if they have forgotten where they began.",
+    "effective sample size": "How many independent draws the correlated ones of the chains are worth.",
+}
+"""What each check looks at, for those who read the page alone."""
+
 TOO_ALIKE = -2.0
 """Standard deviations of the closure below which a note is made."""
 
@@ -56,6 +91,11 @@ class Check:
     threshold: str
     passed: bool | None
     cure: str
+
+    @property
+    def about(self) -> str:
+        """What the check looks at, and why."""
+        return ABOUT.get(self.name, "")
 
     def __str__(self) -> str:
         """One line: the mark, what was found and wanted, and what to do if it fails."""

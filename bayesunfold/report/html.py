@@ -53,6 +53,7 @@ figure { margin: 0; min-width: 0; max-width: 720px; overflow: hidden; background
   border: 1px solid var(--line); border-radius: 6px; padding: .3rem; }
 figure svg { width: 100%; height: auto; display: block; } figcaption { color: #1b1f24; padding: .2rem .4rem; }
 pre { background: var(--soft); padding: .7rem; overflow-x: auto; font-size: .85rem; }
+details { max-width: 34rem; } summary { cursor: pointer; }
 .note { border-left: 5px solid var(--bad); padding: .3rem .9rem; } .how { color: var(--none); }
 @media print { :root { --ink: #000000; --paper: #ffffff; --soft: #f3f5f8; } nav { display: none; }
   body { max-width: none; } figure, tr { break-inside: avoid; } .wide { overflow: visible; } }
@@ -277,6 +278,12 @@ def _grid(kind: str, figures: Mapping[str, Figure]) -> str:
     return f'<div class="figures">{items}</div>'
 
 
+def _explained(check: Check) -> str:
+    """Name of a check, which opens what it looks at."""
+    name = html.escape(check.name)
+    return f"<details><summary>{name}</summary>{html.escape(check.about)}</details>" if check.about else name
+
+
 def _verdict(checks: list[Check]) -> str:
     failed = [c for c in checks if c.passed is False]
     line = "All checks pass." if not failed else f"{len(failed)} checks need attention."
@@ -286,7 +293,7 @@ def _verdict(checks: list[Check]) -> str:
         css, mark = styles[c.passed], MARKS[c.passed]
         cure = html.escape(c.cure) if c.passed is False else ""
         rows += (
-            f'<tr><td class="{css}">{mark}</td><td>{html.escape(c.name)}</td><td>{html.escape(c.value)}</td>'
+            f'<tr><td class="{css}">{mark}</td><td>{_explained(c)}</td><td>{html.escape(c.value)}</td>'
             f"<td>{html.escape(c.threshold)}</td><td>{cure}</td></tr>"
         )
     return (
