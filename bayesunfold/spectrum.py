@@ -321,7 +321,7 @@ class Spectrum:
             draws = {name: np.outer([1.0, -1.0], std / np.sqrt(2.0)) for name, std in stds.items() if name != "total"}
         else:
             draws = {name: np.asarray(make()) for name, make in self.sources.items()}
-        return ranking_table(draws, self.parameters, self.nominal, self._bin_labels())
+        return ranking_table(draws, self.parameters, self.nominal, self.bin_labels)
 
     def nuisance_correlations(self) -> pd.DataFrame:
         """Correlation of every bin with the profiled nuisance parameters, a row per bin and a column per parameter.
@@ -336,7 +336,7 @@ class Spectrum:
         if not any(parameter.draws is not None for parameter in self.parameters.values()):
             msg = f"this {self.method} spectrum has no profiled nuisance parameters; unfold with profile=True."
             raise InputError(msg)
-        return correlation_table(self.draw_matrix, self.parameters, self._bin_labels())
+        return correlation_table(self.draw_matrix, self.parameters, self.bin_labels)
 
     def plot_ranking(self, bin: str | None = None, top: int = 20) -> Figure:
         """The largest impacts on a bin, by its label in :meth:`ranking`; see ``bayesunfold.plots.plot_ranking``."""
@@ -344,8 +344,9 @@ class Spectrum:
 
         return plot_ranking(self.ranking(), bin, top)
 
-    def _bin_labels(self) -> list[str]:
-        """Ranges of the bins, in the order of the draws."""
+    @property
+    def bin_labels(self) -> list[str]:
+        """Ranges of the bins, in the order of the draws: the labels of :meth:`ranking`."""
         axes = [
             [f"{name} [{low:g}, {high:g})" for low, high in itertools.pairwise(edges)]
             for name, edges in zip(self.names, self.edges, strict=True)

@@ -17,4 +17,5 @@ exclude_patterns = ["_build", "_templates", "**.ipynb_checkpoints"]
 html_theme = "furo"
 numpydoc_show_class_members = False
 templates_path = ["_templates"]
+autodoc_typehints = "none"  # the docstrings say types and shapes
 suppress_warnings = ["myst.xref_missing"]

@@ -14,13 +14,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from threading import Lock
 from typing import Any
 
-from threadpoolctl import ThreadpoolController, threadpool_info
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 __all__ = [
     "accelerator",
@@ -31,6 +31,7 @@ __all__ = [
     "remote",
     "row_blocks",
     "thread_count",
+    "trees_on_one_thread",
 ]
 
 _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("bayesunfold_block_threads", default=None)
@@ -108,6 +109,15 @@ def _start_thread() -> None:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def trees_on_one_thread() -> AbstractContextManager[Any]:
+    """One OpenMP thread inside, for boosted trees.
+
+    Their threads wait for one another thousands of times per tree: one core that is busy with something else makes a
+    fit of a second take minutes.
+    """
+    return threadpool_limits(limits=1, user_api="openmp")
 
 
 def thread_count() -> int:

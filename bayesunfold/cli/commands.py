@@ -93,6 +93,7 @@ def _result_parsers(add: AddParser) -> None:
         epilog="example:\n  bayesunfold explore demo/unfolded.nc --port 5006",
     )
     explore.add_argument("result", type=Path)
+    explore.add_argument("others", type=Path, nargs="*", help="results to draw beside it in the same bins")
     explore.add_argument("--port", type=int, default=5006, help="0 takes a free one (default: 5006)")
     explore.add_argument("--no-browser", action="store_true", help="only print the address")
     info = add("info", help="describe a saved result", epilog="example:\n  bayesunfold info demo/unfolded.nc")
@@ -190,7 +191,10 @@ def _explore(args: argparse.Namespace) -> None:
     from bayesunfold.cli.explore import serve
     from bayesunfold.io.storage import load
 
-    serve(load(args.result), args.port, show=not args.no_browser)
+    names = [path.stem for path in args.others]
+    twice = len(set(names)) < len(names)
+    others = {str(path) if twice else path.stem: load(path) for path in args.others}
+    serve(load(args.result), args.port, others=others, show=not args.no_browser)
 
 
 def _toy(seed: int, settings: dict[str, Any]) -> Any:

@@ -1,7 +1,8 @@
 """``bayesunfold explore``: a local page on which observable, binning, level and normalisation are chosen live.
 
-That is what unbinned results are for: any histogram, after the fact. The page is served on the loopback address
-only and loads nothing from elsewhere.
+Other results stand beside in the same bins, sliders move the nuisance parameters, and the binning goes out as TOML.
+That is what unbinned results are for: any histogram, after the fact. The page is served on the loopback address only
+and loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import html
 import io
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,16 +55,20 @@ class Explorer:
     Parameters
     ----------
     result : UnfoldingResult
+    others : mapping of name to UnfoldingResult, optional
+        Drawn beside it in the same bins, of the same observable.
 
     Attributes
     ----------
     observable, bins, range, edges, level, normalization
         Panel widgets; ``edges`` (numbers separated by commas) takes precedence over number and range of equal bins.
+    moved : dict of str to widget
+        For each systematic, where its parameter is put, in standard deviations; other than zero draws a line.
     """
 
-    def __init__(self, result: UnfoldingResult) -> None:
+    def __init__(self, result: UnfoldingResult, others: Mapping[str, UnfoldingResult] | None = None) -> None:
         self.pn = pn = _panel()
-        self.result = result
+        self.result, self.others = result, dict(others or {})
         w = pn.widgets
         names = list(result.simulation.gen_names)
         self.observable = w.Select(name="observable", options=names)
@@ -84,11 +90,16 @@ class Explorer:
                 ("csv", "csv", "CSV (bins, bands, covariance)"),
                 ("png", "png", "PNG"),
                 ("hist", "hist.json", "hist (UHI JSON)"),
+                ("toml", "toml", "binning as TOML"),
             )
         ]
+        self.moved = {
+            name: w.FloatSlider(name=f"{name} [standard deviations]", start=-3.0, end=3.0, step=0.1, value=0.0)
+            for name in result.members.systematics
+        }
         self._set_range(names[0])
         self.observable.param.watch(lambda event: self._set_range(event.new), "value")
-        for control in (self.bins, self.range, self.level):  # sliders: when let go, not on the way
+        for control in (self.bins, self.range, self.level, *self.moved.values()):  # when let go, not on the way
             control.param.watch(lambda _: self.update(), "value_throttled")
         for control in (self.edges, self.normalization):
             control.param.watch(lambda _: self.update(), "value")
@@ -120,15 +131,30 @@ class Explorer:
         """Make the spectrum anew and show it; an error is shown in its place."""
         name, level = self.observable.value, float(self.level.value)
         try:
-            spectrum = self.result.spectrum(name, self.chosen_edges(), normalization=self.normalization.value)
+            chosen = {"bins": self.chosen_edges(), "normalization": self.normalization.value}
+            spectrum = self.result.spectrum(name, **chosen)
+            beside = {label: other.spectrum(name, **chosen) for label, other in self.others.items()}
         except BayesUnfoldError as err:
             self.message.object = f"<p role='alert'>{html.escape(str(err))}</p>"
             return
         self.spectrum = spectrum
         self.message.object = f"<p>{html.escape(repr(spectrum))}</p>"
-        self.figure.object = plot_spectrum(spectrum, levels=(level,), label=name)
+        models: dict[str, Any] = beside | self._with_systematics(spectrum)
+        self.figure.object = plot_spectrum(spectrum, levels=(level,), label=name, models=models)
         self.correlation.object = plot_correlation(spectrum)
         self.table.object = self._table_html()
+
+    def _with_systematics(self, spectrum: Spectrum) -> dict[str, Array]:
+        """Contents with the parameters where the sliders are, by their impacts; nothing if all are at zero."""
+        set_to = {name: float(slider.value) for name, slider in self.moved.items() if slider.value}
+        if not set_to:
+            return {}
+        table = spectrum.ranking()
+        contents = spectrum.nominal.copy()
+        for name, value in set_to.items():
+            rows = table[table["source"] == name].set_index("bin").loc[spectrum.bin_labels]
+            contents += abs(value) * rows["up" if value > 0 else "down"].to_numpy()
+        return {"systematics as set": contents}
 
     def _rows(self) -> tuple[list[str], list[list[float]]]:
         s, level = self._current(), float(self.level.value)
@@ -171,6 +197,17 @@ class Explorer:
 
         return io.StringIO(json.dumps(self._current().to_hist(), default=uhi.io.json.default))
 
+    def toml(self) -> io.StringIO:
+        """Observable and binning as an entry of a configuration of ``bayesunfold unfold``."""
+        spectrum = self._current()
+        lines = [
+            "[[spectrum]]",
+            f"observable = {json.dumps(spectrum.names[0])}",
+            f"bins = [{', '.join(f'{edge:.6g}' for edge in spectrum.edges[0])}]",
+            f'normalization = "{spectrum.normalization}"',
+        ]
+        return io.StringIO("\n".join(lines) + "\n")
+
     def page(self) -> Any:
         """Everything laid out."""
         pn = self.pn
@@ -182,6 +219,7 @@ class Explorer:
             self.edges,
             self.level,
             self.normalization,
+            *self.moved.values(),
             *self._downloads,
             width=320,
         )
@@ -189,15 +227,22 @@ class Explorer:
         return pn.FlexBox(controls, shown, self.correlation, align_items="flex-start")
 
 
-def _page_for(result: UnfoldingResult, host: str) -> Any:
+def _page_for(result: UnfoldingResult, others: Mapping[str, UnfoldingResult], host: str) -> Any:
     """The page, for requests that name this machine; another name may be a trick of a foreign page (DNS rebinding)."""
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if name in LOOPBACK:
-        return Explorer(result).page()
+        return Explorer(result, others).page()
     return _panel().pane.HTML(f"This page is served at http://{ADDRESS} only, not at {html.escape(host)}.")
 
 
-def serve(result: UnfoldingResult, port: int = 5006, *, show: bool = True, threaded: bool = False) -> Any:
+def serve(
+    result: UnfoldingResult,
+    port: int = 5006,
+    *,
+    others: Mapping[str, UnfoldingResult] | None = None,
+    show: bool = True,
+    threaded: bool = False,
+) -> Any:
     """Serve the page on the loopback address until interrupted.
 
     Parameters
@@ -205,6 +250,8 @@ def serve(result: UnfoldingResult, port: int = 5006, *, show: bool = True, threa
     result : UnfoldingResult
     port : int
         0 takes a free one; at most 65535.
+    others : mapping of name to UnfoldingResult, optional
+        Drawn beside it.
     show : bool
         Open a browser.
     threaded : bool
@@ -225,7 +272,9 @@ def serve(result: UnfoldingResult, port: int = 5006, *, show: bool = True, threa
     check_count(port, "port", 0, 65535)
     pn.extension()
     return pn.serve(
-        lambda: _page_for(result, str(pn.state.headers.get("Host", ""))),  # a page of its own for every visitor
+        lambda: _page_for(
+            result, others or {}, str(pn.state.headers.get("Host", ""))
+        ),  # a page of its own for every visitor
         address=ADDRESS,
         port=port,
         websocket_origin=[f"{ADDRESS}:{port}", f"localhost:{port}"] if port else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._support.checks import effective_size
+from bayesunfold._support.threads import trees_on_one_thread
 from bayesunfold.errors import InputTypeError, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_pair
 
@@ -254,8 +256,9 @@ def cross_fitted_scores(classifier: Any, a: Array, b: Array, wa: Array, wb: Arra
         rows = fold == k
         if not rows.any():
             continue
-        model = clone(classifier).fit(x[~rows], y[~rows], sample_weight=w[~rows] * len(x))
-        out[rows] = model.predict_proba(x[rows])[:, 1]
+        with trees_on_one_thread() if isinstance(classifier, HistGradientBoostingClassifier) else nullcontext():
+            model = clone(classifier).fit(x[~rows], y[~rows], sample_weight=w[~rows] * len(x))
+            out[rows] = model.predict_proba(x[rows])[:, 1]
     return out
 
 

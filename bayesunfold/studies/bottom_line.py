@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from bayesunfold._support.checks import as_numbers
-from bayesunfold._support.threads import block_threads, map_blocks
+from bayesunfold._support.threads import block_threads, map_blocks, trees_on_one_thread
 from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.errors import InputError
 from bayesunfold.unfolding.result import UnfoldingResult
@@ -136,6 +136,7 @@ def _regressed(x: Array, change: Array, variance: Array) -> Array:
     for half in (0, 1):
         train = (np.arange(len(x)) % 2 == half) & used
         model = HistGradientBoostingRegressor(max_iter=60, random_state=0)
-        model.fit(x[train], ratio[train], sample_weight=variance[train])
-        out[np.arange(len(x)) % 2 != half] = model.predict(x[np.arange(len(x)) % 2 != half])
+        with trees_on_one_thread():
+            model.fit(x[train], ratio[train], sample_weight=variance[train])
+            out[np.arange(len(x)) % 2 != half] = model.predict(x[np.arange(len(x)) % 2 != half])
     return out

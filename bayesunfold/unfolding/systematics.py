@@ -27,7 +27,7 @@ def __dir__() -> list[str]:
 
 
 class Systematic:
-    """One systematic uncertainty, with one N(0, 1) nuisance parameter a member.
+    """One systematic uncertainty, with one N(0, 1) nuisance parameter per member.
 
     Give either weights or detector-level features, and only one direction for a one-sided uncertainty, which is
     then taken as symmetric; or another simulation for a two-point model uncertainty.

@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 import time
+import tomllib
 
 import hist
 import numpy as np
@@ -130,3 +131,26 @@ def test_only_loopback_names_are_answered(result, host):
         assert any("draws, yield" in text for text in texts) != (host == "evil.example")
     finally:
         server.stop()
+
+
+def test_another_result_stands_beside_and_systematics_move(result):
+    toy = bu.datasets.gaussian_toy(400, 500, dimension=2, random_seed=1)
+    tilt = bu.Systematic("tilt", weight_up=np.exp(0.1 * toy.gen[:, 0]), weight_down=np.exp(-0.1 * toy.gen[:, 0]))
+    unfolder = bu.OmniFold(2, inference="laplace", draws=50, random_seed=2, progressbar=False)
+    varied = unfolder.fit(toy.simulation, toy.measurement, systematics=[tilt])
+    page = Explorer(varied, {"the other": result})
+    page.edges.value = "-3, 0, 4"
+    labels = page.figure.object.axes[0].get_legend_handles_labels()[1]
+    assert labels[-1] == "the other"
+    page.moved["tilt"].value = -2.0
+    page.update()
+    line = page.figure.object.axes[0].patches[-1].get_data().values
+    down = page.spectrum.ranking().query("source == 'tilt'").set_index("bin").loc[page.spectrum.bin_labels, "down"]
+    assert line == pytest.approx(page.spectrum.nominal + 2 * down.to_numpy())
+
+
+def test_the_binning_goes_out_as_toml(result):
+    page = Explorer(result)
+    page.edges.value = "-3, 0, 4.5"
+    (entry,) = tomllib.loads(page.toml().read())["spectrum"]
+    assert entry == {"observable": result.simulation.gen_names[0], "bins": [-3, 0, 4.5], "normalization": "yield"}

@@ -1,5 +1,6 @@
 """The dashboard, read by a parser and by a real browser."""
 
+import html
 import json
 import warnings
 from html.parser import HTMLParser
@@ -141,6 +142,7 @@ def test_the_numbers_stand_beside_the_page(tmp_path):
     assert [c["name"] for c in numbers["checks"]] == [c.name for c in checks]
     assert [c["passed"] for c in numbers["checks"]] == [c.passed for c in checks]
     assert str(checks[0]).startswith("[pass] iterations have converged: ")
+    assert all(c.about and html.escape(c.about) in text for c in checks if c.name != "sampler")
 
 
 @pytest.mark.parametrize(
