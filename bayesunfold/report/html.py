@@ -286,8 +286,7 @@ def _explained(check: Check) -> str:
 
 def _verdict(checks: list[Check]) -> str:
     failed = [c for c in checks if c.passed is False]
-    many = f"{len(failed)} checks need" if len(failed) > 1 else "1 check needs"
-    line = f"{many} attention." if failed else "All checks pass."
+    line = f"Checks that need attention: {len(failed)}." if failed else "All checks pass."
     styles = {True: "good", False: "bad", None: "none"}
     rows = ""
     for c in checks:
