@@ -108,7 +108,7 @@ class Spectrum:
     Raises
     ------
     InputError
-        Shapes that disagree, edges that do not increase, fewer than two draws.
+        Shapes or names that disagree with the axes, edges that do not increase, fewer than two draws.
 
     Notes
     -----
@@ -153,6 +153,11 @@ class Spectrum:
         put("edges", tuple(check_bins(e, f"edges of axis {axis}") for axis, e in enumerate(edges)))
         put("draw_matrix", as_numbers(self.draw_matrix, "draws of a spectrum"))
         put("nominal", as_numbers(self.nominal, "the point estimate of a spectrum"))
+        if self.names == ("observable",) and len(self.edges) > 1:
+            put("names", tuple(f"observable {axis + 1}" for axis in range(len(self.edges))))
+        if len(self.names) != len(self.edges):
+            msg = f"there are {len(self.names)} names and {len(self.edges)} axes; name every axis."
+            raise InputError(msg)
         bins = int(np.prod([len(e) - 1 for e in self.edges]))
         drawn = self.draw_matrix
         if drawn.ndim != 2 or drawn.shape[1] != bins or self.nominal.shape != (bins,):
@@ -347,10 +352,10 @@ class Spectrum:
     @property
     def bin_labels(self) -> list[str]:
         """Ranges of the bins, in the order of the draws: the labels of :meth:`ranking`."""
-        axes = [
-            [f"{name} [{low:g}, {high:g})" for low, high in itertools.pairwise(edges)]
-            for name, edges in zip(self.names, self.edges, strict=True)
-        ]
+        axes = []
+        for name, edges in zip(self.names, self.edges, strict=True):
+            form = "g" if len({f"{edge:g}" for edge in edges}) == len(edges) else ".15g"
+            axes.append([f"{name} [{low:{form}}, {high:{form}})" for low, high in itertools.pairwise(edges)])
         return [", ".join(parts) for parts in itertools.product(*axes)]
 
     def chi2(self, model: ArrayLike, model_covariance: ArrayLike | None = None) -> Chi2:

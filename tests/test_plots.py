@@ -58,6 +58,21 @@ def test_wrong_models_are_errors():
     other = bu.Spectrum((EDGES + 1,), _spectrum().draw_matrix, CONTENTS)
     with pytest.raises(InputError, match="bins of 'IBU' are not those"):
         _spectrum().plot(models={"IBU": other})
+    with pytest.raises(InputError, match="normalised as 'shape'"):
+        _spectrum().plot(models={"IBU": _spectrum(normalization="shape")})
+    with pytest.raises(InputError, match=r"NaN or infinite in bins \[1\]"):
+        _spectrum().plot(models={"Herwig": [1.0, np.nan, 1.0]})
+
+
+def test_the_ratios_show_models_that_are_not_too_far():
+    low, high = _spectrum().plot(models={"Herwig": 1.4 * CONTENTS}).axes[1].get_ylim()
+    assert low < 1.0 < 1.4 < high
+
+
+def test_legends_in_axes_of_ones_own_are_small():
+    panels = Figure(figsize=(18, 4)).subplots(1, 3)
+    _spectrum().plot(ax=panels[0], models={"Herwig": CONTENTS})
+    assert panels[0].get_legend().get_texts()[0].get_fontsize() < mpl.rcParams["font.size"]
 
 
 @pytest.mark.parametrize("experiment", ["ALICE", "ATLAS", "CMS", "DUNE", "LHCb"])
@@ -106,6 +121,16 @@ def test_slices_show_their_part():
         plots.plot_slices(_spectrum())
     with pytest.raises(InputError, match="6 bin contents"):
         plots.plot_slices(_in_two(), truth=[1.0])
+    with pytest.raises(InputError, match="6 bin contents"):
+        plots.plot_slices(_in_two(), truth=truth.T)
+    assert _in_two().plot(truth=truth).axes
+
+
+def test_every_slice_at_the_lower_edge_has_numbers():
+    edges = np.arange(6.0), np.array([0.0, 1.0, 2.0])
+    figure = plots.plot_slices(bu.Spectrum(edges, np.ones((3, 10)), np.ones(10)))
+    shown = [ax.xaxis.get_tick_params()["labelbottom"] for ax in figure.axes[:5]]
+    assert shown == [False, False, True, True, True]
 
 
 def test_a_map_has_contents_and_relative_widths():
@@ -134,6 +159,7 @@ def test_correlations_have_edges_and_blocks():
     assert [line.get_xdata()[0] for line in two.lines if line.get_xdata()[0] == line.get_xdata()[1]] == [3]
     np.testing.assert_allclose(two.collections[0].get_array().diagonal(3), 1.0)  # the same draws twice
     assert plots.plot_correlation(_in_two()).axes[0].get_xlabel() == "pt [GeV], in slices of y"
+    assert plots.plot_correlation({"a": _spectrum(), "b": _spectrum()}).axes
     with pytest.raises(InputError, match="no spectra"):
         plots.plot_correlation(Spectra())
 
@@ -143,7 +169,7 @@ def test_the_gap_between_total_and_stacked_sources_is_said():
     draws = np.random.default_rng(3).normal(CONTENTS, 5.0, (1000, 3))
     half = {name: lambda: CONTENTS + (draws - CONTENTS) / 2 for name in ("data", "prior")}
     figure = plots.plot_sources(bu.Spectrum((EDGES,), draws, CONTENTS, sources=half))
-    assert "+29 to +29 %" in figure.get_supxlabel()
+    assert "Of the total, +29 to +29 %" in figure.get_supxlabel()
     exact = bu.MatrixInversion().fit(bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[900, 1600]), [100, 150])
     assert plots.plot_sources(exact).get_supxlabel() == ""
 
@@ -159,6 +185,7 @@ def test_tables_in_every_form():
     assert r"68 \% low" in latex[1]
     assert latex[1].endswith(r"\\")
     assert latex[-1] == r"\end{tabular}"
+    assert all(row.lstrip().startswith("{[}") for row in latex[3:-1])  # "\\ [" would be a distance
     csv = spectrum.table(form="csv").splitlines()
     assert csv[0] == "bin,unfolded,68 % low,68 % high"
     assert csv[1].startswith('"[0, 1)",100,')

@@ -10,7 +10,18 @@ __all__ = ["as_table", "as_text"]
 
 FORMS = ("text", "markdown", "latex", "csv")
 
-LATEX = {"\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "%": r"\%",
+    "_": r"\_",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "^": r"\^{}",
+    "~": r"\~{}",
+}
 """Characters that mean something else in LaTeX."""
 
 
@@ -30,9 +41,9 @@ def as_table(columns: Mapping[str, Sequence[str]], form: str) -> str:
     --------
     >>> print(as_table({"bin": ["[0, 1)"], "68 %": ["3"]}, "latex"))
     \begin{tabular}{rr}
-       bin & 68 \% \\
+         bin & 68 \% \\
     \hline
-    [0, 1) &     3 \\
+    {[}0, 1) &     3 \\
     \end{tabular}
     """
     check_choice(form, "form", FORMS)
@@ -57,4 +68,5 @@ def _aligned(columns: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    escaped = "".join(LATEX.get(letter, letter) for letter in text)
+    return f"{{[}}{escaped[1:]}" if escaped.startswith("[") else escaped  # after a new line it would be its argument

@@ -153,7 +153,7 @@ def _info(args: argparse.Namespace) -> None:
 
 def _unfold_config(args: argparse.Namespace) -> None:
     from bayesunfold._support.cluster import cluster
-    from bayesunfold.classifier.backend import check_backend, on_backend
+    from bayesunfold.classifier.backend import check_backend
     from bayesunfold.cli.configuration import load_job
     from bayesunfold.cli.schema import schema_text
     from bayesunfold.cli.unfold import check_job, run_job
@@ -176,8 +176,7 @@ def _unfold_config(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         if args.scheduler:
             stack.enter_context(cluster(stack.enter_context(_client(args.scheduler)), args.scratch))
-        stack.enter_context(on_backend(args.backend))
-        print(run_job(job, resume=args.resume))
+        print(run_job(job, resume=args.resume, backend=args.backend))
 
 
 def _report(args: argparse.Namespace) -> None:

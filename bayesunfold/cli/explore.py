@@ -133,12 +133,14 @@ class Explorer:
         try:
             chosen = {"bins": self.chosen_edges(), "normalization": self.normalization.value}
             spectrum = self.result.spectrum(name, **chosen)
-            beside = {label: other.spectrum(name, **chosen) for label, other in self.others.items()}
+            has = {label: other for label, other in self.others.items() if name in other.simulation.gen_names}
+            beside = {label: other.spectrum(name, **chosen) for label, other in has.items()}
         except BayesUnfoldError as err:
             self.message.object = f"<p role='alert'>{html.escape(str(err))}</p>"
             return
         self.spectrum = spectrum
-        self.message.object = f"<p>{html.escape(repr(spectrum))}</p>"
+        without = [f"{label} has no {name}." for label in self.others if label not in has]
+        self.message.object = f"<p>{html.escape(' '.join([repr(spectrum), *without]))}</p>"
         models: dict[str, Any] = beside | self._with_systematics(spectrum)
         self.figure.object = plot_spectrum(spectrum, levels=(level,), label=name, models=models)
         self.correlation.object = plot_correlation(spectrum)
@@ -152,7 +154,7 @@ class Explorer:
         table = spectrum.ranking()
         contents = spectrum.nominal.copy()
         for name, value in set_to.items():
-            rows = table[table["source"] == name].set_index("bin").loc[spectrum.bin_labels]
+            rows = table[table["source"] == name]  # in the order of the bins
             contents += abs(value) * rows["up" if value > 0 else "down"].to_numpy()
         return {"systematics as set": contents}
 
@@ -203,7 +205,7 @@ class Explorer:
         lines = [
             "[[spectrum]]",
             f"observable = {json.dumps(spectrum.names[0])}",
-            f"bins = [{', '.join(f'{edge:.6g}' for edge in spectrum.edges[0])}]",
+            f"bins = [{', '.join(repr(float(edge)) for edge in spectrum.edges[0])}]",
             f'normalization = "{spectrum.normalization}"',
         ]
         return io.StringIO("\n".join(lines) + "\n")

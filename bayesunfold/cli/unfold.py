@@ -13,6 +13,7 @@ import numpy as np
 
 from bayesunfold._support.files import atomic_write, check_writable
 from bayesunfold.binning import bin_index
+from bayesunfold.classifier.backend import Backend, on_backend
 from bayesunfold.cli.configuration import FileEntry, Job
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.errors import InputError, OverlapWarning
@@ -64,7 +65,7 @@ def check_job(job: Job) -> str:
     return "\n".join([*lines, *_notes(job), *_files(job), f"{job.path}: all checks pass; nothing was trained."])
 
 
-def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
+def run_job(job: Job, *, resume: bool = False, progressbar: bool = True, backend: Backend = "numpy") -> str:
     """Read, check, unfold, write; returns what was written as text.
 
     Parameters
@@ -73,6 +74,8 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
         From :func:`bayesunfold.cli.configuration.load_job`.
     resume : bool
         Go on from the checkpoint in the output folder. Without it an old checkpoint is an error.
+    backend : {"numpy", "jax"}
+        What computes sums over events, of everything.
 
     Raises
     ------
@@ -85,12 +88,18 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True) -> str:
         raise InputError(msg)
     job.progressbar = progressbar
     inputs = _read(job, progressbar=progressbar)
-    result = inputs.unfolder.fit(
-        inputs.simulation, inputs.data, inputs.backgrounds, inputs.systematics, checkpoint=checkpoint
-    )
-    if job.sections.unfolding.bias and isinstance(inputs.unfolder, OmniFold):
-        result = result.estimate_bias()
-    written = _write(job, result)
+    with on_backend(backend):
+        result = inputs.unfolder.fit(
+            inputs.simulation,
+            inputs.data,
+            inputs.backgrounds,
+            inputs.systematics,
+            checkpoint=checkpoint,
+            backend=backend,
+        )
+        if job.sections.unfolding.bias and isinstance(inputs.unfolder, OmniFold):
+            result = result.estimate_bias()
+        written = _write(job, result)
     checkpoint.unlink(missing_ok=True)
     return "\n".join([result.summary(), *_notes(job), *_files(job), *(f"written: {path}" for path in written)])
 

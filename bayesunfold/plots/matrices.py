@@ -61,8 +61,10 @@ def plot_correlation(spectrum: Spectrum | Spectra, experiment: Experiment | None
     >>> [tick.get_text() for tick in fig.axes[0].get_xticklabels()]
     ['0', '1', '2']
     """
+    from bayesunfold.spectrum import Spectra
+
     blocks = _blocks(spectrum)
-    matrix = (spectrum.joint() if isinstance(spectrum, Mapping) else spectrum).correlation()
+    matrix = (Spectra(spectrum).joint() if isinstance(spectrum, Mapping) else spectrum).correlation()
     with style(experiment) as figure:
         fig = figure(5.8, 5.0)
         ax = fig.subplots()
@@ -87,7 +89,7 @@ def _blocks(spectrum: Spectrum | Spectra) -> list[tuple[str, Array, int]]:
     if len(spectrum.edges) == 1:
         return [(titles(spectrum)[0], last, spectrum.n_bins)]
     if len(spectrum.edges) > 2:
-        return [(" x ".join(spectrum.names), np.arange(spectrum.n_bins + 1.0), spectrum.n_bins)]
+        return [(f"bin of {' x '.join(spectrum.names)}", np.arange(spectrum.n_bins + 1.0), spectrum.n_bins)]
     first, (outer, inner) = spectrum.edges[0], titles(spectrum)
     return [(f"{inner}, {outer} {low:g} to {high:g}", last, len(last) - 1) for low, high in pairwise(first)]
 
@@ -112,6 +114,8 @@ def _name_edges(ax: Axes, blocks: list[tuple[str, Array, int]]) -> None:
         places += [start + k for k in shown]
         names += [f"{edges[k]:.4g}" for k in shown]
         start += n
+        if start == sum(size for *_, size in blocks) and len(blocks) > 1:
+            places, names = [*places, start], [*names, f"{edges[-1]:.4g}"]
         if start < sum(size for *_, size in blocks):
             ax.axhline(start, color="black", lw=0.8)
             ax.axvline(start, color="black", lw=0.8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,7 +57,7 @@ def plot_sources(spectrum: Spectrum, label: str | None = None, experiment: Exper
         fig = figure(6.4, 4.4)
         ax = fig.subplots()
         below = np.zeros(spectrum.n_bins)
-        for color, (name, std) in zip(CYCLE * 4, split.items(), strict=False):
+        for color, (name, std) in zip(cycle(CYCLE), split.items(), strict=False):
             above = np.hypot(below, std)
             band(ax, edges, 100 * below / safe, 100 * above / safe, color=color, alpha=0.8, label=name)
             below = above
@@ -67,7 +68,7 @@ def plot_sources(spectrum: Spectrum, label: str | None = None, experiment: Exper
         ax.set_xlabel(label or axis_title(spectrum))
         ax.set_ylabel("uncertainty [%], stacked in squares")
         ax.legend(loc="upper center", ncols=2, fontsize="small")
-        text = _gap(total, below)
+        text = _gap(total[spectrum.nominal > 0], below[spectrum.nominal > 0])
         if text:
             fig.supxlabel(text, fontsize="x-small", color="0.35")
     return fig
@@ -80,6 +81,6 @@ def _gap(total: Array, stacked: Array) -> str:
     if not len(gap) or np.abs(gap).max() < SEEN:
         return ""
     return (
-        f"The total is {100 * gap.min():+.0f} to {100 * gap.max():+.0f} % off the stack: "
+        f"Of the total, {100 * gap.min():+.0f} to {100 * gap.max():+.0f} % lie outside the stack: "
         "sources that act together, and the finite number of draws."
     )

@@ -56,14 +56,14 @@ def content_title(spectrum: Spectrum) -> str:
     return " / ".join([what, *(known[i] or "unit" for i in range(len(spectrum.names)))])
 
 
-def _contents(values: ArrayLike | None, n: int, what: str) -> Array | None:
+def _contents(values: ArrayLike | None, spectrum: Spectrum, what: str) -> Array | None:
     if values is None:
         return None
     array = np.asarray(values, dtype=np.float64)
-    if array.shape != (n,):
-        msg = f"{what} has shape {array.shape}; give its {n} bin contents."
+    if array.shape not in ((spectrum.n_bins,), spectrum.shape):
+        msg = f"{what} has shape {array.shape}; give its {spectrum.n_bins} bin contents."
         raise InputError(msg)
-    return array
+    return array.ravel()
 
 
 def plot_spectrum(
@@ -122,7 +122,7 @@ def plot_spectrum(
     """
     drawn = _models(spectrum, models or {})
     lines = {
-        name: _contents(values, spectrum.n_bins, name)
+        name: _contents(values, spectrum, name)
         for name, values in (("truth", truth), ("generator", generator), ("data", data))
     }
     title = label or axis_title(spectrum)
@@ -132,6 +132,8 @@ def plot_spectrum(
             raise InputError(msg)
         panels = _panels(ax)
         _draw_contents(panels[0], spectrum, lines, levels, drawn)
+        if drawn:
+            panels[0].legend(loc="upper center", ncols=2, fontsize="small")
         if len(panels) == 2:
             _draw_ratios(panels[1], spectrum, lines, levels, drawn)
         panels[-1].set_xlabel(title)
@@ -167,6 +169,9 @@ SMALL = 1.4
 
 MARKERS = "osD^vP"
 
+FARTHEST = 0.6
+"""Relative distance of a model up to which the panel of ratios shows it."""
+
 MOST_SLICES = 24
 """Most slices that have panels or names."""
 
@@ -185,9 +190,16 @@ def _models(spectrum: Spectrum, models: Mapping[str, ArrayLike | Spectrum]) -> _
             if len(other.edges) != len(spectrum.edges) or not all(map(np.array_equal, other.edges, spectrum.edges)):
                 msg = f"the bins of {name!r} are not those of the spectrum; make both with the same edges."
                 raise InputError(msg)
+            kinds = [(s.normalization, s.luminosity) for s in (other, spectrum)]
+            if kinds[0] != kinds[1]:
+                msg = (
+                    f"{name!r} is normalised as {kinds[0][0]!r}, luminosity {kinds[0][1]}, and the spectrum as "
+                    f"{kinds[1][0]!r}, luminosity {kinds[1][1]}; make both alike."
+                )
+                raise InputError(msg)
             out.append((other.nominal, other.std(), look | {"fmt": next(markers), "label": name}))
             continue
-        values = _contents(model, spectrum.n_bins, name)
+        values = _contents(model, spectrum, name)
         out.append(
             (cast("Array", values), None, look | {"ls": next(dashes), "label": name + _agreement(spectrum, values)})
         )
@@ -196,6 +208,10 @@ def _models(spectrum: Spectrum, models: Mapping[str, ArrayLike | Spectrum]) -> _
 
 def _agreement(spectrum: Spectrum, values: Array | None) -> str:
     """Chi-square and p-value of a model for the legend; nothing where the spectrum has none."""
+    bad = np.flatnonzero(~np.isfinite(cast("Array", values)) & np.isfinite(spectrum.nominal))
+    if len(bad):
+        msg = f"a model is NaN or infinite in bins {bad.tolist()}, where the spectrum is not."
+        raise InputError(msg)
     try:
         chi2 = spectrum.chi2(cast("Array", values))
     except InputError:  # without uncertainties, or too few draws for so many bins
@@ -286,6 +302,8 @@ def _draw_ratios(
     lower, upper = spectrum.interval(max(0.95, *levels))
     shown = np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)]
     largest = np.max(shown[np.isfinite(shown)], initial=0.05)
+    away = np.array([np.abs(values / safe - 1.0)[_populated(spectrum)] for values, _, _ in drawn])
+    largest = max(largest, min(FARTHEST, np.max(away[np.isfinite(away)], initial=0.0)))
     limit(ax, 1 - min(1.0, 1.3 * largest), 1 + min(1.5, 1.3 * largest))
     ax.set_ylabel("ratio to\nunfolded")
     ax.set_xlim(edges[0], edges[-1])
@@ -332,7 +350,7 @@ def plot_slices(
         raise InputError(msg)
     first, second = spectrum.edges
     given = {"truth": truth, "generator": generator}
-    flat = {k: None if v is None else _contents(np.ravel(v), spectrum.n_bins, k) for k, v in given.items()}
+    flat = {name: _contents(values, spectrum, name) for name, values in given.items()}
     n = len(first) - 1
     columns = min(n, 3)
     rows = -(-n // columns)
@@ -357,6 +375,7 @@ def plot_slices(
             ax.set_title(f"{titles(spectrum)[0]}: {first[k]:g} to {first[k + 1]:g}", fontsize="medium")
             ax.set_xlabel(titles(spectrum)[1] if k + columns >= n else "")
             ax.set_ylabel("" if k % columns else content_title(spectrum))
+            ax.tick_params(labelbottom=k + columns >= n)
         for ax in panels[n:]:
             ax.set_axis_off()
         fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")

@@ -1,9 +1,11 @@
 """Coverage of the bands beside that of error bars that are often drawn: ``python scripts/studies usual-practice``.
 
-The toy of the tutorial: 2000 data and 10 000 simulated events. Each pseudo-experiment has its own data, simulation and
+Two detectors for the Gaussian toy of 2000 data and 10 000 simulated events: a fine one (smearing 0.2, bins of 0.5, as
+in the tutorial) and a coarse one (smearing and bins of 1). Each pseudo-experiment has its own data, simulation and
 seeds, and is unfolded with the defaults. Beside its band stand the square root of the unfolded content, which takes
 unfolded events for counted ones, and the spread of ten trainings that differ in their seeds alone, which holds no
-statistics of the data. Twenty minutes on one core; ``--keep`` makes the table and the figure of the documentation.
+statistics of the data. Twenty minutes on one core per detector; ``--keep`` makes the table and the figure of the
+documentation.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from results import FOLDER, keep
 
 import bayesunfold as bu
 
-BINS = np.linspace(-5.0, 6.0, 23)
+PROBLEMS = {"fine": (0.2, np.linspace(-5.0, 6.0, 23)), "coarse": (1.0, np.linspace(-5.0, 6.0, 12))}
+"""Smearing and bins of each detector."""
+
 TRAININGS = 10
 PRACTICES = {
     "band": "band of this library",
@@ -26,15 +30,18 @@ PRACTICES = {
 }
 COLORS = {"band": "#3f90da", "poisson": "#e76300", "seeds": "#832db6"}
 SEED = 40_000
+LEAST = 20
+"""Expected events of the bins that count."""
 
 
-def one_toy(seed: int) -> dict[str, np.ndarray]:
+def one_toy(detector: str, seed: int) -> dict[str, np.ndarray]:
     """Truth, and the lower and upper ends of each practice, bin by bin."""
-    toy = bu.datasets.gaussian_toy(2000, 10_000, poisson=True, random_seed=SEED + seed)
+    smear, bins = PROBLEMS[detector]
+    toy = bu.datasets.gaussian_toy(2000, 10_000, smear=smear, poisson=True, random_seed=SEED + seed)
 
     def unfolded(training: int) -> bu.Spectrum:
         unfolder = bu.OmniFold(random_seed=training, progressbar=False)
-        return unfolder.fit(toy.simulation, toy.measurement).spectrum("gen", BINS)
+        return unfolder.fit(toy.simulation, toy.measurement).spectrum("gen", bins)
 
     spectrum = unfolded(seed)
     centre = spectrum.nominal
@@ -42,59 +49,60 @@ def one_toy(seed: int) -> dict[str, np.ndarray]:
     spread = np.std([centre, *others], axis=0, ddof=1)
     half = {"poisson": np.sqrt(np.maximum(centre, 0.0)), "seeds": spread}
     ends = {name: np.stack([centre - width, centre + width]) for name, width in half.items()}
-    return {"truth": toy.expected(BINS), "centre": centre, "band": np.stack(spectrum.interval(0.68)), **ends}
+    return {"truth": toy.expected(bins), "centre": centre, "band": np.stack(spectrum.interval(0.68)), **ends}
 
 
 def covered(toys: list[dict[str, np.ndarray]], practice: str) -> np.ndarray:
     """Whether each toy's interval holds the truth in each bin with at least 20 expected events."""
-    core = toys[0]["truth"] >= 20
+    core = toys[0]["truth"] >= LEAST
     ends = np.array([toy[practice] for toy in toys])[:, :, core]
     truth = toys[0]["truth"][core]
     return (ends[:, 0] <= truth) & (truth <= ends[:, 1])
 
 
-def draw(toys: list[dict[str, np.ndarray]]) -> Figure:
-    """One toy with its error bars, and the coverage of each practice in each bin."""
-    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    first, core = toys[0], toys[0]["truth"] >= 20
-    centres = 0.5 * (BINS[1:] + BINS[:-1])[core]
-    left.axhline(1.0, color="black", lw=1, label="truth")
-    for k, (name, label) in enumerate(PRACTICES.items()):
-        low, high = (end[core] / first["truth"][core] for end in first[name])
-        left.vlines(centres + 0.13 * (k - 1), low, high, color=COLORS[name], lw=2.5, label=label)
-        share = covered(toys, name).mean(axis=0)
-        error = np.sqrt(np.maximum(share * (1 - share), 1 / len(toys)) / len(toys))
-        right.errorbar(centres, share, error, fmt="o", ms=4, color=COLORS[name], label=label)
-    left.set(xlabel="particle level", ylabel="unfolded / truth", title="one pseudo-experiment, 68 % intervals")
-    right.axhline(0.683, color="black", lw=1, ls="--")
-    right.set(xlabel="particle level", ylabel="holds the truth", ylim=(0, 1))
-    right.set_title(f"how often, in {len(toys)} pseudo-experiments")
-    left.legend(fontsize="small", frameon=False)
+def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:
+    """How often each practice holds the truth in each bin, one panel per detector."""
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(found), sharey=True)
+    for ax, (detector, toys) in zip(panels, found.items(), strict=True):
+        smear, bins = PROBLEMS[detector]
+        core = toys[0]["truth"] >= LEAST
+        centres = 0.5 * (bins[1:] + bins[:-1])[core]
+        for name, label in PRACTICES.items():
+            share = covered(toys, name).mean(axis=0)
+            error = np.sqrt(np.maximum(share * (1 - share), 1 / len(toys)) / len(toys))
+            ax.errorbar(centres, share, error, fmt="o", ms=4, color=COLORS[name], label=label)
+        ax.axhline(0.68, color="black", lw=1, ls="--")
+        ax.set(xlabel="particle level", ylim=(0, 1.02), title=f"{detector} detector: smearing {smear:g}")
+    panels[0].set_ylabel("68 % interval holds the truth")
+    panels[0].legend(fontsize="small", loc="center", bbox_to_anchor=(0.5, 0.42))
     return figure
 
 
 def main() -> None:
     """Run what is missing, print, and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("detectors", nargs="*", default=list(PROBLEMS), help="fine, coarse; both by default")
     parser.add_argument("--toys", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--keep", action="store_true", help="keep the result for the documentation")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    toys = []
-    for seed in range(args.toys):
-        path = args.out / f"usual-practice-{seed}.npz"
-        if not path.exists():
-            np.savez(path, **one_toy(seed))
-        toys.append(dict(np.load(path)))
-    for name, label in PRACTICES.items():
-        share = covered(toys, name).mean(axis=1)
-        mean, error = float(share.mean()), float(share.std(ddof=1) / np.sqrt(len(share)))
-        print(f"{label}: {mean:.3f} +- {error:.3f} of 0.683 in {len(toys)} toys", flush=True)
-        if args.keep:
-            cells = {"toys": str(len(toys)), "68 % mean": f"{mean:.3f} ± {error:.3f}"}
-            plain = label.replace(r"$\sqrt{\rm content}$", "square root of the content")
-            keep("usual-practice", [plain], cells, {"0.68 mean": mean, "0.68 error": error})
+    found: dict[str, list[dict[str, np.ndarray]]] = {}
+    for detector in args.detectors:
+        toys = found[detector] = []
+        for seed in range(args.toys):
+            path = args.out / f"usual-practice-{detector}-{seed}.npz"
+            if not path.exists():
+                np.savez(path, **one_toy(detector, seed))
+            toys.append(dict(np.load(path)))
+        for name, label in PRACTICES.items():
+            share = covered(toys, name).mean(axis=1)
+            mean, error = float(share.mean()), float(share.std(ddof=1) / np.sqrt(len(share)))
+            print(f"{detector}, {label}: {mean:.3f} +- {error:.3f} in {len(toys)} toys", flush=True)
+            if args.keep:
+                plain = label.replace(r"$\sqrt{\rm content}$", "square root of the content")
+                cells = {f"{detector} detector": f"{mean:.3f} ± {error:.3f}", "toys": str(len(toys))}
+                keep("usual-practice", [plain], cells, {detector: {"0.68 mean": mean, "0.68 error": error}})
     if args.keep:
-        draw(toys).savefig(FOLDER.parents[1] / "figures" / "usual_practice.png", dpi=110)
+        draw(found).savefig(FOLDER.parents[1] / "figures" / "usual_practice.png", dpi=110)

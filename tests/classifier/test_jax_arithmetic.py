@@ -17,9 +17,12 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sums import TangentFeatures, gradient_sum, group_scores
 from bayesunfold.classifier.training import _adam, _Curvature, fit_map
 from bayesunfold.classifier.two_class import Joined
+from bayesunfold.cli import main
 from bayesunfold.errors import InputError
 
 jax = require("jax")
+
+from bayesunfold.classifier.jax_arithmetic import JaxArithmetic  # noqa: E402 - needs JAX
 
 EVENTS = 20_001  # more than go to an accelerator, and no multiple of any block
 ROUNDING = 2e-5  # of the largest number: single precision with sums over 2e4 events
@@ -185,3 +188,22 @@ def test_errors_come_before_the_fit(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", None)
     with pytest.raises(InputError, match=r"bayesunfold\[jax\]"):
         check_backend("jax")
+
+
+def test_the_command_line_trains_on_jax(monkeypatch, tmp_path, capsys):
+    toy = bu.datasets.gaussian_toy(500, EVENTS, random_seed=1)
+    np.savez(tmp_path / "sim.npz", x=toy.gen[:, 0], y=toy.reco[:, 0])
+    np.savez(tmp_path / "data.npz", y=toy.data[:, 0])
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[simulation]\nfile = "sim.npz"\ngen = ["x"]\nreco = ["y"]\n[data]\nfile = "data.npz"\nfeatures = ["y"]\n'
+        '[unfolding]\niterations = 1\ninference = "laplace"\ndraws = 20\nbias = false\n[output]\nreport = false\n'
+    )
+    gradients, loss = [], JaxArithmetic.loss_and_gradient
+    monkeypatch.setattr(
+        JaxArithmetic, "loss_and_gradient", lambda self, *given: gradients.append(1) or loss(self, *given)
+    )
+    assert main(["--debug", "unfold", str(path), "--backend", "jax"]) == 0
+    assert gradients
+    assert main(["unfold", str(path), "--backend", "jax", "--scheduler", "tcp://127.0.0.1:1"]) == 2
+    assert "give one of the two" in capsys.readouterr().err

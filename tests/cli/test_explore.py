@@ -142,6 +142,13 @@ def test_another_result_stands_beside_and_systematics_move(result):
     page.edges.value = "-3, 0, 4"
     labels = page.figure.object.axes[0].get_legend_handles_labels()[1]
     assert labels[-1] == "the other"
+    page.others["one feature"] = bu.unfold(
+        toy.gen[:, 0], toy.reco[:, 0], toy.data[:, 0], iterations=1, inference="laplace", draws=20, progressbar=False
+    )
+    page.observable.value = varied.simulation.gen_names[1]
+    assert "one feature has no" in page.message.object
+    page.observable.value = varied.simulation.gen_names[0]
+    page.edges.value = "-3, 0, 4"
     page.moved["tilt"].value = -2.0
     page.update()
     line = page.figure.object.axes[0].patches[-1].get_data().values
@@ -151,6 +158,10 @@ def test_another_result_stands_beside_and_systematics_move(result):
 
 def test_the_binning_goes_out_as_toml(result):
     page = Explorer(result)
-    page.edges.value = "-3, 0, 4.5"
+    page.edges.value = "-3, 0.12345678, 4.5"
     (entry,) = tomllib.loads(page.toml().read())["spectrum"]
-    assert entry == {"observable": result.simulation.gen_names[0], "bins": [-3, 0, 4.5], "normalization": "yield"}
+    assert entry == {
+        "observable": result.simulation.gen_names[0],
+        "bins": [-3, 0.12345678, 4.5],
+        "normalization": "yield",
+    }
