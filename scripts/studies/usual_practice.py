@@ -75,7 +75,7 @@ def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:
         ax.axhline(0.68, color="black", lw=1, ls="--")
         ax.set(xlabel="particle level", ylim=(0, 1.02), title=f"{detector} detector: smearing {smear:g}")
     panels[0].set_ylabel("68 % interval holds the truth")
-    panels[0].legend(fontsize="small", loc="center", bbox_to_anchor=(0.5, 0.42))
+    panels[-1].legend(fontsize="small", loc="center", bbox_to_anchor=(0.5, 0.36))
     return figure
 
 
