@@ -349,6 +349,10 @@ class Spectrum:
 
         return plot_ranking(self.ranking(), bin, top)
 
+    def same_bins(self, other: Spectrum) -> bool:
+        """Whether another spectrum has the same axes and edges, up to rounding."""
+        return self.shape == other.shape and all(map(np.allclose, self.edges, other.edges))
+
     @property
     def bin_labels(self) -> list[str]:
         """Ranges of the bins, in the order of the draws: the labels of :meth:`ranking`."""

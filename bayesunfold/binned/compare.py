@@ -168,9 +168,7 @@ def compare(
         raise InputError(msg)
     first = next(iter(named.values()))
     for name, s in named.items():
-        if len(s.edges) != len(first.edges) or any(
-            len(a) != len(b) or not np.allclose(a, b) for a, b in zip(s.edges, first.edges, strict=True)
-        ):
+        if not s.same_bins(first):
             msg = f"{name!r} has other bins than {next(iter(named))!r}; unfold all methods in the same bins."
             raise InputError(msg)
         if s.normalization != first.normalization:

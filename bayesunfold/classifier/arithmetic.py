@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,11 @@ from bayesunfold.classifier.additive import Additive
 
 __all__ = [
     "Layout",
+    "accelerator_for",
     "activations",
     "backward",
     "blocks",
+    "events_per_pass",
     "forward",
     "loss_and_gradient",
     "pass_blocks",
@@ -56,9 +59,19 @@ def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
     return row_blocks(n, size)
 
 
+def accelerator_for(n: int) -> Any:
+    """What computes a pass over ``n`` events instead of NumPy, if there is something and they are many."""
+    return accelerator.get() if n >= WORTHWHILE else None
+
+
+def events_per_pass(size: int) -> int:
+    """Events of a block: ``size``, or more for an accelerator, which small blocks would leave idle."""
+    return size if accelerator.get() is None else max(size, WORTHWHILE)
+
+
 def pass_blocks(n: int, size: int) -> Iterator[slice]:
-    """As :func:`blocks`; longer ones for an accelerator, which small ones would leave idle."""
-    return row_blocks(n, size if accelerator.get() is None else max(size, WORTHWHILE))
+    """As :func:`blocks`, of :func:`events_per_pass` rows."""
+    return row_blocks(n, events_per_pass(size))
 
 
 @dataclass(frozen=True)
@@ -161,8 +174,8 @@ def forward(layout: Layout, theta: Array, x: Array) -> Array:
     x : array, shape (n, d)
         Standardised features. Empty input gives an empty output.
     """
-    device = accelerator.get()
-    if device is not None and len(x) >= WORTHWHILE:
+    device = accelerator_for(len(x))
+    if device is not None:
         found: Array = device.forward(layout, theta, x)
         return found
     layers = layout.layers(theta, x.dtype)

@@ -246,22 +246,16 @@ def _intervals(additive: Additive, dtype: np.dtype) -> Device:
 
 def _network_and_directions(layout: Layout, theta: Array, basis: Array, dtype: np.dtype) -> Device:
     """A network, and directions of scaled weights: of ``W`` and ``b`` of each layer, of the coefficients last."""
-    basis = np.pad(basis, ((0, 0), (0, -basis.shape[1] % DIRECTIONS)))
-    layers = [
-        ((w_scale * basis[w]).astype(dtype), (b_scale * basis[b]).astype(dtype))
-        for w, b, _, _, w_scale, b_scale in layout.pieces()
-    ]
-    return jax.device_put((_network(layout, theta, dtype), (layers, basis[layout.n_network :].astype(dtype))))
+    padded = np.pad(_scale(layout)[:, None] * basis, ((0, 0), (0, -basis.shape[1] % DIRECTIONS))).astype(dtype)
+    layers = [(padded[w], padded[b]) for w, b, *_ in layout.pieces()]
+    return jax.device_put((_network(layout, theta, dtype), (layers, padded[layout.n_network :])))
 
 
 def _gradient(layout: Layout, slopes: Device) -> Array:
     """Gradient in standardised parameters from that in scaled weights, shape (P,)."""
     layers, coefficients = slopes
-    out = np.empty(layout.n_parameters)
-    for (w, b, _, _, w_scale, b_scale), (weight, bias) in zip(layout.pieces(), layers, strict=True):
-        out[w], out[b] = w_scale * np.asarray(weight).ravel(), b_scale * np.asarray(bias)
-    out[layout.n_network :] = coefficients
-    return out
+    flat = [np.ravel(part) for layer in layers for part in layer]
+    return _scale(layout) * np.concatenate([*flat, np.asarray(coefficients)])
 
 
 def _scale(layout: Layout) -> Array:
@@ -306,6 +300,11 @@ def _output(activation: str, network: Device, x: Device) -> Device:
     return _value(activation, weights, intervals, x)
 
 
+def _bernoulli(logit: Device, ones: Device, zeros: Device) -> Device:
+    """Loss of events with weights in both classes."""
+    return (ones + zeros) @ jnp.logaddexp(logit, 0.0) - ones @ logit
+
+
 @partial(jax.jit, static_argnums=0)
 def _loss(activation: str, network: Device, events: Device, start: int, offset: float) -> Device:
     """Loss and its gradient in the scaled weights, of a block of events."""
@@ -314,8 +313,7 @@ def _loss(activation: str, network: Device, events: Device, start: int, offset: 
     x, ones, zeros = (jax.lax.dynamic_slice_in_dim(column, start, size) for column in events)
 
     def loss(weights: Device) -> Device:
-        logit = _value(activation, weights, intervals, x).astype(jnp.float64) + offset
-        return (ones + zeros) @ jnp.logaddexp(logit, 0.0) - ones @ logit
+        return _bernoulli(_value(activation, weights, intervals, x).astype(jnp.float64) + offset, ones, zeros)
 
     return jax.value_and_grad(loss)(weights)
 
@@ -357,8 +355,7 @@ def _adam(
             layers.append((scaled[start:middle].reshape(fan_in, fan_out), scaled[middle:end]))
             start = end
         logit = _value(activation, (layers, scaled[start:]), intervals, x[rows]).astype(jnp.float64) + offset
-        one, zero = ones[rows], zeros[rows]
-        loss = (one + zero) @ jnp.logaddexp(logit, 0.0) - one @ logit
+        loss = _bernoulli(logit, ones[rows], zeros[rows])
         return factor * loss + 0.5 * ((theta - centre) ** 2).sum()
 
     def step(state: Device, given: Device) -> tuple[Device, None]:

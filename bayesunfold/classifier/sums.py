@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from bayesunfold._support.threads import accelerator, map_blocks
 from bayesunfold.classifier.activations import ACTIVATIONS
 from bayesunfold.classifier.arithmetic import (
-    WORTHWHILE,
     Layout,
+    accelerator_for,
     activations,
     backward,
     blocks,
@@ -94,8 +94,8 @@ def gradient_sum(layout: Layout, theta: Array, x: Array, weights: Array, columns
     columns : int
         K.
     """
-    device = accelerator.get()
-    if device is not None and len(x) >= WORTHWHILE:
+    device = accelerator_for(len(x))
+    if device is not None:
         each = weights.reshape(len(x), columns).T
         return np.stack([device.gradient_sum(layout, theta, x, column) for column in each])
     layers = layout.layers(theta, x.dtype)

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from bayesunfold._support.threads import accelerator
-from bayesunfold.classifier.arithmetic import WORTHWHILE, Layout, forward, loss_and_gradient, tangent
+from bayesunfold.classifier.arithmetic import Layout, accelerator_for, forward, loss_and_gradient, tangent
 from bayesunfold.classifier.sums import TangentFeatures
 
 __all__ = ["ClassWeights", "Classifier", "Joined", "TwoClass", "leading_directions"]
@@ -60,8 +59,8 @@ class Joined:
 
     def loss_and_gradient(self, layout: Layout, theta: Array) -> tuple[float, Array]:
         """Loss of a classifier of the two and its gradient, without the prior."""
-        device = accelerator.get()
-        if device is None or len(self.x) < WORTHWHILE:
+        device = accelerator_for(len(self.x))
+        if device is None:
             return loss_and_gradient(layout, theta, self.x, self.ones, self.zeros, self.offset)
         found: tuple[float, Array] = device.loss_and_gradient(layout, theta, self)
         return found

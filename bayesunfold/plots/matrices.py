@@ -107,16 +107,14 @@ def _name_edges(ax: Axes, blocks: list[tuple[str, Array, int]]) -> None:
     """Edges of the bins as ticks, and lines between blocks."""
     places: list[float] = []
     names: list[str] = []
-    start = 0
+    start, end = 0, sum(n for *_, n in blocks)
     for _, edges, n in blocks:
         step = -(-(n + 1) // max(2, TICKS // len(blocks)))
-        shown = range(0, n + (len(blocks) == 1), step)
+        shown = [*range(0, n, step), *([n] if start + n == end and (len(blocks) > 1 or n % step == 0) else [])]
         places += [start + k for k in shown]
         names += [f"{edges[k]:.4g}" for k in shown]
         start += n
-        if start == sum(size for *_, size in blocks) and len(blocks) > 1:
-            places, names = [*places, start], [*names, f"{edges[-1]:.4g}"]
-        if start < sum(size for *_, size in blocks):
+        if start < end:
             ax.axhline(start, color="black", lw=0.8)
             ax.axvline(start, color="black", lw=0.8)
     ax.minorticks_off()

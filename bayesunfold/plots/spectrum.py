@@ -41,8 +41,12 @@ def axis_title(spectrum: Spectrum) -> str:
 
 def titles(spectrum: Spectrum) -> list[str]:
     """Name and unit of each axis."""
-    units = [*spectrum.units, *[""] * len(spectrum.names)]
-    return [f"{name} [{unit}]" if unit else name for name, unit in zip(spectrum.names, units, strict=False)]
+    return [f"{name} [{unit}]" if unit else name for name, unit in zip(spectrum.names, _units(spectrum), strict=True)]
+
+
+def _units(spectrum: Spectrum) -> list[str]:
+    """Unit of each axis, "" where none is known."""
+    return [*spectrum.units, *[""] * len(spectrum.names)][: len(spectrum.names)]
 
 
 def content_title(spectrum: Spectrum) -> str:
@@ -52,8 +56,7 @@ def content_title(spectrum: Spectrum) -> str:
         return "fraction of events / bin"
     if spectrum.normalization == "yield":
         return f"{what} / bin"
-    known = list(spectrum.units) + [""] * len(spectrum.names)
-    return " / ".join([what, *(known[i] or "unit" for i in range(len(spectrum.names)))])
+    return " / ".join([what, *(unit or "unit" for unit in _units(spectrum))])
 
 
 def _contents(values: ArrayLike | None, spectrum: Spectrum, what: str) -> Array | None:
@@ -132,8 +135,7 @@ def plot_spectrum(
             raise InputError(msg)
         panels = _panels(ax)
         _draw_contents(panels[0], spectrum, lines, levels, drawn)
-        if drawn:
-            panels[0].legend(loc="upper center", ncols=2, fontsize="small")
+        _legend(panels[0], "small", many=bool(drawn))
         if len(panels) == 2:
             _draw_ratios(panels[1], spectrum, lines, levels, drawn)
         panels[-1].set_xlabel(title)
@@ -143,6 +145,7 @@ def plot_spectrum(
         fig = figure(6.4, 5.2)
         top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         _draw_contents(top, spectrum, lines, levels, drawn)
+        _legend(top, SMALL * fig.get_figwidth(), many=bool(drawn))
         _draw_ratios(bottom, spectrum, lines, levels, drawn)
         bottom.set_xlabel(title)
         fig.align_ylabels()
@@ -187,16 +190,7 @@ def _models(spectrum: Spectrum, models: Mapping[str, ArrayLike | Spectrum]) -> _
         look: dict[str, Any] = {"color": next(colors)}
         if hasattr(model, "draw_matrix"):
             other = cast("Spectrum", model)
-            if len(other.edges) != len(spectrum.edges) or not all(map(np.array_equal, other.edges, spectrum.edges)):
-                msg = f"the bins of {name!r} are not those of the spectrum; make both with the same edges."
-                raise InputError(msg)
-            kinds = [(s.normalization, s.luminosity) for s in (other, spectrum)]
-            if kinds[0] != kinds[1]:
-                msg = (
-                    f"{name!r} is normalised as {kinds[0][0]!r}, luminosity {kinds[0][1]}, and the spectrum as "
-                    f"{kinds[1][0]!r}, luminosity {kinds[1][1]}; make both alike."
-                )
-                raise InputError(msg)
+            _check_alike(spectrum, other, name)
             out.append((other.nominal, other.std(), look | {"fmt": next(markers), "label": name}))
             continue
         values = _contents(model, spectrum, name)
@@ -204,6 +198,20 @@ def _models(spectrum: Spectrum, models: Mapping[str, ArrayLike | Spectrum]) -> _
             (cast("Array", values), None, look | {"ls": next(dashes), "label": name + _agreement(spectrum, values)})
         )
     return out
+
+
+def _check_alike(spectrum: Spectrum, other: Spectrum, name: str) -> None:
+    """Raise :class:`~bayesunfold.errors.InputError` for a spectrum of other bins or in other units."""
+    if not spectrum.same_bins(other):
+        msg = f"the bins of {name!r} are not those of the spectrum; make both with the same edges."
+        raise InputError(msg)
+    theirs, ours = ((s.normalization, s.luminosity) for s in (other, spectrum))
+    if theirs != ours:
+        msg = (
+            f"{name!r} is normalised as {theirs[0]!r}, luminosity {theirs[1]}, and the spectrum as {ours[0]!r}, "
+            f"luminosity {ours[1]}; make both alike."
+        )
+        raise InputError(msg)
 
 
 def _agreement(spectrum: Spectrum, values: Array | None) -> str:
@@ -274,9 +282,13 @@ def _draw_contents(
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylabel(content_title(spectrum))
     ax.set_ylim(bottom=0.0)
-    if drawn:  # room for their legend
+
+
+def _legend(ax: Axes, size: float | str, *, many: bool) -> None:
+    """Where there is room, or for many lines small letters in room of their own."""
+    if many:
         ax.set_ylim(top=1.45 * ax.get_ylim()[1])
-        ax.legend(loc="upper center", ncols=2, fontsize=SMALL * ax.figure.bbox.width / ax.figure.dpi)
+        ax.legend(loc="upper center", ncols=2, fontsize=size)
     else:
         ax.legend()
 
@@ -371,7 +383,6 @@ def plot_slices(
                 _cache={},
             )
             _draw_contents(ax, part, {name: v if v is None else v[here] for name, v in flat.items()}, levels, [])
-            ax.get_legend().remove()
             ax.set_title(f"{titles(spectrum)[0]}: {first[k]:g} to {first[k + 1]:g}", fontsize="medium")
             ax.set_xlabel(titles(spectrum)[1] if k + columns >= n else "")
             ax.set_ylabel("" if k % columns else content_title(spectrum))

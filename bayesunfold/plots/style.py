@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import matplotlib as mpl
 import numpy as np
@@ -70,7 +70,7 @@ def style(experiment: Experiment | None = None) -> Iterator[Callable[[float, flo
 
 def _rules_of(experiment: Experiment) -> dict[str, Any]:
     """An experiment's settings of matplotlib, from mplhep."""
-    check_choice(experiment, "experiment", ("ALICE", "ATLAS", "CMS", "DUNE", "LHCb"))
+    check_choice(experiment, "experiment", get_args(Experiment))
     try:
         from mplhep import style as styles
     except ImportError:

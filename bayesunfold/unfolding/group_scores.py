@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._support.threads import accelerator, map_blocks
-from bayesunfold.classifier.arithmetic import WORTHWHILE, blocks
+from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import blocks, events_per_pass
 from bayesunfold.classifier.sums import gradient_sum, group_scores
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
@@ -61,8 +61,7 @@ class GroupScores:
         """Scores of some groups, shape (groups, p), float32."""
         c, size = self.classifier, self.fluctuations.groups.size
         out = np.empty((groups.stop - groups.start, c.basis.shape[1]), self.x.dtype)
-        events_at_once = EVENTS_AT_ONCE if accelerator.get() is None else WORTHWHILE
-        for part in blocks(len(out), max(1, events_at_once // size)):
+        for part in blocks(len(out), max(1, events_per_pass(EVENTS_AT_ONCE) // size)):
             here = slice(groups.start + part.start, groups.start + part.stop)
             rows, real = self.fluctuations.groups.rows(here)
             out[part] = group_scores(c.layout, c.theta, self.x[rows], self.net[rows] * real, size, c.basis)

@@ -49,7 +49,7 @@ def one_toy(detector: str, seed: int) -> dict[str, np.ndarray]:
     spread = np.std([centre, *others], axis=0, ddof=1)
     half = {"poisson": np.sqrt(np.maximum(centre, 0.0)), "seeds": spread}
     ends = {name: np.stack([centre - width, centre + width]) for name, width in half.items()}
-    return {"truth": toy.expected(bins), "centre": centre, "band": np.stack(spectrum.interval(0.68)), **ends}
+    return {"truth": toy.expected(bins), "band": np.stack(spectrum.interval(0.68)), **ends}
 
 
 def covered(toys: list[dict[str, np.ndarray]], practice: str) -> np.ndarray:
