@@ -24,7 +24,7 @@ import bayesunfold as bu
 
 def score(seed: int, row: str, experiments: int) -> dict[str, Any]:
     """p-values of a toy: in closed form, and among pseudo-experiments."""
-    result = unfold_directly(make_toy(seed, ROWS[row][0]), seed)
+    result = unfold_directly(make_toy(seed, ROWS[row][0]), seed, {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bu.errors.BayesUnfoldWarning)
         fit = result.goodness_of_fit(experiments, random_seed=10_000 * (seed + 1), progressbar=False)
