@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import (
     as_features,
     as_flag,
+    as_reco_factor,
     as_weight,
     check_finite,
     check_flag,
@@ -160,7 +161,8 @@ class Simulation:
         Detector-level features of the same events, row by row.
     weight : array, shape (n,), optional
         Generator weights, dimensionless. Negative weights are allowed as long as the sums over
-        passing events are positive. All one if omitted.
+        passing events are positive. All one if omitted. An event has this weight at particle level, and this weight
+        times ``reco_factor`` at detector level.
     pass_gen, pass_reco : boolean array, shape (n,), optional
         Whether the event passes the particle-level and the detector-level selection. Events that
         pass only gen are misses, events that pass only reco are fakes. All true if omitted.
@@ -173,10 +175,15 @@ class Simulation:
         and no names of its own, they are named alike.
     reco_names : sequence of str, optional
         Names of the detector-level features.
+    reco_factor : array, shape (n,), optional
+        Scale factors of the detector level alone: of triggers, identification, isolation, tagging. They correct the
+        efficiency, so they change the weight of an event at detector level and not at particle level. Finite and not
+        negative; rows that fail detector level may hold NaN, which is one. All one if omitted.
 
     Attributes
     ----------
     gen, reco, weight, pass_gen, pass_reco : arrays as above, with two-dimensional features
+    reco_factor : array, shape (n,), or None
     gen_names, reco_names : tuple of str
     unused : int
         Number of events that pass neither level. They keep their rows, so that arrays of observables still fit, and
@@ -208,6 +215,7 @@ class Simulation:
         undefined: Undefined = "error",
         names: Sequence[str] | None = None,
         reco_names: Sequence[str] | None = None,
+        reco_factor: ArrayLike | None = None,
     ) -> None:
         _check_undefined(undefined)
         self.undefined = undefined
@@ -225,6 +233,7 @@ class Simulation:
         self.weight = as_weight(weight, n, "weight of the simulation")
         self.pass_gen = as_flag(pass_gen, n, "pass_gen")
         self.pass_reco = as_flag(pass_reco, n, "pass_reco")
+        self.reco_factor = None if reco_factor is None else as_reco_factor(reco_factor, self.pass_reco, "reco_factor")
         self._check_rows()
 
     def _check_rows(self) -> None:
@@ -238,18 +247,25 @@ class Simulation:
             cure = f"repair or remove them, or set pass_{level} to False where the {level} level is absent."
             _check_rows(values, flag, level, names, cure, self.undefined)
             _check_varies(values, flag, level, names)
-        for rows, what in (
-            (self.pass_gen, "events passing gen"),
-            (self.pass_reco, "events passing reco"),
-            (self.pass_gen & self.pass_reco, "events passing both levels"),
+        for rows, weight, what in (
+            (self.pass_gen, self.weight, "events passing gen"),
+            (self.pass_reco, self.reco_weight, "events passing reco"),
+            (self.both, self.weight, "events passing both levels"),
+            (self.both, self.reco_weight, "events passing both levels"),
         ):
-            total = self.weight[rows].sum()
+            total = weight[rows].sum()
             if total <= 0:
-                msg = f"the weights of simulated {what} sum to {total:g}; the sum must be positive."
+                times = "" if weight is self.weight else ", times reco_factor,"
+                msg = f"the weights of simulated {what}{times} sum to {total:g}; the sum must be positive."
                 raise InputError(msg)
 
     def __len__(self) -> int:
         return len(self.gen)
+
+    @property
+    def reco_weight(self) -> Array:
+        """Weights at detector level, shape (n,): generator weights times the scale factors."""
+        return self.weight if self.reco_factor is None else self.weight * self.reco_factor
 
     @property
     def used(self) -> NDArray[np.bool_]:
@@ -293,9 +309,18 @@ class Simulation:
         unused = f"pass neither level: {self.unused}, " if self.unused else ""
         return (
             f"Simulation({len(self)} events, gen: {', '.join(self.gen_names)}, reco: {', '.join(self.reco_names)}, "
-            f"misses: {int(self.misses.sum())}, fakes: {int(self.fakes.sum())}, {unused}"
+            f"misses: {int(self.misses.sum())}, fakes: {int(self.fakes.sum())}, {unused}{self._mean_factor()}"
             f"effective size: {effective_size(self.weight[self.used]):.1f})"
         )
+
+    @property
+    def mean_reco_factor(self) -> float:
+        """Mean scale factor of the events that pass detector level, with their generator weights."""
+        rows = self.pass_reco
+        return float(self.reco_weight[rows].sum() / self.weight[rows].sum())
+
+    def _mean_factor(self) -> str:
+        return "" if self.reco_factor is None else f"mean scale factor: {self.mean_reco_factor:.4g}, "
 
     def _repr_html_(self) -> str:
         rows: dict[str, object] = {
@@ -308,6 +333,8 @@ class Simulation:
         }
         if self.unused:
             rows["pass neither level"] = self.unused
+        if self.reco_factor is not None:
+            rows["mean scale factor"] = f"{self.mean_reco_factor:.4g}"
         rows["effective size"] = f"{effective_size(self.weight[self.used]):.1f}"
         return facts("Simulation", rows)
 

@@ -13,6 +13,7 @@ from bayesunfold.errors import InputError, InputTypeError
 __all__ = [
     "as_features",
     "as_flag",
+    "as_reco_factor",
     "as_numbers",
     "as_weight",
     "check_bins",
@@ -249,6 +250,14 @@ def as_weight(weight: ArrayLike | None, n: int, what: str, *, allow_negative: bo
 
 LEAST_WEIGHT, LARGEST_WEIGHT = 1e-100, 1e100
 """Sizes of weights whose squares are still exact."""
+
+
+def as_reco_factor(factor: ArrayLike, passes: NDArray[np.bool_], what: str) -> Array:
+    """Scale factors of the detector level, shape (n,), not negative; one where a row that fails it holds NaN."""
+    given = _unmasked(factor, what)
+    if given.shape == passes.shape and given.dtype.kind == "f":
+        given = np.where(~passes & np.isnan(given), 1.0, given)
+    return as_weight(given, len(passes), what, allow_negative=False)
 
 
 def as_flag(flag: ArrayLike | None, n: int, what: str) -> NDArray[np.bool_]:

@@ -96,6 +96,8 @@ def statistics_covariance(
         missed = -d @ response.probabilities[:, c] / cells.truth[c]
         if prior is not None:
             missed = missed + prior[:, c]
-        moved = d / cells.truth[c] + missed[:, None] + seen
-        total += (moved * cells.squares[:, c]) @ moved.T + cells.missed[c] * np.outer(missed, missed)
+        moved = d / cells.truth[c] + seen
+        cross = np.outer(missed, moved @ cells.cross[:, c])
+        total += (moved * cells.squares[:, c]) @ moved.T + cross + cross.T
+        total += (cells.own[:, c].sum() + cells.missed[c]) * np.outer(missed, missed)
     return total

@@ -132,7 +132,7 @@ def fake_cells(response: ResponseMatrix, *, floating: bool) -> tuple[Array, Arra
     sums = response.fakes * found.reco
     unit = np.divide(found.fakes, sums, out=np.zeros_like(sums), where=sums > 0)
     counts = np.divide(sums, unit, out=np.zeros_like(sums), where=unit > 0)
-    return (found.squares.sum(axis=0) + found.missed) / found.truth, counts, unit
+    return (found.own.sum(axis=0) + found.missed) / found.truth, counts, unit
 
 
 def background_counts(backgrounds: Mapping[str, Any], response: ResponseMatrix) -> tuple[Array, Array]:

@@ -44,7 +44,9 @@ class Cells(NamedTuple):
     truth : array, shape (gen,)
         Weight of each particle-level bin.
     squares : array, shape (reco, gen)
-        Squared weights of the events seen.
+        Squared weights, at detector level, of the events seen.
+    own, cross : array, shape (reco, gen)
+        Squares of their weights at particle level, and products of the two; scale factors make these differ.
     missed : array, shape (gen,)
         Squared weights of the events not seen.
     reco : array, shape (reco,), or None
@@ -55,6 +57,8 @@ class Cells(NamedTuple):
 
     truth: Array
     squares: Array
+    own: Array
+    cross: Array
     missed: Array
     reco: Array | None
     fakes: Array
@@ -82,6 +86,9 @@ class ResponseMatrix:
         Observable of each particle-level axis.
     sums, squares : array, shape (reco, gen), optional
         Sum of weights and of squared weights behind each element; Poisson counts ``probabilities x truth`` if omitted.
+    own_squares, cross_squares : array, shape (reco, gen), optional
+        The same events' squared weights at particle level, and products of their weights at both, where scale factors
+        make these differ; ``squares`` if omitted.
     truth_squares : array, shape (gen,), optional
         Sum of squared weights of ``truth``.
     fakes_sums, fakes_squares : array, shape (reco,), optional
@@ -128,6 +135,8 @@ class ResponseMatrix:
         gen_names: tuple[str, ...] = ("observable",),
         sums: Array | None = None,
         squares: Array | None = None,
+        own_squares: Array | None = None,
+        cross_squares: Array | None = None,
         truth_squares: Array | None = None,
         fakes_sums: Array | None = None,
         fakes_squares: Array | None = None,
@@ -161,6 +170,8 @@ class ResponseMatrix:
         counts = None if self.truth is None else self.probabilities * self.truth
         self._sums = counts if sums is None else sums
         self._squares = counts if squares is None else squares
+        self._own_squares = self._squares if own_squares is None else own_squares
+        self._cross_squares = self._squares if cross_squares is None else cross_squares
         self._truth_squares = self.truth if truth_squares is None else truth_squares
         self._fakes = None if fakes_sums is None or fakes_squares is None else (fakes_sums, fakes_squares)
         self._warn_of_unseen()
@@ -197,6 +208,8 @@ class ResponseMatrix:
             efficiency=self.efficiency[gen],
             sums=part(self._sums, reco, gen),
             squares=part(self._squares, reco, gen),
+            own_squares=part(self._own_squares, reco, gen),
+            cross_squares=part(self._cross_squares, reco, gen),
             truth_squares=part(self._truth_squares, gen),
             fakes_sums=None if self._fakes is None else self._fakes[0][reco],
             fakes_squares=None if self._fakes is None else self._fakes[1][reco],
@@ -256,7 +269,8 @@ class ResponseMatrix:
         Notes
         -----
         Events in a gen bin that miss all reco bins count as inefficiency, events in a reco bin that come from no gen
-        bin (fakes, under- and overflow) as fakes.
+        bin (fakes, under- and overflow) as fakes. Scale factors of the detector level (``reco_factor``) are part of the
+        efficiency.
         """
         check_instance(simulation, Simulation, "simulation")
         reco_bins = gen_bins if reco_bins is None else reco_bins
@@ -266,18 +280,22 @@ class ResponseMatrix:
         g = bin_index(gen_values, gen_edges, simulation.pass_gen)
         r = bin_index(reco_values, reco_edges, simulation.pass_reco)
         n_gen, n_reco = size_of(gen_edges), size_of(reco_edges)
-        weight = simulation.weight
+        weight, at_reco = simulation.weight, simulation.reco_weight
         both = (g >= 0) & (r >= 0)
         flat = r[both] * n_gen + g[both]
-        sums = np.bincount(flat, weight[both], n_gen * n_reco).reshape(n_reco, n_gen)
-        squares = np.bincount(flat, weight[both] ** 2, n_gen * n_reco).reshape(n_reco, n_gen)
+
+        def cells(values: Array) -> Array:
+            return np.bincount(flat, values[both], n_gen * n_reco).reshape(n_reco, n_gen)
+
         truth = np.bincount(g[g >= 0], weight[g >= 0], n_gen)
         truth_squares = np.bincount(g[g >= 0], weight[g >= 0] ** 2, n_gen)
         outside = (r >= 0) & (g < 0)
-        fakes = np.bincount(r[outside], weight[outside], n_reco)
-        fakes_squares = np.bincount(r[outside], weight[outside] ** 2, n_reco)
+        fakes = np.bincount(r[outside], at_reco[outside], n_reco)
+        fakes_squares = np.bincount(r[outside], at_reco[outside] ** 2, n_reco)
+        sums, squares = cells(at_reco), cells(at_reco**2)
+        others = (squares, squares) if at_reco is weight else (cells(weight**2), cells(weight * at_reco))
         return cls._from_sums(
-            sums, squares, truth, truth_squares, fakes, fakes_squares, gen_edges, reco_edges, gen_names
+            sums, squares, truth, truth_squares, fakes, fakes_squares, gen_edges, reco_edges, gen_names, others
         )
 
     @classmethod
@@ -345,6 +363,7 @@ class ResponseMatrix:
         gen_edges: Edges,
         reco_edges: Edges,
         names: tuple[str, ...],
+        others: tuple[Array, Array] | None = None,
     ) -> ResponseMatrix:
         low = np.flatnonzero(truth < 0)
         if len(low):
@@ -374,6 +393,8 @@ class ResponseMatrix:
             gen_names=names,
             sums=sums,
             squares=squares,
+            own_squares=None if others is None else others[0],
+            cross_squares=None if others is None else others[1],
             truth_squares=truth_squares,
             fakes_sums=fakes,
             fakes_squares=fakes_squares,
@@ -461,14 +482,19 @@ class ResponseMatrix:
         InputError
             A response without ``truth``.
         """
+        own, cross = self._own_squares, self._cross_squares
         if self.truth is None or self._sums is None or self._squares is None or self._truth_squares is None:
+            raise InputError(NO_COUNTS)
+        if own is None or cross is None:
             raise InputError(NO_COUNTS)
         total = self._sums.sum(axis=1)
         sums, squares = (np.zeros(self.n_reco),) * 2 if self._fakes is None else self._fakes
         return Cells(
             self.truth,
             self._squares,
-            self._truth_squares - self._squares.sum(axis=0),
+            own,
+            cross,
+            self._truth_squares - own.sum(axis=0),
             None if self._fakes is None else total + sums,
             squares,
         )
@@ -479,11 +505,11 @@ class ResponseMatrix:
         Multinomial for unit weights, ``(diag(p) - p p') / N``; for weighted events the general form of a ratio of
         weight sums, equation (B1). Zero for a response without ``truth``.
         """
-        if self._squares is None or self.truth is None or self._truth_squares is None:
+        if self._squares is None or self._cross_squares is None or self.truth is None or self._truth_squares is None:
             return np.zeros((self.n_reco, self.n_reco))
         p, total = self.probabilities[:, gen_bin], self.truth[gen_bin]
         s2 = self._squares[:, gen_bin]
-        cross = np.outer(p, s2)
+        cross = np.outer(p, self._cross_squares[:, gen_bin])
         out = np.diag(s2) - cross - cross.T + np.outer(p, p) * self._truth_squares[gen_bin]
         return out / total**2
 

@@ -76,7 +76,7 @@ def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expec
         Negative weights, backgrounds that leave nothing for the signal, samples with too few events.
     """
     signal = signal_left(expected, backgrounds)
-    weight = np.where(simulation.pass_reco, simulation.weight, 0.0)
+    weight = np.where(simulation.pass_reco, simulation.reco_weight, 0.0)
     rng = np.random.default_rng(SEED)
     taken, factor = _thinned(weight * (signal / weight.sum()), "the simulation", rng)
     parts, left = [simulation.reco[taken]], []

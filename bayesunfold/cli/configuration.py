@@ -167,7 +167,7 @@ class Job:
         weighted = s.weight_source
         truth = self.sections.coverage.truth_weight
         gen = [*s.gen, *(e for e in (s.pass_gen, truth) if e is not None)]
-        reco = [*s.reco, *([] if s.pass_reco is None else [s.pass_reco])]
+        reco = [*s.reco, *(e for e in (s.pass_reco, s.reco_factor) if e is not None)]
         weight = weighted.scaled(s.weight)
         either = [] if weight is None else [weight]
         for section in self.systematic:
@@ -207,6 +207,7 @@ class Job:
             undefined=cast("Undefined", s.undefined),
             names=_names(s.names, s.gen, "names"),
             reco_names=_names(s.reco_names, s.reco, "reco_names"),
+            reco_factor=None if s.reco_factor is None else events.reco(s.reco_factor),
         )
         systematics = []
         for section in self.systematic:
@@ -249,7 +250,10 @@ class Job:
             found = {k: table(read.__getitem__, v) if isinstance(v, list) else read[v] for k, v in given.items()}
             sides[side] = {"key": tuple(read[name] for name in key)} | found
         if "up" not in sides:
-            msg = f"the systematic {section.name!r} has a file and no expression at +1; give reco_up or weight_up."
+            msg = (
+                f"the systematic {section.name!r} has a file and no expression at +1; give reco_up, reco_factor_up or "
+                "weight_up."
+            )
             raise InputError(msg)
         return Systematic.from_events(
             section.name,

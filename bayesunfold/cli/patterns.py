@@ -14,7 +14,7 @@ from bayesunfold.errors import InputError
 __all__ = ["PLACE", "expand"]
 
 PLACE = "{name}"
-DECIDING = ("weight_up", "reco_up", "pass_reco_up", "tree")
+DECIDING = ("weight_up", "reco_up", "pass_reco_up", "reco_factor_up", "tree")
 """Keys that say which variations there are, the first that has the place."""
 
 TOKEN = re.compile(r"[\w.]*\{name\}[\w.]*")

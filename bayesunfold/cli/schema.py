@@ -72,6 +72,9 @@ class SimulationSection(Source, kw_only=True, frozen=True):
     weight: Annotated[str | None, Meta(description="generator weight")] = None
     pass_gen: Annotated[str | None, Meta(description="expression: passes the particle-level selection")] = None
     pass_reco: Annotated[str | None, Meta(description="expression: passes the detector-level selection")] = None
+    reco_factor: Annotated[
+        str | None, Meta(description="expression: scale factors of the detector level alone, of triggers or tagging")
+    ] = None
     undefined: Annotated[str, Meta(description='"error" or "indicator": what NaN means')] = "error"
     key: Annotated[
         Texts | None,
@@ -155,7 +158,16 @@ class BackgroundSection(Source, kw_only=True, frozen=True):
     profile: Annotated[bool, Meta(description="data constrain the normalisation (method direct)")] = False
 
 
-VARIED = ("weight_up", "weight_down", "reco_up", "reco_down", "pass_reco_up", "pass_reco_down")
+VARIED = (
+    "weight_up",
+    "weight_down",
+    "reco_up",
+    "reco_down",
+    "pass_reco_up",
+    "pass_reco_down",
+    "reco_factor_up",
+    "reco_factor_down",
+)
 """Keys of a section [[systematic]] that are expressions of a variation."""
 
 
@@ -180,6 +192,10 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
         Meta(description="expression: passes the detector-level selection at +1; needed where a cut moves too"),
     ] = None
     pass_reco_down: Annotated[str | None, Meta(description="the same at -1")] = None
+    reco_factor_up: Annotated[
+        str | None, Meta(description="expression: what stands in the place of reco_factor at +1 standard deviation")
+    ] = None
+    reco_factor_down: Annotated[str | None, Meta(description="the same at -1")] = None
     profile: Annotated[bool, Meta(description="data constrain the nuisance parameter (method direct)")] = False
     file: Annotated[Files | None, Meta(description="files of the variation, whose events are matched by key")] = None
     file_down: Annotated[Files | None, Meta(description="the same at -1; file if omitted")] = None

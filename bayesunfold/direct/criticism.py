@@ -202,7 +202,7 @@ class _Sample:
         """The half on one side of the split; simulation and backgrounds scaled to half of their yields."""
         data = halves[0] == side
         rows = (halves[1] == side) & events.passes.reco
-        w = (events.weight * push)[rows]
+        w = (events.reco_weight * push)[rows]
         share = events.data.weight[data].sum() / events.data.weight.sum()
         parts = [events.data.weight[data], w * (share * events.signal_yield / w.sum())]
         x = [events.data.x[data], events.reco[rows]]

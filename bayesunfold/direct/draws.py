@@ -17,7 +17,7 @@ from bayesunfold.classifier.two_class import Classifier, leading_directions
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import base_covariance, covariance, distinct, grams_of, pseudo_observation
-from bayesunfold.omnifold.problems import push_outside
+from bayesunfold.omnifold.problems import push_outside, weight_there
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
 from bayesunfold.unfolding.perturbations import Block, Perturbations, Shifted, interpolate
 from bayesunfold.unfolding.propagation import Displacement
@@ -53,7 +53,7 @@ def moment_changes(
         Of the classifier that weighs fakes.
     perturbations : Perturbations
     """
-    weights = np.where(events.passes.reco, events.weight * push, 0.0)
+    weights = np.where(events.passes.reco, events.reco_weight * push, 0.0)
     step1 = cast("Classifier", moments.bounded.classifiers[0])
     weights *= events.signal_yield / weights.sum()
     total = moments.total(events.reco, weights)
@@ -121,7 +121,7 @@ def _shifted(
 ) -> Array:
     """Whitened moments of the refolded simulation at a shifted detector level, the signal keeping its total."""
     everywhere = push_outside(events, push, step1, shifted)
-    moved = np.where(shifted.passes, events.weight * everywhere, 0.0)
+    moved = weight_there(events, shifted) * everywhere
     return moments.total(shifted.features, moved * (total / moved.sum()))
 
 

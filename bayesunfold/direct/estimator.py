@@ -243,6 +243,7 @@ class UnbinnedFBU:
         check_backend(backend, client)
         check_simulation(simulation)
         settings = self.settings(simulation)
+        _check_factors(simulation, settings.efficiency)
         intervals = settings.moments.additive, settings.network.additive
         scales = self._scales(simulation, intervals)
         data, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
@@ -379,6 +380,16 @@ class UnbinnedFBU:
         # the mode, and its test by two classifiers of half the events
         network = 3 * members + (0.5 * sum(costs.values()) if settings.rounds else 0.0)
         return costs | {"particle-level network": network, "members": members}
+
+
+def _check_factors(simulation: Simulation, efficiency: str) -> None:
+    """Scale factors say that part of an event is missed; that part would keep another weight than the rest."""
+    if efficiency == "prior" and simulation.reco_factor is not None:
+        msg = (
+            'efficiency="prior" keeps the generator weight of misses, and scale factors make every event a miss in '
+            'part; the direct posterior cannot do both. Take efficiency="learned", or OmniFold.'
+        )
+        raise InputError(msg)
 
 
 def _profiled(

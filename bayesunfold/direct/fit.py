@@ -144,7 +144,7 @@ def prior_centre(layout: Layout, learned: Array, seed: int) -> Array:
 
 def push_weights(events: StandardizedEvents, first: Iteration, particle_level: Classifier) -> Array:
     """``nu(t)`` of events that pass gen, and the fakes' ratio at their simulated share, shape (n,)."""
-    passes, v = events.passes, events.weight
+    passes, v = events.passes, events.reco_weight
     push = np.zeros(len(events))
     log_ratio = particle_level.log_ratio(events.gen[passes.gen])
     both = passes.both[passes.gen]

@@ -82,7 +82,14 @@ class Problem:
             features[rows] = part
         free = np.zeros((layout.n_parameters, 0))
         return cls(
-            layout, moments, events.gen[both], events.weight[both], parameter_groups(layout), centre, features, free
+            layout,
+            moments,
+            events.gen[both],
+            events.reco_weight[both],
+            parameter_groups(layout),
+            centre,
+            features,
+            free,
         )
 
     def prior(self, tau: Array) -> ParameterPrior:

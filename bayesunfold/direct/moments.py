@@ -231,9 +231,10 @@ def detector_weights(events: StandardizedEvents, first: Iteration) -> Array:
     """Weights of the simulation whose folded density is the data's, with the signal's yield; zero where it fails."""
     weights = np.zeros(len(events))
     reco = events.passes.reco
-    weights[reco] = events.weight[reco] * np.exp(first.step1.log_ratio(events.reco[reco]))
+    simulated = events.reco_weight
+    weights[reco] = simulated[reco] * np.exp(first.step1.log_ratio(events.reco[reco]))
     # the simulated share of fakes stays
-    share = events.weight[events.passes.fakes].sum() / events.weight[reco].sum()
+    share = simulated[events.passes.fakes].sum() / simulated[reco].sum()
     for rows, part in ((events.passes.both, 1.0 - share), (events.passes.fakes, share)):
         if rows.any():
             weights[rows] *= to_yield(weights, rows, float(part * events.signal_yield))

@@ -204,7 +204,7 @@ def members_of(
     problem, mode, events, first = found.problem, found.mode, found.events, found.fit.setup.first
     push, gen = found.push, events.passes.gen
     weight = events.weight * push
-    weight = weight[gen] * to_yield(weight, events.passes.reco, events.signal_yield)
+    weight = weight[gen] * to_yield(events.at_reco(weight), events.passes.reco, events.signal_yield)
     network, project = visible_directions(
         found.fit.setup.network(mode), problem.precisions(mode.tau), events.gen[gen], weight
     )
@@ -242,7 +242,7 @@ def _with_nuisances(
         own = parts(name)
         effects[name] = Variation(np.sum(list(own.values()), axis=0), change, -change, own)
     events = profile.events
-    for name, share in nuisances.share_slopes(profile.alpha).items():
+    for name, share in nuisances.share_slopes(profile.alpha, profile.now).items():
         own = parts(name)
         total = np.sum(list(own.values()), axis=0)
         if share is None:

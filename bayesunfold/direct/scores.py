@@ -65,7 +65,7 @@ class ScoreFunctions:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StoppedEarly)
             regression.fit(
-                events.reco[rows], target if target.shape[1] > 1 else target[:, 0], np.abs(events.weight[rows])
+                events.reco[rows], target if target.shape[1] > 1 else target[:, 0], np.abs(events.reco_weight[rows])
             )
         return cls(regression, target.shape[1])
 

@@ -66,6 +66,7 @@ def unfold(
     weight: ArrayLike | None = None,
     pass_gen: ArrayLike | None = None,
     pass_reco: ArrayLike | None = None,
+    reco_factor: ArrayLike | None = None,
     undefined: Undefined = "error",
     backgrounds: Sequence[Background] = (),
     systematics: Sequence[Systematic] = (),
@@ -81,7 +82,7 @@ def unfold(
         Simulated events at particle level and detector level, row by row.
     data : Data, array or frame, shape (m,) or (m, d_reco)
         Measured events.
-    weight, pass_gen, pass_reco : array, shape (n,), optional
+    weight, pass_gen, pass_reco, reco_factor : array, shape (n,), optional
         As for :class:`Simulation`.
     undefined : {"error", "indicator"}
         As for :class:`Simulation`; also of ``data`` unless that is a :class:`Data`.
@@ -106,7 +107,7 @@ def unfold(
     300
     """
     unfolder = estimator(method)(**settings)  # type: ignore[misc]  # each class has its own arguments
-    simulation = Simulation(gen, reco, weight, pass_gen, pass_reco, undefined)
+    simulation = Simulation(gen, reco, weight, pass_gen, pass_reco, undefined, reco_factor=reco_factor)
     if not isinstance(data, Data):
         data = Data(data, undefined=undefined)
     return unfolder.fit(simulation, data, backgrounds, systematics, checkpoint=checkpoint)

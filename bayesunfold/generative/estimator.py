@@ -150,7 +150,7 @@ class GenerativeUnfolding:
             make = partial(Pool.of, posterior.density_, events.scales.gen)
             pool = make(loop.data.features, events.data.weight * share, seed, 1)
             both = events.passes.both
-            simulated = make(simulation.reco[both], events.weight[both], seed, 2, most=MOST_CHOSEN)
+            simulated = make(simulation.reco[both], events.reco_weight[both], seed, 2, most=MOST_CHOSEN)
             found: Classifier | None = None
             for k in range(count):
                 found = next_ratio(pool, simulated, found, layout, training_stream(seed, TRAINING + k), seed)

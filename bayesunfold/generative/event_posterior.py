@@ -126,7 +126,7 @@ class EventPosterior:
         self.density_ = EventDensity.fit(
             simulation.gen[both],
             simulation.reco[both],
-            simulation.weight[both],
+            simulation.reco_weight[both],
             self._names,
             self._plan,
             self._seed,

@@ -66,7 +66,7 @@ def signal_share(events: StandardizedEvents, layout: Layout, rng: np.random.Gene
         total = events.data.weight.sum()
         ratio = _ratio(layout, (x, weight), (events.data.x, events.data.weight), events.data.x, rng)
         share *= np.clip(1.0 - ratio * weight.sum() / total, 0.0, 1.0)
-    fakes, both, v = events.passes.fakes, events.passes.both, events.weight
+    fakes, both, v = events.passes.fakes, events.passes.both, events.reco_weight
     if fakes.any():
         ratio = _ratio(layout, (events.reco[fakes], v[fakes]), (events.reco[both], v[both]), events.data.x, rng)
         share /= 1.0 + ratio * v[fakes].sum() / v[both].sum()

@@ -5,8 +5,8 @@ Groups
 ``/``
     Attributes ``settings``, ``versions``, ``history``, ``seconds`` (JSON), ``random_seed``, ``negative_data``.
 ``simulation``
-    ``gen`` (event, gen_feature), ``reco`` (event, reco_feature), ``weight``, ``pass_gen``, ``pass_reco`` (event); where
-    the bias was estimated, ``closure_weight``.
+    ``gen`` (event, gen_feature), ``reco`` (event, reco_feature), ``weight``, ``pass_gen``, ``pass_reco`` (event); with
+    scale factors, ``reco_factor``; where the bias was estimated, ``closure_weight``.
 ``data``, ``backgrounds/NAME``
     ``features`` (event, reco_feature), ``weight`` (event).
 ``scales/gen``, ``scales/reco``
@@ -131,6 +131,8 @@ def _inputs(result: UnfoldingResult) -> Groups:
         coords={"gen_feature": list(sim.gen_names), "reco_feature": list(sim.reco_names)},
         attrs={"undefined": sim.undefined},
     )
+    if sim.reco_factor is not None:
+        simulation["reco_factor"] = ("event", sim.reco_factor)
     if result.closure_weights is not None:
         simulation["closure_weight"] = ("event", result.closure_weights)
     groups = {"simulation": simulation, "data": _sample(result.data, sim.reco_names)}
@@ -354,6 +356,7 @@ def _simulation(tree: xr.DataTree) -> Simulation:
         undefined=_undefined(dataset),
         names=_given_names(_labels(dataset, "gen_feature"), "gen"),
         reco_names=_given_names(_labels(dataset, "reco_feature"), "reco"),
+        reco_factor=dataset["reco_factor"].values if "reco_factor" in dataset else None,
     )
 
 

@@ -33,6 +33,7 @@ def open_events(
     weight: str | None = ...,
     pass_gen: str | None = ...,
     pass_reco: str | None = ...,
+    reco_factor: str | None = ...,
     selection: str | None = ...,
     names: Sequence[str] | None = ...,
     reco_names: Sequence[str] | None = ...,
@@ -69,6 +70,7 @@ def open_events(
     weight: str | None = None,
     pass_gen: str | None = None,
     pass_reco: str | None = None,
+    reco_factor: str | None = None,
     selection: str | None = None,
     names: Sequence[str] | None = None,
     reco_names: Sequence[str] | None = None,
@@ -100,6 +102,8 @@ def open_events(
         Column or expression; kept in double precision.
     pass_gen, pass_reco : str, optional
         Expressions that are true or false; of a simulation only.
+    reco_factor : str, optional
+        Scale factors of the detector level alone, a column or an expression; of a simulation only.
     selection : str, optional
         Expression; only events where it is true are kept.
     names, reco_names : sequence of str, optional
@@ -139,8 +143,8 @@ def open_events(
     (Simulation(6 events, gen: t, reco: r, misses: 0, fakes: 0, effective size: 6.0), True)
     """
     flags = {name: column for name, column in (("pass_gen", pass_gen), ("pass_reco", pass_reco)) if column is not None}
-    if gen is None and (flags or names is not None):
-        given = [*flags, *(["names"] if names is not None else [])]
+    if gen is None and (flags or names is not None or reco_factor is not None):
+        given = [*flags, *(["names"] if names is not None else []), *(["reco_factor"] if reco_factor else [])]
         msg = f"{', '.join(given)} belong to a simulation, which has gen= too; data have reco, weight and selection."
         raise InputError(msg)
     check_choice(dtype, "dtype", tuple(KINDS))
@@ -149,9 +153,11 @@ def open_events(
         tables["gen"] = Table(_expressions(gen, "gen"), KINDS[dtype])
     if weight is not None:
         tables["weight"] = Table(_expressions([weight], "weight"), "f8")
+    if reco_factor is not None:
+        tables["reco_factor"] = Table(_expressions([reco_factor], "reco_factor"), "f8")
     tables |= {name: Table(_expressions([column], name), "?") for name, column in flags.items()}
     found = _tables(path, tables, selection, tree, cache, progressbar=progressbar)
-    columns = {name: found[name][:, 0] for name in ("weight", *flags) if name in found}
+    columns = {name: found[name][:, 0] for name in ("weight", "reco_factor", *flags) if name in found}
     given_reco = _plain(reco) if reco_names is None else reco_names
     if gen is None:
         return Data(found["reco"], columns.get("weight"), undefined, given_reco)

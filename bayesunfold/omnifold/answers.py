@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.streams import stream
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.omnifold.iteration import Iteration
-from bayesunfold.omnifold.problems import Efficiency, varied_step1, varied_step2
+from bayesunfold.omnifold.problems import carried_share, varied_step1, varied_step2
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.perturbations import Perturbations
 from bayesunfold.unfolding.propagation import Carried, Displacement, PullNormalization, linear_refit
@@ -81,10 +81,13 @@ def propagate(
     step1, step2 = iteration.step1, iteration.step2
     varied = {name: varied_step1(events, step1, push, known, shift) for name, shift in shifts.items()}
     one = linear_refit(step1, carried, perturbations, prior=perturbations.prior, centre=centre, varied=varied)
-    carried = [Carried(one, events.reco, "ones", both)]
+    part = carried_share(events, iteration.pull, settings.efficiency)
+    carried = [Carried(one, events.reco, "ones", part)]
     if push_before is not None:
-        carried.append(Carried(push_before, events.gen, "ones", both))
-    normalization = _pull_normalization(events, iteration.pull, settings.efficiency)
+        carried.append(Carried(push_before, events.gen, "ones", part))
+    normalization = None
+    if settings.efficiency == "prior":
+        normalization = _pull_normalization(events, iteration.pull, part)
     varied = {
         name: varied_step2(events, step1, step2, push, iteration.pull, settings.efficiency, shift)
         for name, shift in shifts.items()
@@ -96,12 +99,10 @@ def propagate(
     return Answers(one, two, fakes)
 
 
-def _pull_normalization(events: StandardizedEvents, pull: Array, efficiency: Efficiency) -> PullNormalization | None:
-    if efficiency == "learned":
-        return None
-    generated = np.where(events.passes.both, events.weight, 0.0)
-    pulled = np.where(events.passes.both, events.weight * pull, 0.0)
-    return PullNormalization(pulled / pulled.sum(), generated / generated.sum())
+def _pull_normalization(events: StandardizedEvents, pull: Array, part: Array) -> PullNormalization:
+    generated = np.where(events.passes.both, events.reco_weight, 0.0)
+    pulled = np.where(events.passes.both, events.reco_weight * pull, 0.0)
+    return PullNormalization(pulled / pulled.sum(), generated / generated.sum(), part)
 
 
 def generator_displacement(

@@ -83,7 +83,8 @@ def retrain(result: UnfoldingResult, events: StandardizedEvents) -> Array:
 def _normalised(push: Array, events: StandardizedEvents) -> Array:
     """Event weights with the signal's yield at detector level; zero for fakes."""
     v = events.weight * push
-    return np.where(events.passes.gen, v * to_yield(v, events.passes.reco, events.signal_yield), 0.0)
+    norm = to_yield(events.at_reco(v), events.passes.reco, events.signal_yield)
+    return np.where(events.passes.gen, v * norm, 0.0)
 
 
 def _reference(result: UnfoldingResult, other: Array) -> tuple[list[Array], list[Array], list[Array]]:

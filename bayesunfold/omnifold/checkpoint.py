@@ -48,6 +48,8 @@ def fingerprint(events: StandardizedEvents, settings: MethodSettings, seed: int)
     digest = hashlib.sha256()
     passes = events.passes
     arrays = [events.gen, events.reco, events.data.x, events.weight, events.data.weight, passes.gen, passes.reco]
+    if events.reco_factor is not None:
+        arrays.append(events.reco_factor)
     for b in events.backgrounds:
         arrays += [b.x, b.weight]
     for array in arrays:

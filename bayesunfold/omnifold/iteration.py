@@ -236,17 +236,17 @@ def iterate(
 
 
 def _pull(events: StandardizedEvents, step1: Classifier, push: Array) -> Array:
-    """``omega = nu exp f1``, at mean one (generator-weighted) over events that pass both levels."""
+    """``omega = nu exp f1``, at mean one over events that pass both levels, with their weights at detector level."""
     pull = np.full(len(push), np.nan)
     rows = events.passes.both
     pull[rows] = push[rows] * bounded_ratio(step1.log_ratio(events.reco[rows]), "step 1")
-    v = events.weight[rows]
+    v = events.reco_weight[rows]
     return pull * (v.sum() / (v @ pull[rows]))
 
 
 def push_of_fakes(events: StandardizedEvents, fakes: Classifier, push: Array) -> Array:
     """``E[nu | r]`` of the fakes, at the scale of the events that pass both levels."""
-    both, v = events.passes.both, events.weight
+    both, v = events.passes.both, events.reco_weight
     mean = np.average(push[both], weights=v[both])
     ratio = bounded_ratio(fakes.log_ratio(events.reco), "the classifier of fakes")
     return mean / np.average(ratio[both], weights=v[both]) * ratio[events.passes.fakes]

@@ -26,12 +26,14 @@ __all__ = [
     "Efficiency",
     "acceptance_of",
     "bounded_ratio",
+    "carried_share",
     "fakes_classes",
     "push_outside",
     "step1_classes",
     "step2_classes",
     "varied_step1",
     "varied_step2",
+    "weight_there",
 ]
 
 Array = NDArray[np.floating]
@@ -63,7 +65,7 @@ def step1_classes(events: StandardizedEvents, push: Array) -> TwoClass:
     is scaled to what the data hold beyond the backgrounds, and the backgrounds stand at their yields.
     """
     passing = events.passes.reco
-    w0 = np.where(passing, events.weight * push, 0.0)
+    w0 = np.where(passing, events.reco_weight * push, 0.0)
     total = w0.sum()
     if total <= 0:
         msg = f"the reweighted simulation has total weight {total:g}; negative weights have taken over."
@@ -73,7 +75,7 @@ def step1_classes(events: StandardizedEvents, push: Array) -> TwoClass:
     everything = np.concatenate([w0, *backgrounds])
     sized = everything
     if events.sizing is not None:
-        sized = np.where(passing, events.sizing * push, 0.0)
+        sized = np.where(passing, events.at_reco(events.sizing) * push, 0.0)
         sized = np.concatenate([sized * to_yield(sized, slice(None), events.signal_yield), *backgrounds])
     scale = effective_size(sized) / everything.sum()
     u = events.data.weight
@@ -87,10 +89,10 @@ def step1_classes(events: StandardizedEvents, push: Array) -> TwoClass:
     return TwoClass(tuple(samples), float(np.log(u.sum() / (everything.sum() * scale))))
 
 
-def _ratio_classes(events: StandardizedEvents, x: Array, ratio: Array, rows: NDArray[np.bool_]) -> TwoClass:
-    """The same events twice: weighted by ``v`` (class 0) and by ``v ratio`` (class 1), equal sums."""
-    zeros = np.where(rows, events.weight, 0.0)
-    sized = zeros if events.sizing is None else np.where(rows, events.sizing, 0.0)
+def _ratio_classes(x: Array, weight: Array, sizing: Array | None, ratio: Array, rows: NDArray[np.bool_]) -> TwoClass:
+    """The same events twice: with their weight (class 0) and with weight times ratio (class 1), equal sums."""
+    zeros = np.where(rows, weight, 0.0)
+    sized = zeros if sizing is None else np.where(rows, sizing, 0.0)
     zeros = zeros * effective_size(sized) / zeros.sum()
     ones = zeros * np.where(rows, ratio, 0.0)
     if ones.sum() <= 0:
@@ -99,29 +101,61 @@ def _ratio_classes(events: StandardizedEvents, x: Array, ratio: Array, rows: NDA
     return TwoClass((ClassWeights("simulation", x, ones * zeros.sum() / ones.sum(), zeros, rows),), 0.0)
 
 
-def _step2_ratio(
-    passes_gen: NDArray[np.bool_], both: NDArray[np.bool_], pull: Array, efficiency: Efficiency
-) -> tuple[Array, NDArray[np.bool_]]:
-    """What step 2 learns, and from which events.
+def _step2_weights(
+    events: StandardizedEvents, both: NDArray[np.bool_], there: Array, pull: Array, efficiency: Efficiency
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Weights of step 2, the ratio that it learns, and from which events.
 
-    ``"learned"``: only events that pass both levels; misses then get ``E[omega | t]``.
-    ``"prior"``: misses take part and keep their generator weight.
+    ``"learned"``: only events that pass both levels, as they count at detector level; misses get ``E[omega | t]``.
+    ``"prior"``: misses take part and keep their generator weight. So does the part of an event that its scale factor
+    says is missed.
+
+    Parameters
+    ----------
+    events : StandardizedEvents
+    both : boolean array, shape (n,)
+        Events that pass both levels.
+    there : array, shape (n,)
+        Weights at detector level.
+    pull : array, shape (n,)
+    efficiency : {"learned", "prior"}
     """
     if efficiency == "learned":
-        return np.where(both, pull, 0.0), both
-    return np.where(both, pull, 1.0), passes_gen
+        return there, np.where(both, pull, 0.0), both
+    v = events.weight
+    seen = np.divide(there, v, out=np.zeros(len(v)), where=both & (v != 0))
+    return v, np.where(both, seen * pull + (1.0 - seen), 1.0), events.passes.gen
 
 
 def step2_classes(events: StandardizedEvents, pull: Array, efficiency: Efficiency) -> TwoClass:
     """The generator with pull weights (class 1) against the generator (class 0) at particle level."""
-    ratio, rows = _step2_ratio(events.passes.gen, events.passes.both, pull, efficiency)
-    return _ratio_classes(events, events.gen, ratio, rows)
+    weight, ratio, rows = _step2_weights(events, events.passes.both, events.reco_weight, pull, efficiency)
+    sizing = events.sizing
+    if sizing is not None and efficiency == "learned":
+        sizing = events.at_reco(sizing)
+    return _ratio_classes(events.gen, weight, sizing, ratio, rows)
 
 
 def fakes_classes(events: StandardizedEvents, push: Array) -> TwoClass:
     """The simulation with push weights (class 1) against the simulation (class 0), both levels passed, at reco."""
     both = events.passes.both
-    return _ratio_classes(events, events.reco, np.where(both, push, 0.0), both)
+    sizing = None if events.sizing is None else events.at_reco(events.sizing)
+    return _ratio_classes(events.reco, events.reco_weight, sizing, np.where(both, push, 0.0), both)
+
+
+def carried_share(events: StandardizedEvents, pull: Array, efficiency: Efficiency) -> Array:
+    """Share of an event's weight in class 1 of step 2 that moves with its pull weight, shape (n,)."""
+    both = events.passes.both
+    if efficiency == "learned" or events.reco_factor is None:
+        return both.astype(np.float64)
+    s = events.reco_factor
+    return np.where(both, s * pull / np.where(both, s * pull + (1.0 - s), 1.0), 0.0)
+
+
+def weight_there(events: StandardizedEvents, shifted: Shifted) -> Array:
+    """Weights of the simulated events at detector level in a variation, without push weights, shape (n,)."""
+    factor = events.reco_factor if shifted.factor is None else shifted.factor
+    return np.where(shifted.passes, events.weight if factor is None else events.weight * factor, 0.0)
 
 
 def push_outside(events: StandardizedEvents, push: Array, fakes: Classifier | None, shifted: Shifted) -> Array:
@@ -135,7 +169,7 @@ def push_outside(events: StandardizedEvents, push: Array, fakes: Classifier | No
         return push
     out = push.copy()
     both = passes.both
-    out[rows] = np.average(push[both], weights=events.weight[both])
+    out[rows] = np.average(push[both], weights=events.reco_weight[both])
     known = np.flatnonzero(passes.fakes)
     if fakes is not None and len(known):
         unit = push[known[0]] / np.exp(fakes.log_ratio(events.reco[known[:1]])[0])
@@ -165,9 +199,9 @@ def varied_step1(
     nominal = step1.classes.sample("simulation")
 
     def make(shifted: Shifted) -> ClassWeights:
-        if shifted.passes is events.passes.reco:
+        if shifted.passes is events.passes.reco and shifted.factor is None:
             return replace(nominal, x=shifted.features)
-        zeros = np.where(shifted.passes, events.weight * push_outside(events, push, fakes, shifted), 0.0)
+        zeros = weight_there(events, shifted) * push_outside(events, push, fakes, shifted)
         total = zeros.sum()
         if total <= 0:
             msg = f"the reweighted simulation has total weight {total:g} in a variation; negative weights dominate it."
@@ -200,23 +234,23 @@ def varied_step2(
     efficiency : {"learned", "prior"}
     shift : Shift
     """
-    passes, v = events.passes, events.weight
+    passes = events.passes
     nominal = step2.classes.sample("simulation")
     i = np.flatnonzero(passes.both)[:1]
     unit = pull[i] / (push[i] * np.exp(step1.log_ratio(events.reco[i])))
-    ratio, rows = _step2_ratio(passes.gen, passes.both, pull, efficiency)
-    one = nominal.ones.sum() / (v * ratio)[rows].sum()
-    zero = nominal.zeros.sum() / v[rows].sum()
+    weight, ratio, rows = _step2_weights(events, passes.both, events.reco_weight, pull, efficiency)
+    one = nominal.ones.sum() / (weight * ratio)[rows].sum()
+    zero = nominal.zeros.sum() / weight[rows].sum()
 
     def make(shifted: Shifted) -> ClassWeights:
-        both = passes.gen & shifted.passes
-        moved = np.full(len(v), np.nan)
+        there, both = weight_there(events, shifted), passes.gen & shifted.passes
+        moved = np.full(len(there), np.nan)
         log_ratio = step1.log_ratio(shifted.features[both])
         moved[both] = unit * push[both] * bounded_ratio(log_ratio, "step 1, shifted,")
         if efficiency == "prior":
-            moved *= v[both].sum() / (v[both] @ moved[both])
-        ratio, rows = _step2_ratio(passes.gen, both, moved, efficiency)
-        zeros = np.where(rows, v, 0.0)
+            moved *= there[both].sum() / (there[both] @ moved[both])
+        weight, ratio, rows = _step2_weights(events, both, there, moved, efficiency)
+        zeros = np.where(rows, weight, 0.0)
         return replace(nominal, ones=one * zeros * ratio, zeros=zero * zeros)
 
     return _sides(shift, make)
@@ -226,15 +260,21 @@ def acceptance_of(events: StandardizedEvents, push: Array, fakes: Classifier | N
     """How a shift changes which events count at detector level, with the push weights of the last iteration."""
     passes = events.passes
 
-    def change(shifted: Shifted) -> tuple[NDArray[np.int8] | None, float]:
-        if shifted.passes is passes.reco:
+    def change(shifted: Shifted) -> tuple[Array | NDArray[np.int8] | None, float]:
+        if shifted.passes is passes.reco and shifted.factor is None:
             return None, 0.0
         outside = shifted.passes & ~passes.gen & ~passes.reco
-        total = (events.weight * push_outside(events, push, fakes, shifted))[outside].sum()
-        return shifted.passes.astype(np.int8) - passes.reco.astype(np.int8), float(total)
+        total = (weight_there(events, shifted) * push_outside(events, push, fakes, shifted))[outside].sum()
+        factor = events.reco_factor if shifted.factor is None else shifted.factor
+        return _share(shifted.passes, factor) - _share(passes.reco, events.reco_factor), float(total)
 
     up, high = change(shift.up)
     if shift.down is None:
         return Acceptance(shift.alpha, up, None if up is None else -up, (high, -high))
     down, low = change(shift.down)
     return Acceptance(shift.alpha, up, down, (high, low))
+
+
+def _share(passes: NDArray[np.bool_], factor: Array | None) -> Array | NDArray[np.int8]:
+    """What each event counts at detector level, of its generator weight."""
+    return passes.astype(np.int8) if factor is None else passes * factor

@@ -97,7 +97,8 @@ def _weights(result: UnfoldingResult, model: Model, name: str) -> Array:
         )
         raise InputError(msg)
     weight = np.where(sim.used, sim.weight * np.where(sim.used, factor, 0.0), 0.0)
-    return weight * (result.members.events.signal_yield / weight[sim.pass_reco].sum())
+    seen = weight if sim.reco_factor is None else weight * sim.reco_factor
+    return weight * (result.members.events.signal_yield / seen[sim.pass_reco].sum())
 
 
 def _detector_separation(result: UnfoldingResult, a: Array, b: Array) -> float:

@@ -98,7 +98,11 @@ class ResampledToys:
         check_positive(n_data, "n_data")
         signal = signal_left(n_data, backgrounds)
         #: expected events of the truth, fakes included
-        self.truth = truth * (signal / truth[simulation.pass_reco].sum())
+        self.truth = truth * (signal / self._at_reco(truth)[simulation.pass_reco].sum())
+
+    def _at_reco(self, truth: Array) -> Array:
+        factor = self.simulation.reco_factor
+        return truth if factor is None else truth * factor
 
     def expected(self, bins: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """Expected truth in bins of particle-level features."""
@@ -114,7 +118,7 @@ class ResampledToys:
         """The pseudo-experiment of a seed."""
         sim, rng = self.simulation, np.random.default_rng(seed)
         passing = np.flatnonzero(sim.pass_reco)
-        rows = passing[_poisson_rows(self.truth[passing], rng)]
+        rows = passing[_poisson_rows(self._at_reco(self.truth)[passing], rng)]
         parts = [sim.reco[rows]]
         for b in self.backgrounds:
             size = max(1.0 + b.relative_uncertainty * rng.standard_normal(), 0.0)
@@ -164,6 +168,7 @@ def select(simulation: Simulation, rows: NDArray[np.integer] | slice, factor: Ar
         simulation.undefined,
         names=simulation.gen_names if simulation.gen_named else None,
         reco_names=simulation.reco_names if simulation.reco_named else None,
+        reco_factor=None if simulation.reco_factor is None else simulation.reco_factor[rows],
     )
 
 

@@ -9,7 +9,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.checks import EXACT, as_features, as_flag, as_weight, check_exact, check_mapping
+from bayesunfold._support.checks import (
+    EXACT,
+    as_features,
+    as_flag,
+    as_reco_factor,
+    as_weight,
+    check_exact,
+    check_mapping,
+)
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Simulation
 
@@ -18,7 +26,7 @@ __all__ = ["Absent", "find_rows", "match_rows", "matched_variation"]
 Array = NDArray[np.floating]
 Absent = Literal["error", "fails"]
 
-COLUMNS = ("key", "weight", "reco", "pass_reco")
+COLUMNS = ("key", "weight", "reco", "pass_reco", "reco_factor")
 
 
 def __dir__() -> list[str]:
@@ -160,6 +168,11 @@ def matched_variation(
     if "reco" in given:
         reco = _features(given["reco"], n, simulation, what)
         out[f"reco_{side}"] = np.where(found[:, None], reco[rows], simulation.reco)
+    if "reco_factor" in given:
+        factor = as_reco_factor(
+            given["reco_factor"], as_flag(given.get("pass_reco"), n, "pass_reco"), f"reco_factor of {what}"
+        )
+        out[f"reco_factor_{side}"] = np.where(found, factor[rows], 1.0)
     written = absent == "fails" and "weight" not in given  # who is there passes
     if "pass_reco" in given or (written and not np.array_equal(passes, simulation.pass_reco)):
         out[f"pass_reco_{side}"] = passes

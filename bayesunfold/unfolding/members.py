@@ -149,10 +149,13 @@ class Members:
     def nominal(self, level: Literal["gen", "reco"] = "gen") -> Array:
         """Point-estimate weights of the simulated events that pass a level, zero for others, shape (n,)."""
         v, passes = self.events.weight * self.push, self.events.passes
-        norm = to_yield(v, passes.reco, self.events.signal_yield)
+        seen = self.events.at_reco(v)
+        norm = to_yield(seen, passes.reco, self.events.signal_yield)
+        if level == "reco":
+            return np.where(passes.reco, seen * norm, 0.0)
         if not self.free_misses:
             v = np.where(passes.misses, self.events.weight, v)
-        return np.where(passes.gen if level == "gen" else passes.reco, v * norm, 0.0)
+        return np.where(passes.gen, v * norm, 0.0)
 
     def base(self, kept: NDArray[np.bool_] | None = None) -> Array:
         """Weights of all events before members change them, not normalised, shape (n,); generator weights if kept."""
@@ -246,10 +249,9 @@ class Members:
         if source not in self._norms:
 
             def one(block: Block) -> Array:
-                passing = self.events.passes.reco[block.rows]
                 raw = self._raw(*block, source)
                 with np.errstate(invalid="ignore"):  # infinite weights are counted below
-                    return raw[passing].sum(axis=0, dtype=np.float64) + self._migrated(raw, block.rows, source)
+                    return self._seen(raw, block.rows) + self._migrated(raw, block.rows, source)
 
             total = self._from_outside(source)
             grouped = self._grouped(source, NORM_SAMPLE)
@@ -269,6 +271,13 @@ class Members:
             self._norms[source] = self.events.signal_yield * self.signal_factor(source) / total
         return self._norms[source]
 
+    def _seen(self, raw: Array, rows: slice) -> Array:
+        """Weight of a block at detector level, shape (n_members,)."""
+        passing, factor = self.events.passes.reco[rows], self.events.reco_factor
+        if factor is None:
+            return raw[passing].sum(axis=0, dtype=np.float64)
+        return factor[rows][passing] @ raw[passing].astype(np.float64)
+
     def _grouped(
         self, source: str | None, sampled: int = SAMPLED, kept: NDArray[np.bool_] | None = None
     ) -> GroupTotals | None:
@@ -281,7 +290,7 @@ class Members:
     def _grouped_total(self, totals: GroupTotals, source: str | None) -> Array:
         """Weight at detector level before normalisation, shape (n_members,)."""
         one, reco = np.zeros(len(self.events), dtype=np.int64), self.events.passes.reco
-        total = totals(one, 1, reco)[0]
+        total = totals(one, 1, reco, self.events.reco_factor)[0]
         with np.errstate(invalid="ignore"):  # norm() counts infinite weights
             for a, alpha in self._moving(source):
                 for side, part in ((a.up, np.maximum(alpha, 0.0)), (a.down, np.maximum(-alpha, 0.0))):
@@ -324,7 +333,7 @@ class Members:
         v = self.events.weight * self.push
         for n, a in self.perturbations.acceptances.items():
             if a.up is not None and a.down is not None:
-                passing = v[self.events.passes.reco].sum()
+                passing = self.events.at_reco(v)[self.events.passes.reco].sum()
                 lost = min(float((v * np.minimum(side, 0)).sum() / passing) for side in (a.up, a.down))
                 if -lost > LARGE_LOSS:
                     return (
@@ -348,19 +357,25 @@ class Members:
 
     def refolded_blocks(self) -> Iterator[tuple[slice, Array]]:
         """As :meth:`blocks`, for events that pass detector level, fakes included."""
-        return self._passing_blocks(self.events.passes.reco, None)
+        return self._passing_blocks(self.events.passes.reco, None, self.events.reco_factor)
 
-    def _passing_blocks(self, passing: NDArray[np.bool_], source: str | None) -> Iterator[tuple[slice, Array]]:
+    def _passing_blocks(
+        self, passing: NDArray[np.bool_], source: str | None, factor: Array | None = None
+    ) -> Iterator[tuple[slice, Array]]:
         self.norm(source)  # once, before the threads ask for it
-        return map_here(partial(self._scaled, passing, source), self.perturbations.simulation.blocks())
+        return map_here(partial(self._scaled, passing, factor, source), self.perturbations.simulation.blocks())
 
-    def _scaled(self, passing: NDArray[np.bool_], source: str | None, block: Block) -> tuple[slice, Array]:
-        """Rows and weights of a block; zero for events that do not pass."""
+    def _scaled(
+        self, passing: NDArray[np.bool_], factor: Array | None, source: str | None, block: Block
+    ) -> tuple[slice, Array]:
+        """Rows and weights of a block, times a factor of each event; zero for events that do not pass."""
         all_kept = self.kept()
         kept = None if all_kept is None else all_kept[block.rows]
         raw = self._raw(*block, source, kept)
         raw[~passing[block.rows]] = 0.0
         raw *= self.norm(source).astype(raw.dtype)
+        if factor is not None:
+            raw *= factor[block.rows, None].astype(raw.dtype)
         return block.rows, raw
 
     def accumulate(
@@ -384,9 +399,12 @@ class Members:
             Factors on the weights.
         """
         passing = self.events.passes.reco if reco else self.events.passes.gen
+        factor = self.events.reco_factor if reco else None
+        if factor is not None:
+            values = factor if values is None else values * factor
 
         def one(block: Block) -> Array:
-            rows, weights = self._scaled(passing, source, block)
+            rows, weights = self._scaled(passing, None, source, block)
             scaled = weights if values is None else weights * values[rows, None]
             return sums_by_group(groups[rows], scaled, n_groups)
 
@@ -420,7 +438,7 @@ class Members:
 
     def _moments(self, block: Block) -> tuple[Array, Array]:
         """Sum of the particle-level weights of a block, and of their squares."""
-        _, weights = self._scaled(self.events.passes.gen, None, block)
+        _, weights = self._scaled(self.events.passes.gen, None, None, block)
         return weights.sum(axis=0, dtype=np.float64), np.einsum("es,es->s", weights, weights, dtype=np.float64)
 
     def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> Sequence[Array]:

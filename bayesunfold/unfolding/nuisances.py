@@ -1,7 +1,8 @@
 """Nuisance parameters that data constrain: the inputs at their values, and what changes there per unit of each.
 
 A profiled systematic is a parameter of the fit. The simulation is moved to a value ``alpha`` of all of them: event
-weights and backgrounds' yields change log-linearly, detector-level features and the share of events that pass linearly.
+weights, scale factors and backgrounds' yields change log-linearly, detector-level features and the share of events that
+pass linearly.
 Between minus one and one the two sides of a variation are joined by a parabola.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._support.checks import as_features, as_flag, as_weight
+from bayesunfold._support.checks import as_features, as_flag, as_reco_factor, as_weight
 from bayesunfold._support.streams import stream
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
@@ -58,6 +59,15 @@ class EventWeights:
 
 
 @dataclass(frozen=True)
+class ScaleFactors:
+    """Logarithms of the factors on the events' scale factors at one and minus one, shape (n,)."""
+
+    name: str
+    up: Array
+    down: Array
+
+
+@dataclass(frozen=True)
 class DetectorLevel:
     """Changes of the detector level at one and minus one.
 
@@ -84,7 +94,7 @@ class BackgroundYield:
     name: str
 
 
-Nuisance = EventWeights | DetectorLevel | BackgroundYield
+Nuisance = EventWeights | ScaleFactors | DetectorLevel | BackgroundYield
 SignedEvents = list[list[tuple[Array, Array]]]
 """Events at detector level and weights, of which the weighted sum of any feature is a derivative.
 
@@ -108,7 +118,7 @@ class Nuisances:
 
     Attributes
     ----------
-    each : tuple of EventWeights, DetectorLevel or BackgroundYield
+    each : tuple of EventWeights, ScaleFactors, DetectorLevel or BackgroundYield
     simulation : Simulation
         Nominal.
     backgrounds : tuple of Background
@@ -149,6 +159,8 @@ class Nuisances:
         for s in systematics:
             if s.profile and (s.weight_up is not None or s.alternative is not None):
                 every.append(_event_weights(s, simulation, seed))
+            elif s.profile and s.reco_factor_up is not None:
+                every.append(_scale_factors(s, simulation, scales))
             elif s.profile:
                 found, reco, filled = _detector_level(s, simulation, scales, reco, filled)
                 every.append(found)
@@ -169,7 +181,7 @@ class Nuisances:
         """All inputs at a value of the parameters, shape (K,)."""
         sim = self.simulation
         change, passes = self._features(alpha), self._share(alpha) > self.chance
-        factor = np.exp(self._log_weight(alpha))
+        factor = np.exp(self._logarithm(EventWeights, alpha))
         reco = self.reco + change
         simulation = Simulation(
             sim.gen,
@@ -180,14 +192,24 @@ class Nuisances:
             sim.undefined,
             sim.gen_names if sim.gen_named else None,
             sim.reco_names if sim.reco_named else None,
+            self._reco_factor(alpha),
         )
         backgrounds = tuple(self._background(b, alpha) for b in self.backgrounds)
         systematics = tuple(_on_top(s, sim, simulation, factor, change) for s in self.systematics)
         return Moved(simulation, backgrounds, systematics, standardize(simulation, data, backgrounds, scales))
 
-    def _log_weight(self, alpha: Array) -> Array:
-        parts = [bend(k.up, k.down, a) for k, a in zip(self.each, alpha, strict=True) if isinstance(k, EventWeights)]
+    def _logarithm(self, kind: type[EventWeights | ScaleFactors], alpha: Array) -> Array:
+        """Sum of the changes of one kind, shape (n,)."""
+        parts = [bend(k.up, k.down, a) for k, a in zip(self.each, alpha, strict=True) if isinstance(k, kind)]
         return np.sum(parts, axis=0) if parts else np.zeros(len(self.simulation))
+
+    def _reco_factor(self, alpha: Array) -> Array | None:
+        """Scale factors of the events."""
+        nominal = self.simulation.reco_factor
+        if not any(isinstance(k, ScaleFactors) for k in self.each):
+            return nominal
+        moved = np.exp(self._logarithm(ScaleFactors, alpha))
+        return moved if nominal is None else nominal * moved
 
     def _features(self, alpha: Array) -> Array:
         parts = [bend(k.up, k.down, a) for k, a in zip(self.each, alpha, strict=True) if isinstance(k, DetectorLevel)]
@@ -238,11 +260,11 @@ class Nuisances:
         total = events.signal_yield
         used = np.zeros(len(events), dtype=bool)
         used[rows] = True
-        w = np.where(events.passes.reco & used, events.weight * push, 0.0)
+        w = np.where(events.passes.reco & used, events.reco_weight * push, 0.0)
         w *= total / w.sum()
         out: list[SignedEvents] = []
         for k, nuisance in enumerate(self.each):
-            if isinstance(nuisance, EventWeights):
+            if isinstance(nuisance, EventWeights | ScaleFactors):  # at detector level they are the same
                 change = slope(nuisance.up, nuisance.down, alpha[k])
                 out.append([[(events.reco, w * (change - (w @ change) / total))]])
             elif isinstance(nuisance, DetectorLevel):
@@ -280,7 +302,7 @@ class Nuisances:
             share = np.where(used & now.events.passes.reco, 1.0, 0.0)
         passes = share != 0
         x = self.features(there, passes, now.events.scales)
-        return x, now.events.weight * outside(x, passes) * share
+        return x, now.events.reco_weight * outside(x, passes) * share
 
     def features(self, alpha: Array, rows: Flags, scales: Scales) -> Array:
         """Standardised features of some events at a value, zero for the others, shape (n, d)."""
@@ -293,10 +315,20 @@ class Nuisances:
         pairs = zip(self.each, alpha, strict=True)
         return {k.name: slope(k.up, k.down, a) for k, a in pairs if isinstance(k, EventWeights)}
 
-    def share_slopes(self, alpha: Array) -> dict[str, Array | None]:
-        """Derivative of the share of events that pass detector level, shape (n,), None where it does not change."""
-        pairs = zip(self.each, alpha, strict=True)
-        return {k.name: _passes_slope(k, a) for k, a in pairs if isinstance(k, DetectorLevel)}
+    def share_slopes(self, alpha: Array, now: Moved) -> dict[str, Array | None]:
+        """Derivative of what events count at detector level, of their weight, shape (n,); None where it stays."""
+        factor = now.simulation.reco_factor
+        out: dict[str, Array | None] = {}
+        for k, a in zip(self.each, alpha, strict=True):
+            if isinstance(k, ScaleFactors):
+                out[k.name] = now.simulation.pass_reco * slope(k.up, k.down, a)
+            elif isinstance(k, DetectorLevel):
+                out[k.name] = _passes_slope(k, a)
+            else:
+                continue
+            found = out[k.name]
+            out[k.name] = found if found is None or factor is None else found * factor
+        return out
 
     def yield_slopes(self, now: Moved) -> dict[str, float]:
         """Change of the signal's yield, relative, per unit of each background's parameter."""
@@ -336,6 +368,36 @@ def _event_weights(systematic: Systematic, simulation: Simulation, seed: int) ->
             raise InputError(msg)
         sides.append(np.log(np.where(factor > 0, factor, 1.0)))
     return EventWeights(systematic.name, sides[0], sides[1] if len(sides) == 2 else -sides[0])
+
+
+def _scale_factors(systematic: Systematic, simulation: Simulation, scales: Scales) -> ScaleFactors:
+    """Logarithms of the factors on the scale factors, checked."""
+    if systematic.reco_up is not None or systematic.pass_reco_up is not None:
+        msg = (
+            f"{systematic.name!r} changes scale factors together with features or pass flags; a profiled parameter "
+            "changes one of them. Take profile=False."
+        )
+        raise InputError(msg)
+    passes = simulation.pass_reco
+    nominal = np.ones(len(passes)) if simulation.reco_factor is None else simulation.reco_factor
+    sides = []
+    for direction in ("up", "down"):
+        found = shifted_detector_level(systematic, simulation, scales.reco, direction)
+        if found is None:
+            continue
+        factor = nominal if found.factor is None else found.factor
+        bad = passes & ((factor > 0) != (nominal > 0))
+        if bad.any():
+            row = int(np.argmax(bad))
+            msg = (
+                f"reco_factor_{direction} of {systematic.name} is {factor[row]:.3g} and the nominal one "
+                f"{nominal[row]:.3g} at row {row}; a profiled variation multiplies scale factors, which can neither "
+                "reach zero nor leave it. Take profile=False, or a small positive factor."
+            )
+            raise InputError(msg)
+        used = passes & (nominal > 0)
+        sides.append(np.log(np.divide(factor, nominal, out=np.ones(len(passes)), where=used)))
+    return ScaleFactors(systematic.name, sides[0], sides[1] if len(sides) == 2 else -sides[0])
 
 
 def _detector_level(
@@ -391,6 +453,7 @@ def _on_top(systematic: Systematic, nominal: Simulation, moved: Simulation, fact
     """A variation that is not profiled, of the moved simulation."""
     passes, new = moved.pass_reco, moved.pass_reco & ~nominal.pass_reco
     sides: dict[str, Any] = {}
+    seen = _relative_factor(nominal, moved)
     for side in ("up", "down"):
         weight, reco, flag = (getattr(systematic, f"{kind}_{side}") for kind in ("weight", "reco", "pass_reco"))
         if weight is not None:
@@ -400,5 +463,19 @@ def _on_top(systematic: Systematic, nominal: Simulation, moved: Simulation, fact
         if flag is not None:
             flag = as_flag(flag, len(nominal), f"pass_reco_{side}")
             flag = np.where(flag == nominal.pass_reco, passes, flag)  # what it changes, it changes here too
+        scale = getattr(systematic, f"reco_factor_{side}")
+        if scale is not None:
+            scale = as_reco_factor(scale, nominal.pass_reco, f"reco_factor_{side}") * seen
         sides |= {f"weight_{side}": weight, f"reco_{side}": reco, f"pass_reco_{side}": flag}
+        sides[f"reco_factor_{side}"] = scale
     return Systematic(systematic.name, **sides)
+
+
+def _relative_factor(nominal: Simulation, moved: Simulation) -> Array:
+    """Scale factors of the moved simulation over the nominal ones, shape (n,)."""
+    if moved.reco_factor is None:
+        return np.ones(len(nominal))
+    if nominal.reco_factor is None:
+        return moved.reco_factor
+    zero = nominal.reco_factor == 0
+    return np.divide(moved.reco_factor, nominal.reco_factor, out=np.ones(len(nominal)), where=~zero)

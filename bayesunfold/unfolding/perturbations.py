@@ -182,10 +182,13 @@ class Shifted:
         Standardised; zero in rows that fail.
     passes : boolean array, shape (n,)
         Which events pass detector level in the variation.
+    factor : array, shape (n,), optional
+        Scale factors of the events there; the nominal ones if None.
     """
 
     features: Array
     passes: NDArray[np.bool_]
+    factor: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -211,9 +214,10 @@ class Acceptance:
     Attributes
     ----------
     alpha : array, shape (n_members,)
-    up, down : int8 array, shape (n,), or None
-        1 for events that pass only in the variation at ``alpha`` = 1 and -1, -1 for those that pass only without; None
-        if all pass as they did.
+    up, down : int8 or float array, shape (n,), or None
+        Change of what each event counts at detector level at ``alpha`` = 1 and -1, in units of its weight at particle
+        level: 1 for events that pass only in the variation, -1 for those that pass only without, the difference of
+        scale factors; None if all count as they did.
     outside : (float, float)
         Weight of events that pass neither level and pass detector level in the variation, up and down.
     parts : dict of source to array, shape (n_members,), optional

@@ -90,14 +90,14 @@ class Carried:
         Features of the simulated events that the other classifier reads.
     share : {"ones", "zeros"}
         The class whose weights carry the ratio.
-    rows : boolean array, shape (n,)
-        Events whose weights do.
+    part : array, shape (n,)
+        Part of each event's weight that does: one, zero, or between.
     """
 
     displacement: Displacement
     x: Array
     share: Literal["ones", "zeros"]
-    rows: NDArray[np.bool_]
+    part: Array | NDArray[np.bool_]
 
 
 Varied = tuple[ClassWeights, ClassWeights | None]
@@ -114,11 +114,14 @@ class PullNormalization:
     Attributes
     ----------
     pulled, generated : array, shape (n,)
-        ``v omega`` and ``v`` of those events, each with sum one; zero elsewhere.
+        ``v omega`` and ``v`` of those events at detector level, each with sum one; zero elsewhere.
+    part : array, shape (n,)
+        Part of each event's weight in class 1 that has the pull weight as a factor.
     """
 
     pulled: Array
     generated: Array
+    part: Array
 
 
 @dataclass
@@ -258,12 +261,11 @@ class _Refit:
         for k, c in enumerate(self.carried):
             residual = one if c.share == "ones" else -zero
             theirs = c.displacement.classifier.features(c.x[rows])
-            sums.carried[k] += phi.times(np.where(c.rows[rows], residual, 0.0)).cross(theirs)
+            sums.carried[k] += phi.times(c.part[rows] * residual).cross(theirs)
             if self.normalization is not None and c.share == "ones":
                 sums.means[k] += theirs.dot(self.normalization.pulled[rows])
         if self.normalization is not None:
-            kept = self.normalization.generated[rows] != 0
-            sums.residual_of_ones += phi.dot(np.where(kept, one, 0.0).astype(phi.dtype))
+            sums.residual_of_ones += phi.dot((self.normalization.part[rows] * one).astype(phi.dtype))
 
     def normalization_terms(self, sums: _Sums, normalization: PullNormalization) -> None:
         """Take the change of the mean pull weight out of a member's target; see :class:`PullNormalization`."""

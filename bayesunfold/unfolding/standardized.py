@@ -75,7 +75,7 @@ class Scales:
         gen, reco = simulation.pass_gen, simulation.pass_reco
         return cls(
             Standardizer.fit(simulation.gen[gen], simulation.weight[gen], intervals[1]),
-            Standardizer.fit(simulation.reco[reco], simulation.weight[reco], intervals[0]),
+            Standardizer.fit(simulation.reco[reco], simulation.reco_weight[reco], intervals[0]),
         )
 
 
@@ -89,6 +89,8 @@ class StandardizedEvents:
         Standardised features of the simulation; zero in rows that fail the level.
     weight : array, shape (n,)
         Generator weights, scaled to mean one over the events that pass both levels.
+    reco_factor : array, shape (n,), or None
+        What multiplies them at detector level; None for one.
     passes : Passes
         Who passes which level.
     data : MeasuredEvents
@@ -106,9 +108,19 @@ class StandardizedEvents:
     backgrounds: tuple[StandardizedBackground, ...]
     scales: Scales
     sizing: Array | None = None
+    reco_factor: Array | None = None
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    @property
+    def reco_weight(self) -> Array:
+        """Weights at detector level, shape (n,)."""
+        return self.at_reco(self.weight)
+
+    def at_reco(self, weight: Array) -> Array:
+        """Generator weights, or others, as they count at detector level, shape (n,)."""
+        return weight if self.reco_factor is None else weight * self.reco_factor
 
     @cached_property
     def signal_yield(self) -> float:
@@ -166,6 +178,7 @@ def standardize(
         data=MeasuredEvents(scales.reco(data.features), data.weight, effective_size(data.weight)),
         backgrounds=prepared,
         scales=scales,
+        reco_factor=simulation.reco_factor,
     )
 
 

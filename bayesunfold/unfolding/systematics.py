@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.checks import as_features, as_flag, as_weight, check_finite, check_flag, check_source_name
+from bayesunfold._support.checks import (
+    as_features,
+    as_flag,
+    as_reco_factor,
+    as_weight,
+    check_finite,
+    check_flag,
+    check_source_name,
+)
 from bayesunfold._support.streams import stream
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, ProfilingWarning
@@ -29,8 +37,9 @@ def __dir__() -> list[str]:
 class Systematic:
     """One systematic uncertainty, with one N(0, 1) nuisance parameter per member.
 
-    Give either weights or detector-level features, and only one direction for a one-sided uncertainty, which is
-    then taken as symmetric; or another simulation for a two-point model uncertainty.
+    Give either weights, or what changes at detector level (features, pass flags, scale factors), and only one direction
+    for a one-sided uncertainty, which is then taken as symmetric; or another simulation for a two-point model
+    uncertainty.
 
     Parameters
     ----------
@@ -38,7 +47,8 @@ class Systematic:
         Its row among the sources of uncertainty.
     weight_up, weight_down : array, shape (n,), optional
         The events' full generator weights (not factors on them) at plus and minus one standard deviation. Between and
-        beyond, the relative change is linear on either side.
+        beyond, the relative change is linear on either side. They vary both levels: for theory uncertainties. What
+        varies the detector level alone (triggers, identification, tagging) is ``reco_factor_up``.
     reco_up, reco_down : array or frame, shape (n,) or (n, d_reco), optional
         Detector-level features at plus and minus one standard deviation (an energy scale). Rows that fail detector
         level in the variation do not matter.
@@ -47,12 +57,16 @@ class Systematic:
         the variation changes: events then migrate in and out. Events that fail nominally and pass when shifted need
         rows in the simulation. Flags without ``reco_up`` keep the features (a trigger efficiency). The nominal flags if
         omitted.
+    reco_factor_up, reco_factor_down : array, shape (n,), optional
+        Scale factors of the detector level at plus and minus one standard deviation: what stands in the place of the
+        simulation's ``reco_factor`` there.
     alternative : Simulation, optional
         Events of another model with the same features. A classifier of both levels together learns their ratio to the
         nominal events, whose weights then vary by it.
     profile : bool
         Whether data constrain the nuisance parameter: it becomes a parameter of the fit (:class:`UnbinnedFBU` only).
-        Weights then change log-linearly and must keep their sign; pass flags are needed in both directions.
+        Weights and scale factors then change log-linearly and must keep their sign; pass flags are needed in both
+        directions.
 
     Raises
     ------
@@ -86,16 +100,27 @@ class Systematic:
         reco_down: ArrayLike | None = None,
         pass_reco_up: ArrayLike | None = None,
         pass_reco_down: ArrayLike | None = None,
+        reco_factor_up: ArrayLike | None = None,
+        reco_factor_down: ArrayLike | None = None,
         alternative: Simulation | None = None,
         profile: bool = False,
     ) -> None:
         check_source_name(name, "systematic")
-        up = {"weight": weight_up, "reco": reco_up, "pass_reco": pass_reco_up}
-        down = {"weight": weight_down, "reco": reco_down, "pass_reco": pass_reco_down}
+        up = {"weight": weight_up, "reco": reco_up, "pass_reco": pass_reco_up, "reco_factor": reco_factor_up}
+        down = {
+            "weight": weight_down,
+            "reco": reco_down,
+            "pass_reco": pass_reco_down,
+            "reco_factor": reco_factor_down,
+        }
         _check_sides(name, {k for k, v in up.items() if v is not None}, {k for k, v in down.items() if v is not None})
-        given = [weight_up is not None, reco_up is not None or pass_reco_up is not None, alternative is not None]
+        moves = any(value is not None for value in (reco_up, pass_reco_up, reco_factor_up))
+        given = [weight_up is not None, moves, alternative is not None]
         if sum(given) != 1:
-            msg = f"systematic {name!r} needs one of weight_up, reco_up and alternative; {sum(given)} are given."
+            msg = (
+                f"systematic {name!r} needs one of weight_up, a change of the detector level (reco_up, pass_reco_up, "
+                f"reco_factor_up) and alternative; {sum(given)} are given."
+            )
             raise InputError(msg)
         if alternative is not None and not isinstance(alternative, Simulation):
             msg = f"alternative of {name!r} is a {type(alternative).__name__}; pass a bayesunfold.Simulation."
@@ -104,6 +129,7 @@ class Systematic:
         self.weight_up, self.weight_down = weight_up, weight_down
         self.reco_up, self.reco_down = reco_up, reco_down
         self.pass_reco_up, self.pass_reco_down = pass_reco_up, pass_reco_down
+        self.reco_factor_up, self.reco_factor_down = reco_factor_up, reco_factor_down
         self.alternative = alternative
         self.profile = check_flag(profile, "profile")
         if self.profile and alternative is not None:
@@ -135,7 +161,8 @@ class Systematic:
         key : array, shape (n,) or (n, k)
             Identifier of every simulated event: a number or text, or several columns (run, event).
         up, down : mapping of str to array
-            ``key``, and ``weight``, or ``reco`` with or without ``pass_reco``, of the events of the variation.
+            ``key``, and ``weight``, or one or more of ``reco``, ``pass_reco`` and ``reco_factor``, of the events of the
+            variation.
         absent : {"error", "fails"}
             What a simulated event means that is not in the variation: a mistake, or that it fails the detector-level
             selection there, as in files that hold passing events only.
@@ -184,7 +211,8 @@ class Systematic:
     @property
     def two_sided(self) -> bool:
         """Whether a down variation was given."""
-        return any(v is not None for v in (self.weight_down, self.reco_down, self.pass_reco_down))
+        downs = (self.weight_down, self.reco_down, self.pass_reco_down, self.reco_factor_down)
+        return any(v is not None for v in downs)
 
     def __repr__(self) -> str:
         kind = "weights" if self.weight_up is not None else "detector level"
@@ -241,14 +269,20 @@ def shifted_detector_level(
 ) -> Shifted | None:
     """Standardised features and pass flags of one side of a variation, checked; None if that side was not given."""
     given = getattr(systematic, f"reco_{direction}"), getattr(systematic, f"pass_reco_{direction}")
-    if given[0] is None and given[1] is None:
+    factor = getattr(systematic, f"reco_factor_{direction}")
+    if given[0] is None and given[1] is None and factor is None:
         return None
     what = f"reco_{direction} of {systematic.name}"
     passes = simulation.pass_reco
     if given[1] is not None:
         found = as_flag(given[1], len(simulation), f"pass_{what}")
         passes = passes if np.array_equal(found, passes) else found
-        _check_passing(simulation, passes, f"pass_{what}")
+        _check_passing(simulation, passes, simulation.reco_weight, f"pass_{what}")
+    if factor is not None:
+        name = f"reco_factor_{direction} of {systematic.name}"
+        factor = as_reco_factor(factor, passes, name)
+        _check_passing(simulation, passes, simulation.weight * factor, name)
+        factor = _changed_factor(simulation, passes, factor)
     values = simulation.reco if given[0] is None else _features(given[0], simulation, what)
     nominal, both = simulation.reco, passes & simulation.pass_reco
     if simulation.undefined == "indicator":
@@ -258,14 +292,22 @@ def shifted_detector_level(
             raise InputError(msg)
     else:
         check_finite(values, passes, what, simulation.reco_names, "give finite features to passing events.")
-    if passes is simulation.pass_reco and np.array_equal(values[passes], nominal[passes], equal_nan=True):
-        msg = f"{what} is identical to the nominal features; leave the systematic out."
+    same = passes is simulation.pass_reco and factor is None
+    if same and np.array_equal(values[passes], nominal[passes], equal_nan=True):
+        kind = "features" if given[0] is not None else "pass flags" if given[1] is not None else "scale factors"
+        msg = f"{what} is identical to the nominal {kind}; leave the systematic out."
         raise InputError(msg)
-    if given[1] is None:
+    if given[0] is not None and given[1] is None:
         _warn_of_cut(simulation, values, what)
     out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
     out[passes] = scale(values[passes])
-    return Shifted(out, passes)
+    return Shifted(out, passes, factor)
+
+
+def _changed_factor(simulation: Simulation, passes: NDArray[np.bool_], factor: Array) -> Array | None:
+    """Scale factors of a variation; None if those of passing events are the nominal ones."""
+    nominal = np.ones(len(factor)) if simulation.reco_factor is None else simulation.reco_factor
+    return None if np.array_equal(factor[passes], nominal[passes]) else factor
 
 
 def _features(features: ArrayLike, simulation: Simulation, what: str) -> Array:
@@ -279,9 +321,9 @@ def _features(features: ArrayLike, simulation: Simulation, what: str) -> Array:
     return values
 
 
-def _check_passing(simulation: Simulation, passes: NDArray[np.bool_], what: str) -> None:
+def _check_passing(simulation: Simulation, passes: NDArray[np.bool_], weight: Array, what: str) -> None:
     for rows, events in ((passes, "passing events"), (passes & simulation.pass_gen, "events passing both levels")):
-        total = simulation.weight[rows].sum()
+        total = weight[rows].sum()
         if total <= 0:
             msg = f"the weights of {events} sum to {total:g} with {what}; the sum must be positive."
             raise InputError(msg)
@@ -382,6 +424,10 @@ def check_alternative(name: str, other: Simulation, simulation: Simulation) -> N
     ------
     InputError
     """
+    if (other.reco_factor is None) != (simulation.reco_factor is None):
+        which = "the simulation has" if other.reco_factor is None else f"the alternative of {name!r} has"
+        msg = f"only {which} a reco_factor; give scale factors to both, or to none."
+        raise InputError(msg)
     for level in ("gen", "reco"):
         mine, theirs = getattr(simulation, level), getattr(other, level)
         named = getattr(simulation, f"{level}_named") and getattr(other, f"{level}_named")

@@ -46,7 +46,7 @@ def weights_for(simulation: Simulation, members: Members, gen_new: ArrayLike) ->
         norm = members.norm()
     both = events.passes.both
     unit = events.weight[both].sum() / simulation.weight[both].sum()
-    nominal_norm = to_yield(events.weight * members.push, events.passes.reco, events.signal_yield)
+    nominal_norm = to_yield(events.reco_weight * members.push, events.passes.reco, events.signal_yield)
     drawn = np.exp(change) * push[:, None] * unit * norm
     return xr.DataArray(
         drawn.T,

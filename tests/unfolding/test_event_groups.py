@@ -142,7 +142,7 @@ def test_refits_with_groups_of_one_event_are_those_with_events(events):
     step1 = linear_step1(ref["one"], ALL, data, u, reco, np.where(both, ref["w0"], 0), 0.1, [("top", top, np.ones(80))])
     pull = np.exp(step1.log_ratio(reco))
     pulled, generated = np.where(both, v * pull, 0), np.where(both, v, 0)
-    normalization = PullNormalization(pulled / pulled.sum(), generated / generated.sum())
+    normalization = PullNormalization(pulled / pulled.sum(), generated / generated.sum(), both)
     step2 = linear_step2(ref["two"], ALL, gen, v * np.where(both, pull, 1.0), v)
     xi = rng.standard_normal((4, 5))
     alpha = rng.standard_normal((3, 5))

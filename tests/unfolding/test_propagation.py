@@ -193,7 +193,7 @@ def test_level_of_the_pull_weights_is_kept(events):
     pull = np.exp(f1)
     pull *= v[both].sum() / (v @ (pull * both))
     pulled, generated = np.where(both, v * pull, 0), np.where(both, v, 0)
-    normalization = PullNormalization(pulled / pulled.sum(), generated / generated.sum())
+    normalization = PullNormalization(pulled / pulled.sum(), generated / generated.sum(), both)
     step2 = linear_step2(fit(0.0), ALL, gen, v * np.where(both, pull, 1.0), v)
     two = linear_refit(step2, [Carried(first, reco, "ones", both)], p, normalization=normalization)
     expected = (fit(1e-4) - fit(-1e-4)) / 2e-4
