@@ -53,7 +53,8 @@ class BlindSplit:
         if given.weight_up is None:
             return given
         up, down = (None if w is None else np.asarray(w) * self.factor for w in (given.weight_up, given.weight_down))
-        return Systematic(given.name, weight_up=up, weight_down=down, profile=given.profile)
+        more = given.backgrounds or None
+        return Systematic(given.name, weight_up=up, weight_down=down, backgrounds=more, profile=given.profile)
 
 
 def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expected: float) -> BlindSplit:

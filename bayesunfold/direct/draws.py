@@ -64,8 +64,6 @@ def moment_changes(
         own = _fluctuation(moments, b.name, b.x, b.weight, perturbations)
         scale = perturbations.scales.get(b.name, np.zeros(perturbations.n_members))
         out[b.name] = -own - np.outer(moments.total(b.x, b.weight), scale)
-    for name, change in perturbations.signal.items():
-        out[name] = out[name] - np.outer(total, change)
     names, *stacked = perturbations.stacked_variations
     sides = [moments.totals(events.reco, weights, side) - np.outer(mean, weights @ side) for side in stacked if names]
     for k, name in enumerate(names):
@@ -74,6 +72,11 @@ def moment_changes(
         up = _shifted(events, moments, push, step1, weights.sum(), shift.up) - total
         down = -up if shift.down is None else _shifted(events, moments, push, step1, weights.sum(), shift.down) - total
         out[name] = -interpolate(up, down, shift.alpha)
+    for name, each in perturbations.backgrounds.items():
+        up, down = (np.sum([moments.total(c.x, getattr(c.weight, s)) for c in each], axis=0) for s in ("up", "down"))
+        out[name] = out[name] - interpolate(up, down, perturbations.effects[name].alpha)
+    for name, change in perturbations.signal.items():
+        out[name] = out[name] - np.outer(total, change)
     if fakes is not None:
         rows = events.passes.fakes
         for name, moved in _of_fakes(moments, events.reco[rows], weights[rows], mean, fakes).items():

@@ -21,7 +21,7 @@ from bayesunfold.direct.profile import Profile, follow
 from bayesunfold.direct.scores import ScoreFunctions
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import Iteration
-from bayesunfold.omnifold.problems import acceptance_of, push_outside, varied_step1
+from bayesunfold.omnifold.problems import acceptance_of, push_outside, varied_backgrounds, varied_step1
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Shifted, Variation, list_sources
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
@@ -210,7 +210,8 @@ def members_of(
     )
     alone = np.ones(len(events))
     varied = {n: varied_step1(events, first.step1, alone, None, shift) for n, shift in perturbations.shifts.items()}
-    one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior, varied=varied)
+    changed = varied_backgrounds(events, first.step1, perturbations.backgrounds)
+    one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior, varied=varied, changed=changed)
     fakes = one if events.passes.fakes.any() else None
     changes = moment_changes(events, problem.moments, push, fakes, perturbations)
     names = () if found.profile is None else found.profile.nuisances.names
@@ -220,7 +221,9 @@ def members_of(
     by_source = {name: d[:size] for name, d in drawn.items()}
     alphas = {name: d[size:] for name, d in drawn.items()} if names else {}
     accepted = {n: acceptance_of(events, push, first.step1, shift) for n, shift in perturbations.shifts.items()}
-    kept = replace(perturbations, effects=dict(perturbations.effects) | accepted, prior=perturbations.prior[:0])
+    kept = replace(
+        perturbations, effects=dict(perturbations.effects) | accepted, prior=perturbations.prior[:0], backgrounds={}
+    )
     if found.profile is not None:
         kept = _with_nuisances(kept, found.profile, push, first.step1, alphas)
     displacement = projected(network, project, by_source)
@@ -253,7 +256,7 @@ def _with_nuisances(
         come = float((events.weight * push_outside(events, push, step1, there))[outside] @ share[outside])
         effects[name] = Acceptance(total, share, -share, (come, -come), own)
     signal = dict(perturbations.signal)
-    for name, per_unit in nuisances.yield_slopes(profile.now).items():
+    for name, per_unit in nuisances.yield_slopes(profile.alpha, profile.now).items():
         for source, values in parts(name).items():
             signal[source] = signal.get(source, np.zeros(perturbations.n_members)) + per_unit * values
     backgrounds = [b.name for b in events.backgrounds]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.streams import stream
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.omnifold.iteration import Iteration
-from bayesunfold.omnifold.problems import carried_share, varied_step1, varied_step2
+from bayesunfold.omnifold.problems import carried_share, varied_backgrounds, varied_step1, varied_step2
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.perturbations import Perturbations
 from bayesunfold.unfolding.propagation import Carried, Displacement, PullNormalization, linear_refit
@@ -80,7 +80,10 @@ def propagate(
     known = None if before is None else before.fakes
     step1, step2 = iteration.step1, iteration.step2
     varied = {name: varied_step1(events, step1, push, known, shift) for name, shift in shifts.items()}
-    one = linear_refit(step1, carried, perturbations, prior=perturbations.prior, centre=centre, varied=varied)
+    changed = varied_backgrounds(events, step1, perturbations.backgrounds)
+    one = linear_refit(
+        step1, carried, perturbations, prior=perturbations.prior, centre=centre, varied=varied, changed=changed
+    )
     part = carried_share(events, iteration.pull, settings.efficiency)
     carried = [Carried(one, events.reco, "ones", part)]
     if push_before is not None:

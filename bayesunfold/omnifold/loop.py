@@ -24,10 +24,17 @@ from bayesunfold.omnifold.answers import Answers, generator_displacement, propag
 from bayesunfold.omnifold.iteration import Iteration, Learn, Networks, fit_near, iterate, train
 from bayesunfold.omnifold.problems import acceptance_of
 from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.background_changes import prepare_background_changes
 from bayesunfold.unfolding.conditioning import Conditioning, condition_on
 from bayesunfold.unfolding.event_groups import GroupedFluctuations, in_groups
 from bayesunfold.unfolding.members import Members
-from bayesunfold.unfolding.perturbations import Fluctuations, Perturbations, event_fluctuations, list_sources
+from bayesunfold.unfolding.perturbations import (
+    Fluctuations,
+    Perturbations,
+    event_fluctuations,
+    interpolate,
+    list_sources,
+)
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import StandardizedEvents
 from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_systematics
@@ -105,7 +112,7 @@ class State:
         return Members(
             events,
             push,
-            replace(p, effects=dict(p.effects) | accepted, prior=p.prior[:0]),
+            replace(p, effects=dict(p.effects) | accepted, prior=p.prior[:0], backgrounds={}),
             self.answers.step2,
             self.answers.fakes,
             None if conditioning is None else conditioning.multiplier,
@@ -148,6 +155,12 @@ def start_perturbations(
         sample_fluctuations(events, n_members, seed, settings.event_groups),
         stream(seed, "prior").standard_normal((layout.n_parameters, n_members)),
         effects,
+        backgrounds=prepare_background_changes(
+            {s.name: s.backgrounds for s in systematics if s.backgrounds},
+            events.backgrounds,
+            simulation,
+            events.scales.reco,
+        ),
     )
 
 
@@ -286,7 +299,7 @@ def yield_changes(
     """Relative change of the signal yield by source, and of each background's normalisation.
 
     The data yield is Gamma(N + 1/2) distributed, a background's is Normal with its relative uncertainty plus the
-    fluctuation of its own simulated events; the signal is what remains.
+    fluctuation of its own simulated events, and changes with the systematics that vary it; the signal is what remains.
     """
     rng = stream(seed, "yields")
     count, total, signal = events.data.size, float(events.data.weight.sum()), events.signal_yield
@@ -299,6 +312,10 @@ def yield_changes(
         scales[background.name] = background.relative_uncertainty * rng.standard_normal(n_members)
         own = perturbations.events[background.name].weighted(background.weight / size)
         changes[background.name] = -(scales[background.name] + own) * (size / signal)
+    for name, each in perturbations.backgrounds.items():
+        up, down = (sum(float(getattr(c.weight, side).sum()) for c in each) for side in ("up", "down"))
+        alpha = perturbations.effects[name].alpha
+        changes[name] = -interpolate(np.array(up), np.array(down), alpha) / signal
     return changes, scales
 
 

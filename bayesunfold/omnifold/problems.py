@@ -8,7 +8,7 @@ event that has no particle level.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.checks import effective_size
 from bayesunfold.classifier.two_class import Classifier, ClassWeights, TwoClass
 from bayesunfold.errors import ConvergenceError, InputError
+from bayesunfold.unfolding.background_changes import BackgroundChange
 from bayesunfold.unfolding.perturbations import Acceptance, Shift, Shifted
 from bayesunfold.unfolding.propagation import Varied
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
@@ -31,6 +32,7 @@ __all__ = [
     "push_outside",
     "step1_classes",
     "step2_classes",
+    "varied_backgrounds",
     "varied_step1",
     "varied_step2",
     "weight_there",
@@ -209,6 +211,23 @@ def varied_step1(
         return replace(nominal, x=shifted.features, zeros=zeros * (nominal.zeros.sum() / total))
 
     return _sides(shift, make)
+
+
+def varied_backgrounds(
+    events: StandardizedEvents, step1: Classifier, changes: Mapping[str, Sequence[BackgroundChange]]
+) -> dict[str, list[tuple[ClassWeights, ClassWeights]]]:
+    """What systematics change of the backgrounds, up and down, as weights of step 1's class 0."""
+    scale = {b.name: step1.classes.sample(b.name).zeros.sum() / b.weight.sum() for b in events.backgrounds}
+    return {
+        systematic: [
+            (
+                ClassWeights.of(c.name, c.x, zeros=c.weight.up * scale[c.name]),
+                ClassWeights.of(c.name, c.x, zeros=c.weight.down * scale[c.name]),
+            )
+            for c in each
+        ]
+        for systematic, each in changes.items()
+    }
 
 
 def varied_step2(

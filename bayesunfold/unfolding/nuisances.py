@@ -8,8 +8,8 @@ Between minus one and one the two sides of a variation are joined by a parabola.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,24 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.checks import as_features, as_flag, as_reco_factor, as_weight
 from bayesunfold._support.streams import stream
-from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.unfolding.background_changes import Sides, VariedBackground
+from bayesunfold.unfolding.profiled import (
+    BackgroundYield,
+    DetectorLevel,
+    EventWeights,
+    Nuisance,
+    ScaleFactors,
+    as_weights,
+    bend,
+    read_nuisances,
+    slope,
+    varied_backgrounds,
+)
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
-from bayesunfold.unfolding.systematics import Systematic, relative_change, shifted_detector_level, two_point_change
+from bayesunfold.unfolding.systematics import Systematic
 
-__all__ = ["BackgroundYield", "DetectorLevel", "EventWeights", "Moved", "Nuisances", "SignedEvents", "bend", "slope"]
+__all__ = ["Moved", "Nuisances", "SignedEvents"]
 
 Array = NDArray[np.floating]
 Flags = NDArray[np.bool_]
@@ -32,69 +44,6 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def bend(up: Array, down: Array, alpha: float) -> Array:
-    """A change that is ``up`` at one and ``down`` at minus one: a parabola between, straight beyond.
-
-    Examples
-    --------
-    >>> [float(bend(np.array(2.0), np.array(-1.0), a)) for a in (-1.0, 0.0, 1.0, 2.0)]
-    [-1.0, 0.0, 2.0, 4.5]
-    """
-    a = float(np.clip(alpha, -1.0, 1.0))
-    return 0.5 * (up - down) * a + 0.5 * (up + down) * a**2 + slope(up, down, a) * (alpha - a)
-
-
-def slope(up: Array, down: Array, alpha: float) -> Array:
-    """Derivative of :func:`bend`."""
-    return 0.5 * (up - down) + (up + down) * float(np.clip(alpha, -1.0, 1.0))
-
-
-@dataclass(frozen=True)
-class EventWeights:
-    """Logarithms of the factors on the events' weights at one and minus one, shape (n,)."""
-
-    name: str
-    up: Array
-    down: Array
-
-
-@dataclass(frozen=True)
-class ScaleFactors:
-    """Logarithms of the factors on the events' scale factors at one and minus one, shape (n,)."""
-
-    name: str
-    up: Array
-    down: Array
-
-
-@dataclass(frozen=True)
-class DetectorLevel:
-    """Changes of the detector level at one and minus one.
-
-    Attributes
-    ----------
-    name : str
-    up, down : array, shape (n, d)
-        Of the features.
-    up_passes, down_passes : int8 array, shape (n,), or None
-        1 for events that pass only in the variation, -1 for those that pass only without; None if all pass as they did.
-    """
-
-    name: str
-    up: Array
-    down: Array
-    up_passes: NDArray[np.int8] | None
-    down_passes: NDArray[np.int8] | None
-
-
-@dataclass(frozen=True)
-class BackgroundYield:
-    """The normalisation of a background: log-normal, larger by its relative uncertainty at one."""
-
-    name: str
-
-
-Nuisance = EventWeights | ScaleFactors | DetectorLevel | BackgroundYield
 SignedEvents = list[list[tuple[Array, Array]]]
 """Events at detector level and weights, of which the weighted sum of any feature is a derivative.
 
@@ -128,6 +77,8 @@ class Nuisances:
         Nominal features; of events that pass only in a variation, theirs.
     chance : array, shape (n,)
         Uniform numbers that decide which events pass where a share of them does.
+    varied : mapping of str to VariedBackground
+        By background: what profiled systematics change of it.
     """
 
     each: tuple[Nuisance, ...]
@@ -136,6 +87,7 @@ class Nuisances:
     systematics: tuple[Systematic, ...]
     reco: Array
     chance: Array
+    varied: Mapping[str, VariedBackground] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -151,23 +103,13 @@ class Nuisances:
         Raises
         ------
         InputError
-            As for the systematics themselves; for weights that change their sign or vanish in a variation, for pass
-            flags in one direction only.
+            As for :func:`bayesunfold.unfolding.profiled.read_nuisances`.
         """
-        every: list[Nuisance] = []
-        reco, filled = simulation.reco, simulation.pass_reco
-        for s in systematics:
-            if s.profile and (s.weight_up is not None or s.alternative is not None):
-                every.append(_event_weights(s, simulation, seed))
-            elif s.profile and s.reco_factor_up is not None:
-                every.append(_scale_factors(s, simulation, scales))
-            elif s.profile:
-                found, reco, filled = _detector_level(s, simulation, scales, reco, filled)
-                every.append(found)
-        every += [BackgroundYield(b.name) for b in backgrounds if b.profile]
-        others = tuple(_as_weights(s, simulation, seed) for s in systematics if not s.profile)
+        every, reco = read_nuisances(systematics, backgrounds, simulation, scales, seed)
+        others = tuple(as_weights(s, simulation, seed) for s in systematics if not s.profile)
         chance = stream(seed, "migration").random(len(simulation))
-        return cls(tuple(every), simulation, tuple(backgrounds), others, reco, chance)
+        varied = varied_backgrounds(systematics, backgrounds, simulation)
+        return cls(every, simulation, tuple(backgrounds), others, reco, chance, varied)
 
     def __len__(self) -> int:
         return len(self.each)
@@ -195,7 +137,10 @@ class Nuisances:
             self._reco_factor(alpha),
         )
         backgrounds = tuple(self._background(b, alpha) for b in self.backgrounds)
-        systematics = tuple(_on_top(s, sim, simulation, factor, change) for s in self.systematics)
+        moves = {b.name: b for b in backgrounds}
+        systematics = tuple(
+            _on_top(s, sim, simulation, factor, change, self._sides_on_top(s, moves, alpha)) for s in self.systematics
+        )
         return Moved(simulation, backgrounds, systematics, standardize(simulation, data, backgrounds, scales))
 
     def _logarithm(self, kind: type[EventWeights | ScaleFactors], alpha: Array) -> Array:
@@ -224,10 +169,51 @@ class Nuisances:
         return out
 
     def _background(self, b: Background, alpha: Array) -> Background:
+        varied = self.varied.get(b.name)
+        factor = self._normalisation(b, alpha)
+        if varied is None:
+            return b if factor == 1.0 else _background(b, b.weight * factor)
+        weight = varied.weight.copy()
+        for name, change in varied.changes.items():
+            weight += bend(change.up, change.down, float(alpha[self.names.index(name)]))
+        names = self.simulation.reco_names if self.simulation.reco_named else None
+        return _background(b, weight * factor, varied.features, names)
+
+    def _sides_on_top(self, systematic: Systematic, moved: Mapping[str, Background], alpha: Array) -> dict[str, Sides]:
+        """Backgrounds in a variation that is not profiled: what it changes, it changes of the moved ones too."""
+        nominal = {b.name: b for b in self.backgrounds}
+        out: dict[str, Sides] = {}
+        for name, (up, down) in systematic.backgrounds.items():
+            b, factor = nominal[name], self._normalisation(nominal[name], alpha)
+
+            def on_top(
+                side: Background, now: Background = moved[name], b: Background = b, factor: float = factor
+            ) -> Background:
+                parts = [(now, 1.0), (side, factor), (b, -factor)]
+                features = np.concatenate([part.columns_for(self.simulation) for part, _ in parts])
+                weight = np.concatenate([part.weight * scale for part, scale in parts])
+                return _background(b, weight, features, now.names if now.named else None)
+
+            out[name] = (up, down) if moved[name] is b else (on_top(up), None if down is None else on_top(down))
+        return out
+
+    def _normalisation(self, b: Background, alpha: Array) -> float:
+        """Factor on the yield of a background."""
         if not b.profile:
-            return b
-        value = float(alpha[self.names.index(b.name)])
-        return _background(b, (1.0 + b.relative_uncertainty) ** value)
+            return 1.0
+        return float((1.0 + b.relative_uncertainty) ** alpha[self.names.index(b.name)])
+
+    def _background_slopes(self, k: int, alpha: Array, now: Moved) -> list[tuple[Array, Array]]:
+        """Standardised events of backgrounds, and derivatives of their weights by a systematic's parameter."""
+        name = self.each[k].name
+        out = []
+        for b, events in zip(self.backgrounds, now.events.backgrounds, strict=True):
+            varied = self.varied.get(b.name)
+            if varied is not None and name in varied.changes:
+                change = varied.changes[name]
+                factor = self._normalisation(b, alpha)
+                out.append((events.x, slope(change.up, change.down, float(alpha[k])) * factor))
+        return out
 
     def derivatives(
         self,
@@ -278,6 +264,8 @@ class Nuisances:
                 x = next(e.x for e in events.backgrounds if e.name == nuisance.name)
                 per_unit = self._per_unit(nuisance.name)
                 out.append([[(x, b.weight * per_unit)], [(events.reco, w * (-b.weight.sum() * per_unit / total))]])
+            for x, change in self._background_slopes(k, alpha, now):  # the signal is what they leave of the data
+                out[-1] += [[(x, change)], [(events.reco, w * (-change.sum() / total))]]
         return out
 
     def _per_unit(self, name: str) -> float:
@@ -330,13 +318,16 @@ class Nuisances:
             out[k.name] = found if found is None or factor is None else found * factor
         return out
 
-    def yield_slopes(self, now: Moved) -> dict[str, float]:
-        """Change of the signal's yield, relative, per unit of each background's parameter."""
+    def yield_slopes(self, alpha: Array, now: Moved) -> dict[str, float]:
+        """Change of the signal's yield, relative, per unit of each parameter that changes backgrounds."""
         out = {}
-        for k in self.each:
-            if isinstance(k, BackgroundYield):
-                size = next(float(b.weight.sum()) for b in now.backgrounds if b.name == k.name)
-                out[k.name] = -self._per_unit(k.name) * size / now.events.signal_yield
+        for k, nuisance in enumerate(self.each):
+            changes = [float(change.sum()) for _, change in self._background_slopes(k, alpha, now)]
+            if isinstance(nuisance, BackgroundYield):
+                size = next(float(b.weight.sum()) for b in now.backgrounds if b.name == nuisance.name)
+                changes.append(self._per_unit(nuisance.name) * size)
+            if changes:
+                out[nuisance.name] = -sum(changes) / now.events.signal_yield
         return out
 
 
@@ -347,110 +338,24 @@ def _passes_slope(nuisance: DetectorLevel, alpha: float) -> Array | None:
     return slope(up.astype(np.float64), down.astype(np.float64), alpha)
 
 
-def _event_weights(systematic: Systematic, simulation: Simulation, seed: int) -> EventWeights:
-    """Logarithms of the weights' factors, checked."""
-    if systematic.alternative is not None:
-        log_up = np.log1p(two_point_change(systematic, simulation, seed))
-        return EventWeights(systematic.name, log_up, -log_up)
-    sides = []
-    for direction, weight in (("up", systematic.weight_up), ("down", systematic.weight_down)):
-        if weight is None:
-            continue
-        factor = 1.0 + relative_change(systematic, weight, simulation, direction)
-        bad = (factor <= 0) & simulation.used
-        if bad.any():
-            row = int(np.argmax(bad))
-            msg = (
-                f"weight_{direction} of {systematic.name} is {factor[row]:.3g} times the nominal weight at row {row}, "
-                f"and of another sign or zero in {int(bad.sum())} events; a profiled variation multiplies weights by "
-                "positive factors. Take profile=False, or give such events a small positive factor."
-            )
-            raise InputError(msg)
-        sides.append(np.log(np.where(factor > 0, factor, 1.0)))
-    return EventWeights(systematic.name, sides[0], sides[1] if len(sides) == 2 else -sides[0])
+def _background(
+    b: Background, weight: Array, features: Array | None = None, names: tuple[str, ...] | None = None
+) -> Background:
+    """A background with other weights, or with other events."""
+    if features is None:
+        features, names = b.features, b.names if b.named else None
+    return Background(features, weight, b.name, b.relative_uncertainty, b.undefined, names, profile=b.profile)
 
 
-def _scale_factors(systematic: Systematic, simulation: Simulation, scales: Scales) -> ScaleFactors:
-    """Logarithms of the factors on the scale factors, checked."""
-    if systematic.reco_up is not None or systematic.pass_reco_up is not None:
-        msg = (
-            f"{systematic.name!r} changes scale factors together with features or pass flags; a profiled parameter "
-            "changes one of them. Take profile=False."
-        )
-        raise InputError(msg)
-    passes = simulation.pass_reco
-    nominal = np.ones(len(passes)) if simulation.reco_factor is None else simulation.reco_factor
-    sides = []
-    for direction in ("up", "down"):
-        found = shifted_detector_level(systematic, simulation, scales.reco, direction)
-        if found is None:
-            continue
-        factor = nominal if found.factor is None else found.factor
-        bad = passes & ((factor > 0) != (nominal > 0))
-        if bad.any():
-            row = int(np.argmax(bad))
-            msg = (
-                f"reco_factor_{direction} of {systematic.name} is {factor[row]:.3g} and the nominal one "
-                f"{nominal[row]:.3g} at row {row}; a profiled variation multiplies scale factors, which can neither "
-                "reach zero nor leave it. Take profile=False, or a small positive factor."
-            )
-            raise InputError(msg)
-        used = passes & (nominal > 0)
-        sides.append(np.log(np.divide(factor, nominal, out=np.ones(len(passes)), where=used)))
-    return ScaleFactors(systematic.name, sides[0], sides[1] if len(sides) == 2 else -sides[0])
-
-
-def _detector_level(
-    systematic: Systematic, simulation: Simulation, scales: Scales, reco: Array, filled: Flags
-) -> tuple[DetectorLevel, Array, Flags]:
-    """Changes of the features, checked, and the features with those of events that pass only in the variation.
-
-    ``filled`` are the events whose features are known.
-    """
-    flags = systematic.pass_reco_up, systematic.pass_reco_down
-    if (flags[0] is None) != (flags[1] is None):
-        msg = (
-            f"{systematic.name!r} has pass flags in one direction; a profiled parameter goes both ways. "
-            "Give pass_reco_up and pass_reco_down, or take profile=False."
-        )
-        raise InputError(msg)
-    nominal = simulation.pass_reco
-    sides: list[tuple[Array, NDArray[np.int8] | None]] = []
-    for direction, flag in zip(("up", "down"), flags, strict=True):
-        found = shifted_detector_level(systematic, simulation, scales.reco, direction)
-        if found is None:
-            continue
-        given = getattr(systematic, f"reco_{direction}")
-        values = simulation.reco if given is None else as_features(given, f"reco_{direction}")[0]
-        new = found.passes & ~filled
-        reco = np.where(new[:, None], values, reco)  # what a failing row holds does not matter
-        filled = filled | new
-        change = np.where((found.passes & nominal)[:, None], values - simulation.reco, 0.0)
-        passes = None if flag is None else found.passes.astype(np.int8) - nominal.astype(np.int8)
-        sides.append((np.nan_to_num(change), passes))
-    if len(sides) == 1:
-        sides.append((-sides[0][0], None))
-    return DetectorLevel(systematic.name, sides[0][0], sides[1][0], sides[0][1], sides[1][1]), reco, filled
-
-
-def _background(b: Background, factor: float) -> Background:
-    names = b.names if b.named else None
-    return Background(
-        b.features, b.weight * factor, b.name, b.relative_uncertainty, b.undefined, names, profile=b.profile
-    )
-
-
-def _as_weights(systematic: Systematic, simulation: Simulation, seed: int) -> Systematic:
-    """A two-point uncertainty as weights of the simulated events; others as they are."""
-    if systematic.alternative is None:
-        return systematic
-    change = two_point_change(systematic, simulation, seed)
-    v = simulation.weight
-    return Systematic(systematic.name, weight_up=v * (1.0 + change), weight_down=v * (1.0 - change))
-
-
-def _on_top(systematic: Systematic, nominal: Simulation, moved: Simulation, factor: Array, change: Array) -> Systematic:
-    """A variation that is not profiled, of the moved simulation."""
+def _on_top(
+    systematic: Systematic,
+    nominal: Simulation,
+    moved: Simulation,
+    factor: Array,
+    change: Array,
+    backgrounds: Mapping[str, Sides],
+) -> Systematic:
+    """A variation that is not profiled, of the moved simulation, and of backgrounds that are moved already."""
     passes, new = moved.pass_reco, moved.pass_reco & ~nominal.pass_reco
     sides: dict[str, Any] = {}
     seen = _relative_factor(nominal, moved)
@@ -468,7 +373,7 @@ def _on_top(systematic: Systematic, nominal: Simulation, moved: Simulation, fact
             scale = as_reco_factor(scale, nominal.pass_reco, f"reco_factor_{side}") * seen
         sides |= {f"weight_{side}": weight, f"reco_{side}": reco, f"pass_reco_{side}": flag}
         sides[f"reco_factor_{side}"] = scale
-    return Systematic(systematic.name, **sides)
+    return Systematic(systematic.name, **sides, backgrounds=backgrounds or None)
 
 
 def _relative_factor(nominal: Simulation, moved: Simulation) -> Array:

@@ -9,10 +9,10 @@ Only NumPy is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from bayesunfold._support.streams import event_key
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks
+
+if TYPE_CHECKING:
+    from bayesunfold.unfolding.background_changes import BackgroundChange
 
 __all__ = [
     "Acceptance",
@@ -292,6 +295,8 @@ class Perturbations:
         backgrounds.
     scales : dict of str to array, shape (n_members,)
         By background: relative change of its normalisation.
+    backgrounds : dict of str to sequence of BackgroundChange
+        By systematic: what it changes of the backgrounds.
     """
 
     sources: tuple[Source, ...]
@@ -300,6 +305,7 @@ class Perturbations:
     effects: Mapping[str, Effect] = field(default_factory=dict)
     signal: Mapping[str, Array] = field(default_factory=dict)
     scales: Mapping[str, Array] = field(default_factory=dict)
+    backgrounds: Mapping[str, Sequence[BackgroundChange]] = field(default_factory=dict)
 
     @property
     def n_members(self) -> int:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
 from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.classifier.linearized import factor_of
 from bayesunfold.classifier.sums import TangentFeatures, gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
@@ -99,6 +100,9 @@ class Carried:
     share: Literal["ones", "zeros"]
     part: Array | NDArray[np.bool_]
 
+
+Changed = Sequence[tuple[ClassWeights, ClassWeights]]
+"""Changes of samples' weights at plus and minus one standard deviation of a systematic."""
 
 Varied = tuple[ClassWeights, ClassWeights | None]
 """Simulated events at plus and minus one standard deviation of a systematic; a missing side mirrors the other."""
@@ -175,6 +179,7 @@ class _Refit:
     perturbations: Perturbations
     normalization: PullNormalization | None = None
     varied: Mapping[str, Varied] = field(default_factory=dict)
+    changed: Mapping[str, Changed] = field(default_factory=dict)
     covariance: bool = False
 
     def sums(self) -> _Sums:
@@ -192,6 +197,9 @@ class _Refit:
                 sums.include(part)
         for k, (name, v) in enumerate(self.perturbations.variations.items()):
             sums.add(name, interpolate(sums.sides[0][:, k], sums.sides[1][:, k], v.alpha))
+        for name, each in self.changed.items():
+            up, down = (np.sum([self.whole_score(sides[k]) for sides in each], axis=0) for k in (0, 1))
+            sums.add(name, interpolate(up, down, self.perturbations.effects[name].alpha))
         if self.normalization is not None:
             self.normalization_terms(sums, self.normalization)
         return sums
@@ -256,6 +264,10 @@ class _Refit:
         c = self.classifier
         return gradient_sum(c.layout, c.theta, sample.x[rows], one - zero)[0] @ c.basis
 
+    def whole_score(self, sample: ClassWeights) -> Array:
+        """Gradient of the log-likelihood of a sample."""
+        return np.sum(list(map_blocks(partial(self.score_of, sample), blocks(len(sample)))), axis=0)
+
     def carried_terms(self, sums: _Sums, rows: slice, phi: TangentFeatures, one: Array, zero: Array) -> None:
         """How this classifier's score moves with the ratios that its class weights carry: (2) and (5)."""
         for k, c in enumerate(self.carried):
@@ -289,6 +301,7 @@ def linear_refit(
     normalization: PullNormalization | None = None,
     centre: Displacement | None = None,
     varied: Mapping[str, Varied] | None = None,
+    changed: Mapping[str, Changed] | None = None,
 ) -> Displacement:
     """Displacement of one classifier in every member, equations (1)-(3) and (4)-(6).
 
@@ -306,6 +319,8 @@ def linear_refit(
         The classifier whose hidden layers are the mean of this one's prior: where it moves, the prior moves.
     varied : dict of str to pair of ClassWeights, optional
         By systematic that shifts the detector level: the simulated events and their class weights there.
+    changed : dict of str to sequence of pairs of ClassWeights, optional
+        By systematic that varies backgrounds: changes of their class weights.
 
     Returns
     -------
@@ -316,7 +331,7 @@ def linear_refit(
     ConvergenceError
         If negative weights make the curvature indefinite.
     """
-    sums = _Refit(classifier, carried, perturbations, normalization, varied or {}).sums()
+    sums = _Refit(classifier, carried, perturbations, normalization, varied or {}, changed or {}).sums()
     factor = factor_of(sums.curvature, classifier.name)
     if prior is not None:
         sums.add("prior", classifier.basis.T @ prior)

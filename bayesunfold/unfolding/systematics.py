@@ -21,7 +21,8 @@ from bayesunfold._support.checks import (
 from bayesunfold._support.streams import stream
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, ProfilingWarning
-from bayesunfold.events import Simulation
+from bayesunfold.events import Background, Simulation
+from bayesunfold.unfolding.background_changes import as_background_sides
 from bayesunfold.unfolding.matching import Absent, matched_variation
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
 
@@ -39,7 +40,7 @@ class Systematic:
 
     Give either weights, or what changes at detector level (features, pass flags, scale factors), and only one direction
     for a one-sided uncertainty, which is then taken as symmetric; or another simulation for a two-point model
-    uncertainty.
+    uncertainty. ``backgrounds`` says what the same parameter changes of these, beside that or alone.
 
     Parameters
     ----------
@@ -63,6 +64,11 @@ class Systematic:
     alternative : Simulation, optional
         Events of another model with the same features. A classifier of both levels together learns their ratio to the
         nominal events, whose weights then vary by it.
+    backgrounds : mapping of str to Background, or to a pair of these, optional
+        By the name of a background: the background as it is at plus one standard deviation, or at plus and at minus
+        one. It may have other events than the nominal one (those that pass the selection in the variation), or other
+        weights of the same events. Between and beyond, its spectrum at detector level changes linearly on either side.
+        Name and normalisation uncertainty are those of the nominal background.
     profile : bool
         Whether data constrain the nuisance parameter: it becomes a parameter of the fit (:class:`UnbinnedFBU` only).
         Weights and scale factors then change log-linearly and must keep their sign; pass flags are needed in both
@@ -103,6 +109,7 @@ class Systematic:
         reco_factor_up: ArrayLike | None = None,
         reco_factor_down: ArrayLike | None = None,
         alternative: Simulation | None = None,
+        backgrounds: Mapping[str, Background | tuple[Background, Background | None]] | None = None,
         profile: bool = False,
     ) -> None:
         check_source_name(name, "systematic")
@@ -115,11 +122,12 @@ class Systematic:
         }
         _check_sides(name, {k for k, v in up.items() if v is not None}, {k for k, v in down.items() if v is not None})
         moves = any(value is not None for value in (reco_up, pass_reco_up, reco_factor_up))
+        self.backgrounds = as_background_sides(backgrounds, name)
         given = [weight_up is not None, moves, alternative is not None]
-        if sum(given) != 1:
+        if sum(given) != 1 and not (sum(given) == 0 and self.backgrounds):
             msg = (
                 f"systematic {name!r} needs one of weight_up, a change of the detector level (reco_up, pass_reco_up, "
-                f"reco_factor_up) and alternative; {sum(given)} are given."
+                f"reco_factor_up) and alternative, or backgrounds; {sum(given)} are given."
             )
             raise InputError(msg)
         if alternative is not None and not isinstance(alternative, Simulation):
@@ -150,6 +158,7 @@ class Systematic:
         down: Mapping[str, ArrayLike] | None = None,
         absent: Absent = "error",
         most_lost: float = 0.01,
+        backgrounds: Mapping[str, Background | tuple[Background, Background | None]] | None = None,
         profile: bool = False,
     ) -> Systematic:
         """A variation with events of its own, in another order, matched by identifiers.
@@ -169,7 +178,7 @@ class Systematic:
         most_lost : float
             Largest share of the variation's events that the simulation may have no row for; they are counted in a
             warning.
-        profile : bool
+        backgrounds, profile
             As for the class.
 
         Raises
@@ -206,7 +215,7 @@ class Systematic:
         if down is not None and len({k.rsplit("_", 1)[0] for k in sides}) * 2 != len(sides):
             for side in ("up", "down"):  # flags that did not change on one side
                 sides.setdefault(f"pass_reco_{side}", simulation.pass_reco)
-        return cls(name, **sides, profile=profile)
+        return cls(name, **sides, backgrounds=backgrounds, profile=profile)
 
     @property
     def two_sided(self) -> bool:
@@ -216,10 +225,19 @@ class Systematic:
 
     def __repr__(self) -> str:
         kind = "weights" if self.weight_up is not None else "detector level"
-        profiled = ", profiled" if self.profile else ""
+        more = f", backgrounds {', '.join(self.backgrounds)}" if self.backgrounds else ""
+        more += ", profiled" if self.profile else ""
         if self.alternative is not None:
-            return f"Systematic({self.name}: two-point, {len(self.alternative)} alternative events{profiled})"
-        return f"Systematic({self.name}: {'two' if self.two_sided else 'one'}-sided {kind}{profiled})"
+            return f"Systematic({self.name}: two-point, {len(self.alternative)} alternative events{more})"
+        if not self.changes_simulation:
+            return f"Systematic({self.name}{more.replace(',', ':', 1)})"
+        return f"Systematic({self.name}: {'two' if self.two_sided else 'one'}-sided {kind}{more})"
+
+    @property
+    def changes_simulation(self) -> bool:
+        """Whether it changes the simulation, not the backgrounds alone."""
+        ups = (self.weight_up, self.reco_up, self.pass_reco_up, self.reco_factor_up, self.alternative)
+        return any(value is not None for value in ups)
 
 
 def relative_change(systematic: Systematic, weight: ArrayLike, simulation: Simulation, direction: str) -> Array:
@@ -384,6 +402,8 @@ def prepare_systematics(
             if systematic.weight_down is not None:
                 down = relative_change(systematic, systematic.weight_down, simulation, "down")
             effects[systematic.name] = Variation(alpha, up, down)
+        elif not systematic.changes_simulation:
+            effects[systematic.name] = Variation(alpha, *np.zeros((2, len(simulation))))
         else:
             high = shifted_detector_level(systematic, simulation, scale_reco, "up")
             low = shifted_detector_level(systematic, simulation, scale_reco, "down")

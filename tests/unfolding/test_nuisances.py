@@ -9,7 +9,8 @@ import pytest
 
 import bayesunfold as bu
 from bayesunfold.errors import InputError, ProfilingWarning
-from bayesunfold.unfolding.nuisances import Nuisances, bend, slope
+from bayesunfold.unfolding.nuisances import Nuisances
+from bayesunfold.unfolding.profiled import bend, slope
 from bayesunfold.unfolding.standardized import standardize
 
 N = 3000

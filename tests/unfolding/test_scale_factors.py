@@ -1,4 +1,4 @@
-"""Scale factors of the detector level: the same as splitting each event into a part that is seen and one that is missed."""
+"""Scale factors of the detector level: as if each event were one that is seen and one that is missed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,171 @@
+"""Systematics that vary backgrounds, together with the simulation or alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bayesunfold as bu
+
+FAST = {"network": bu.Network(hidden=(6,)), "draws": 300, "inference": "laplace", "progressbar": False}
+BINS = np.linspace(-2.0, 2.5, 7)
+METHODS = ["omnifold", "direct"]
+
+
+def unfolder(method: str, **more) -> bu.OmniFold | bu.UnbinnedFBU:
+    settings = FAST | more | ({"iterations": 2} if method == "omnifold" else {})
+    return (bu.OmniFold if method == "omnifold" else bu.UnbinnedFBU)(**settings, random_seed=2)
+
+
+@pytest.fixture(scope="module")
+def samples() -> dict[str, np.ndarray]:
+    """A quarter of the data are background, at larger values."""
+    rng = np.random.default_rng(11)
+    gen, truth = rng.normal(0.0, 1.0, 8000), rng.normal(0.2, 0.9, 6000)
+    reco, signal = (t + rng.normal(0.0, 0.4, len(t)) for t in (gen, truth))
+    return {
+        "gen": gen,
+        "reco": reco,
+        "data": np.concatenate([signal, rng.normal(1.0, 0.7, 2000)]),
+        "top": rng.normal(1.0, 0.7, 20_000),
+    }
+
+
+def top(samples, shift: float = 0.0, factor: float = 1.0, **more) -> bu.Background:
+    """2000 expected events."""
+    return bu.Background(samples["top"] + shift, np.full(20_000, 0.1 * factor), "top", **more)
+
+
+def drawn_by(result: bu.UnfoldingResult, source: str, bins: np.ndarray = BINS) -> np.ndarray:
+    """Contents of the bins in draws in which only one source fluctuates, shape (draws, bins)."""
+    gen = result.simulation.gen[:, 0]
+    groups = np.where((gen >= bins[0]) & (gen < bins[-1]), np.digitize(gen, bins) - 1, -1)
+    return result.members.accumulate(groups, len(bins) - 1, source)
+
+
+def slope(drawn: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Change of each bin per unit of a parameter."""
+    centred = alpha - alpha.mean()
+    return (centred @ drawn) / (centred @ centred)
+
+
+def alpha_of(result: bu.UnfoldingResult, name: str) -> np.ndarray:
+    return result.members.perturbations.effects[name].alpha
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_varied_normalisation_is_the_normalisation_uncertainty(samples, method):
+    """The same said twice: as relative_uncertainty, and as the background with larger weights."""
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    one = unfolder(method).fit(simulation, data, [top(samples, relative_uncertainty=0.1)])
+    norm = bu.Systematic("norm", backgrounds={"top": top(samples, factor=1.1)})
+    two = unfolder(method).fit(simulation, data, [top(samples)], [norm])
+    assert repr(norm) == "Systematic(norm: backgrounds top)"
+    scale = one.members.perturbations.scales["top"] / 0.1
+    expected = slope(drawn_by(one, "top"), scale)
+    found = slope(drawn_by(two, "norm"), alpha_of(two, "norm"))
+    # the first has the background's own statistics too, which 300 draws average to a seventeenth of a deviation
+    error = 4.5 * drawn_by(two, "top").std(axis=0) / np.sqrt(300)
+    assert np.all(np.abs(found - expected) < error + 0.02 * np.abs(expected))
+    assert np.abs(found).max() > 10 * error.min()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_signal_and_background_move_together(samples, method):
+    """A parameter that raises the efficiency and the background by a tenth: the total is known in closed form."""
+    flat = np.ones(len(samples["gen"]))
+    both = bu.Systematic(
+        "trigger",
+        reco_factor_up=1.1 * flat,
+        reco_factor_down=0.9 * flat,
+        backgrounds={"top": (top(samples, factor=1.1), top(samples, factor=0.9))},
+    )
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    result = unfolder(method).fit(simulation, data, [top(samples)], [both])
+    alpha = alpha_of(result, "trigger")
+    total = drawn_by(result, "trigger", np.array([-100.0, 100.0]))[:, 0]
+    assert np.allclose(total, (8000 - 2000 * (1 + 0.1 * alpha)) / (1 + 0.1 * alpha), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_events_and_other_weights_say_the_same(samples, method):
+    """Events in another order are not recognised as the same ones, and need not be."""
+    order = np.random.default_rng(1).permutation(20_000)
+    weight = 0.1 * np.exp(0.2 * samples["top"])
+    same = bu.Background(samples["top"], weight, "top")
+    other = bu.Background(samples["top"][order], weight[order], "top")
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    one, two = (
+        drawn_by(
+            unfolder(method).fit(simulation, data, [top(samples)], [bu.Systematic("s", backgrounds={"top": b})]), "s"
+        )
+        for b in (same, other)
+    )
+    assert np.allclose(one, two, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_shifted_background_moves_the_answer_as_a_new_unfolding_does(samples, method):
+    """One standard deviation against unfolding with the shifted background, by more than trainings differ."""
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    scale = bu.Systematic("scale", backgrounds={"top": (top(samples, 0.15), top(samples, -0.15))})
+    result = unfolder(method).fit(simulation, data, [top(samples)], [scale])
+    up, down = (unfolder(method).fit(simulation, data, [top(samples, s)]).spectrum("gen", BINS) for s in (0.15, -0.15))
+    expected = 0.5 * (up.nominal - down.nominal)
+    found = slope(drawn_by(result, "scale"), alpha_of(result, "scale"))
+    assert np.linalg.norm(found - expected) < 0.25 * np.linalg.norm(expected)
+    assert np.linalg.norm(expected) > 20
+
+
+def test_a_varied_background_can_be_profiled(samples):
+    """As the background's own profiled normalisation, but for log-normal against linear."""
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    one = unfolder("direct").fit(simulation, data, [top(samples, relative_uncertainty=0.1, profile=True)])
+    norm = bu.Systematic("norm", backgrounds={"top": top(samples, factor=1.1)}, profile=True)
+    two = unfolder("direct").fit(simulation, data, [top(samples)], [norm])
+    a, b = one.nuisances.loc["top"], two.nuisances.loc["norm"]
+    assert b["std"] == pytest.approx(a["std"], abs=0.2)  # 300 draws each
+    assert b["mean"] == pytest.approx(a["mean"], abs=0.35)
+    assert two.backgrounds[0].weight.sum() == pytest.approx(2000 * (1 + 0.1 * b["mean"]), abs=4.5 * 200 / np.sqrt(300))
+    moved = bu.Systematic("other", backgrounds={"top": top(samples, 0.15)})
+    three = unfolder("direct").fit(simulation, data, [top(samples)], [norm, moved])
+    alone = unfolder("direct").fit(simulation, data, [top(samples)], [moved])
+    found, expected = (slope(drawn_by(r, "other"), alpha_of(r, "other")) for r in (three, alone))
+    assert np.linalg.norm(found - expected) < 0.25 * np.linalg.norm(expected)
+
+
+def test_a_profiled_shape_is_found(samples):
+    """Data with a background that is shifted by one standard deviation of a variation that changes nothing else."""
+    rng = np.random.default_rng(5)
+    data = np.concatenate([samples["data"][:6000], rng.normal(1.0, 0.7, 2000)])
+    second = np.concatenate([rng.normal(0, 1, 6000), rng.normal(0.5, 1, 2000)])
+    simulation = bu.Simulation(samples["gen"], np.column_stack([samples["reco"], rng.normal(0, 1, 8000)]))
+
+    def background(shift: float) -> bu.Background:
+        x = np.column_stack([samples["top"], rng.normal(shift, 1, 20_000)])
+        return bu.Background(x, np.full(20_000, 0.1), "top")
+
+    shape = bu.Systematic("shape", backgrounds={"top": (background(0.5), background(-0.5))}, profile=True)
+    result = unfolder("direct").fit(simulation, bu.Data(np.column_stack([data, second])), [background(0.0)], [shape])
+    row = result.nuisances.loc["shape"]
+    # a mean of 2000 among 8000 events, known to 1 / sqrt(2000) at best and twice that at worst, in units of 0.5
+    assert 0.04 < row["std"] < 0.2
+    assert abs(row["mean"] - 1.0) < 4.5 * row["std"]
+
+
+def test_what_cannot_be_is_said(samples):
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    known = [top(samples)]
+
+    def fails(match: str, kind: type[Exception] = bu.errors.InputError, **backgrounds) -> None:
+        with pytest.raises(kind, match=match):
+            unfolder("omnifold").fit(simulation, data, known, [bu.Systematic("s", backgrounds=backgrounds)])
+
+    fails("varies the background 'qcd'; there are: 'top'", qcd=top(samples))
+    fails("leaves the background 'top' as it is", top=top(samples))
+    fails("pass a bayesunfold.Background", bu.errors.InputTypeError, top=3.0)
+    fails("features", top=bu.Background(np.ones((5, 2)) * np.arange(5)[:, None], name="top"))
+    with pytest.raises(bu.errors.InputTypeError, match="pass a dict"):
+        bu.Systematic("s", backgrounds=[top(samples)])
+    with pytest.raises(bu.errors.InputError, match="needs one of"):
+        bu.Systematic("s")
