@@ -15,7 +15,8 @@ from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
 from bayesunfold.cli.blind import BlindSplit, split_blind
 from bayesunfold.cli.patterns import PLACE, expand
-from bayesunfold.cli.schema import Configuration, Files, Source, SystematicSection, read_configuration
+from bayesunfold.cli.schema import read_configuration
+from bayesunfold.cli.sections import Configuration, Files, Source, SystematicSection
 from bayesunfold.cli.simulated import NOT_READ, SimulatedColumns, Wanted, match_tables, table
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
@@ -28,6 +29,7 @@ from bayesunfold.io.sources import named_sources, without_trees
 from bayesunfold.io.storage import load
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.studies.resampled import ResampledToys
+from bayesunfold.unfolding.background_changes import check_background_names
 from bayesunfold.unfolding.levels import Levels
 from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
@@ -221,7 +223,9 @@ class Job:
                 else (events.either if name.startswith("weight") else events.reco)(value)
                 for name, value in section.scaled_variations(weighted).items()
             }
-            systematics.append(Systematic(section.name, **given, profile=section.profile))
+            systematics.append(
+                Systematic(section.name, **given, backgrounds=self._varied(section), profile=section.profile)
+            )
         return simulation, systematics, None if truth is None else events.gen(truth)
 
     def _matched(self, section: SystematicSection, simulation: Simulation, keys: tuple[np.ndarray, ...]) -> Systematic:
@@ -262,8 +266,22 @@ class Job:
             up=sides["up"],
             down=sides.get("down"),
             absent=cast("Absent", section.absent),
+            backgrounds=self._varied(section),
             profile=section.profile,
         )
+
+    def _varied(self, section: SystematicSection) -> dict[str, tuple[Background, Background | None]] | None:
+        """What a systematic makes of the backgrounds."""
+        known = {s.name: s for s in self.sections.background}
+        out = {}
+        for varied in section.background:
+            check_background_names(section.name, [varied.name], list(known))
+            sides = []
+            for source, features, weight in varied.sides(known[varied.name]):
+                values, weights = self._sample(source, features, weight, f"{section.name}, {varied.name}")
+                sides.append(Background(values, weights, varied.name))
+            out[varied.name] = (sides[0], sides[1] if len(sides) == 2 else None)
+        return out or None
 
     def _used(self, events: SimulatedColumns) -> SimulatedColumns:
         """Events that pass a level, nominally or in a variation."""

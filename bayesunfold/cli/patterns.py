@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bayesunfold.cli.schema import SystematicSection
+from bayesunfold.cli.sections import SystematicSection
 from bayesunfold.errors import InputError
 
 __all__ = ["PLACE", "expand"]
@@ -67,7 +67,11 @@ def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[s
 
 
 def _has(value: object) -> bool:
-    return any(isinstance(v, str) and PLACE in v for v in (value if isinstance(value, list) else [value]))
+    if isinstance(value, msgspec.Struct):
+        return any(_has(v) for v in msgspec.structs.asdict(value).values())
+    if isinstance(value, list):
+        return any(_has(v) for v in value)
+    return isinstance(value, str) and PLACE in value
 
 
 def _token(text: str) -> str:
@@ -85,4 +89,6 @@ def _names(pattern: str, candidates: Sequence[str]) -> list[str]:
 def _replaced(value: object, name: str) -> object:
     if isinstance(value, list):
         return [_replaced(v, name) for v in value]
+    if isinstance(value, msgspec.Struct):
+        return type(value)(**{k: _replaced(v, name) for k, v in msgspec.structs.asdict(value).items()})
     return value.replace(PLACE, name) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What may stand in the configuration of ``bayesunfold unfold``: one structure that checks it and documents it."""
+"""What may stand in the configuration of ``bayesunfold unfold``: read, checked and documented by one structure."""
 
 from __future__ import annotations
 
@@ -7,362 +7,32 @@ import keyword
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import get_args
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from bayesunfold._support.checks import check_bins
-from bayesunfold.classifier.activations import ACTIVATIONS
-from bayesunfold.classifier.inference import inference_names
+from bayesunfold.cli.sections import (
+    BackgroundSection,
+    Configuration,
+    CoverageSection,
+    DataSection,
+    NetworkSection,
+    OutputSection,
+    SimulationSection,
+    SpectrumSection,
+    SystematicSection,
+    UnfoldingSection,
+    VariedBackgroundSection,
+)
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.io.columns import FACTOR, NUMBER, needed_columns
-from bayesunfold.io.sources import without_trees
-from bayesunfold.normalization import read_luminosity
-from bayesunfold.spectrum import Normalization
 
-__all__ = ["Configuration", "Files", "Source", "read_configuration", "schema_text"]
-
-Texts = Annotated[list[str], Meta(min_length=1)]
-FileTable = dict[str, str | float | list[str]]
-Files = str | FileTable | list[str | FileTable]
-"""A path or pattern, a table with file, tree, factor, friends and friend_key, or a list of these."""
+__all__ = ["read_configuration", "schema_text"]
 
 
 def __dir__() -> list[str]:
     return __all__
-
-
-def _has_factors(file: Files) -> bool:
-    every = [file] if isinstance(file, str | dict) else file
-    return any(isinstance(f, dict) and "factor" in f for f in every)
-
-
-class Source(Struct, kw_only=True, frozen=True):
-    """Where events are read from."""
-
-    file: Annotated[
-        Files,
-        Meta(
-            description="ROOT, parquet, HDF5 or npz file, relative to the configuration (required); also a pattern "
-            '("sim_*.root"), "sim.root:tree", {file = ..., tree = ..., factor = ..., friends = [...], friend_key = '
-            "[...]}, or a list of these. The factor multiplies the weights of the file's events; friends are files "
-            "with further columns, matched row by row or by the columns of friend_key"
-        ),
-    ]
-    tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group")] = None
-    selection: Annotated[str | None, Meta(description="expression; only events where it is true are used")] = None
-
-    def scaled(self, weight: str | None) -> str | None:
-        """An expression of the weight times the factor of an event's file, if files have factors."""
-        if not _has_factors(self.file):
-            return weight
-        return "file_factor" if weight is None else f"({weight}) * file_factor"
-
-
-class SimulationSection(Source, kw_only=True, frozen=True):
-    """The section [simulation]."""
-
-    gen: Annotated[Texts, Meta(description="particle-level features, expressions of columns (required)")]
-    reco: Annotated[Texts, Meta(description="detector-level features (required)")]
-    names: Annotated[
-        Texts | None, Meta(description="names of the particle-level features; their expressions if omitted")
-    ] = None
-    reco_names: Annotated[Texts | None, Meta(description="names of the detector-level features")] = None
-    weight: Annotated[str | None, Meta(description="generator weight")] = None
-    pass_gen: Annotated[str | None, Meta(description="expression: passes the particle-level selection")] = None
-    pass_reco: Annotated[str | None, Meta(description="expression: passes the detector-level selection")] = None
-    reco_factor: Annotated[
-        str | None, Meta(description="expression: scale factors of the detector level alone, of triggers or tagging")
-    ] = None
-    undefined: Annotated[str, Meta(description='"error" or "indicator": what NaN means')] = "error"
-    key: Annotated[
-        Texts | None,
-        Meta(description="identifier of an event, for variations with events of their own and for gen_file"),
-    ] = None
-    gen_file: Annotated[
-        Files | None,
-        Meta(
-            description="files of the particle level, if it is a tree of its own; events are matched by key, and those "
-            "of one level only are misses and fakes. gen, pass_gen and weight are then expressions of its columns"
-        ),
-    ] = None
-    gen_tree: Annotated[str | None, Meta(description="the particle level's tree, in the same files or in gen_file")] = (
-        None
-    )
-    gen_selection: Annotated[
-        str | None, Meta(description="expression; only events of the particle level's tree where it is true are used")
-    ] = None
-    gen_key: Annotated[Texts | None, Meta(description="identifier there; key if omitted")] = None
-
-    @property
-    def gen_source(self) -> Source | None:
-        """Where the particle level is, if it has a tree of its own.
-
-        Raises
-        ------
-        InputError
-            Keys that need others.
-        """
-        if self.gen_file is None and self.gen_tree is None:
-            alone = [name for name in ("gen_selection", "gen_key") if getattr(self, name) is not None]
-            if alone:
-                msg = f"[simulation] has {', '.join(alone)} and neither gen_file nor gen_tree; give one of these."
-                raise InputError(msg)
-            return None
-        if self.key is None:
-            msg = (
-                "[simulation] has a particle level in a tree of its own; give key, an expression that identifies an "
-                'event, for instance ["runNumber", "eventNumber"].'
-            )
-            raise InputError(msg)
-        if self.gen_file is not None and _has_factors(self.file) != _has_factors(self.gen_file):
-            msg = (
-                "[simulation]: only one of file and gen_file has factors; give each campaign the same factor in both, "
-                "so that events of every level have it."
-            )
-            raise InputError(msg)
-        file = self.gen_file
-        if file is None:  # another tree of the same files, without the friends of the first
-            file = cast("Files", without_trees(self.file, ("tree", "friends", "friend_key")))
-        return Source(file=file, tree=self.gen_tree, selection=self.gen_selection)
-
-    @property
-    def weight_source(self) -> Source:
-        """Where weights and their variations are."""
-        return self.gen_source or self
-
-
-class DataSection(Source, kw_only=True, frozen=True):
-    """The section [data]."""
-
-    features: Annotated[Texts, Meta(description="detector-level features, in the order of simulation.reco (required)")]
-    weight: Annotated[str | None, Meta(description="data weight")] = None
-    undefined: Annotated[str, Meta(description='"error" or "indicator"')] = "error"
-    blind: Annotated[
-        bool,
-        Meta(
-            description="read no data: unfold pseudo-data of the simulation instead, coverage.expected_data events, "
-            "until the command is called with --unblind; weights must not be negative"
-        ),
-    ] = False
-
-
-class BackgroundSection(Source, kw_only=True, frozen=True):
-    """A section [[background]]."""
-
-    name: Annotated[str, Meta(description="row among the sources of uncertainty (required)")]
-    features: Annotated[Texts, Meta(description="detector-level features (required)")]
-    weight: Annotated[str | None, Meta(description="weight in units of expected data events")] = None
-    relative_uncertainty: Annotated[float, Meta(description="of the normalisation")] = 0.0
-    profile: Annotated[bool, Meta(description="data constrain the normalisation (method direct)")] = False
-
-
-VARIED = (
-    "weight_up",
-    "weight_down",
-    "reco_up",
-    "reco_down",
-    "pass_reco_up",
-    "pass_reco_down",
-    "reco_factor_up",
-    "reco_factor_down",
-)
-"""Keys of a section [[systematic]] that are expressions of a variation."""
-
-
-class SystematicSection(Struct, kw_only=True, frozen=True):
-    """A section [[systematic]]."""
-
-    name: Annotated[
-        str,
-        Meta(
-            description="row among the sources of uncertainty (required); with {name} in it and in other keys the "
-            "section stands for all columns, or trees, that match"
-        ),
-    ]
-    weight_up: Annotated[str | None, Meta(description="expression: full generator weight at +1 standard deviation")] = (
-        None
-    )
-    weight_down: Annotated[str | None, Meta(description="the same at -1")] = None
-    reco_up: Annotated[Texts | None, Meta(description="detector-level features at +1 standard deviation")] = None
-    reco_down: Annotated[Texts | None, Meta(description="the same at -1")] = None
-    pass_reco_up: Annotated[
-        str | None,
-        Meta(description="expression: passes the detector-level selection at +1; needed where a cut moves too"),
-    ] = None
-    pass_reco_down: Annotated[str | None, Meta(description="the same at -1")] = None
-    reco_factor_up: Annotated[
-        str | None, Meta(description="expression: what stands in the place of reco_factor at +1 standard deviation")
-    ] = None
-    reco_factor_down: Annotated[str | None, Meta(description="the same at -1")] = None
-    profile: Annotated[bool, Meta(description="data constrain the nuisance parameter (method direct)")] = False
-    file: Annotated[Files | None, Meta(description="files of the variation, whose events are matched by key")] = None
-    file_down: Annotated[Files | None, Meta(description="the same at -1; file if omitted")] = None
-    tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group of the variation")] = None
-    tree_down: Annotated[str | None, Meta(description="the same at -1; tree if omitted")] = None
-    selection: Annotated[str | None, Meta(description="expression; only events of the variation where it is true")] = (
-        None
-    )
-    key: Annotated[Texts | None, Meta(description="identifier there; that of [simulation] if omitted")] = None
-    absent: Annotated[
-        str, Meta(description='"error" or "fails": what a simulated event means that the variation lacks')
-    ] = "error"
-
-    @property
-    def has_events(self) -> bool:
-        """Whether the variation has events of its own."""
-        return any(value is not None for value in (self.file, self.file_down, self.tree, self.tree_down))
-
-    def check(self) -> None:
-        """Whether every key is used.
-
-        Raises
-        ------
-        InputError
-        """
-        alone = [k for k in ("selection", "key") if getattr(self, k) is not None and not self.has_events]
-        alone += ["absent"] if self.absent != "error" and not self.has_events else []
-        if alone:
-            msg = f"the systematic {self.name!r} has {', '.join(alone)} and no file or tree of its own; give one."
-            raise InputError(msg)
-
-    def scaled_variations(self, source: Source) -> dict[str, str | list[str]]:
-        """As :meth:`variations`, weights times the factors of the source's files."""
-        given = self.variations()
-        scaled = {name: source.scaled(str(given[name])) for name in ("weight_up", "weight_down") if name in given}
-        return given | {name: value for name, value in scaled.items() if value is not None}
-
-    def variations(self) -> dict[str, str | list[str]]:
-        """Expressions by the argument of :class:`bayesunfold.Systematic` that they give."""
-        given = cast("dict[str, str | list[str]]", _given(self))
-        return {name: value for name, value in given.items() if name in VARIED}
-
-
-class UnfoldingSection(Struct, kw_only=True, frozen=True):
-    """The section [unfolding]."""
-
-    method: Annotated[str, Meta(description='"omnifold", or "direct" for one posterior without a loop')] = "omnifold"
-    iterations: Annotated[int | Literal["auto"] | None, Meta(description="iterations")] = None
-    inference: Annotated[str | None, Meta(description=" or ".join(f'"{name}"' for name in inference_names()))] = None
-    draws: Annotated[int | None, Meta(description="members of the ensemble")] = None
-    efficiency: Annotated[str | None, Meta(description='"learned" or "prior"')] = None
-    prior: Annotated[float | None, Meta(description="of the direct posterior: width of the hyperprior")] = None
-    rounds: Annotated[int | None, Meta(description="of the direct posterior: most second classifiers")] = None
-    generator_prior: Annotated[float | None, Meta(description="relative uncertainty of the generator")] = None
-    event_groups: Annotated[
-        int | None, Meta(description="samples of more events fluctuate in so many groups; 131072 by default")
-    ] = None
-    random_seed: Annotated[int | None, Meta(description="the same seed gives the same result")] = None
-    bias: Annotated[
-        bool,
-        Meta(description="of OmniFold: estimate the bias as well, half as long as training again (on if omitted)"),
-    ] = True
-
-    def settings(self) -> dict[str, object]:
-        """Arguments of the class of the method."""
-        return {name: value for name, value in _given(self).items() if name not in ("bias", "method")}
-
-
-class NetworkSection(Struct, kw_only=True, frozen=True):
-    """The section [network]."""
-
-    hidden: Annotated[list[int] | None, Meta(description="units of each hidden layer")] = None
-    activation: Annotated[str | None, Meta(description=" or ".join(f'"{name}"' for name in ACTIVATIONS))] = None
-    prior_scale: Annotated[list[float] | None, Meta(description="prior scale of each layer")] = None
-
-    def settings(self) -> dict[str, object]:
-        """Arguments of :class:`bayesunfold.Network`."""
-        return _given(self)
-
-
-class SpectrumSection(Struct, kw_only=True, frozen=True):
-    """A section [[spectrum]]."""
-
-    observable: Annotated[str, Meta(description="a particle-level feature (required)")]
-    bins: Annotated[list[float], Meta(description="bin edges (required)")]
-    normalization: Annotated[str, Meta(description='"yield", "shape" or "density"')] = "yield"
-    luminosity: Annotated[float | None, Meta(description="divides the spectrum")] = None
-    luminosity_uncertainty: Annotated[float | None, Meta(description="relative")] = None
-    unit: Annotated[str, Meta(description="of the observable, for what is published")] = ""
-
-    def luminosity_argument(self) -> float | tuple[float, float] | None:
-        """Luminosity as :meth:`bayesunfold.UnfoldingResult.spectrum` takes it."""
-        return None if self.luminosity is None else (self.luminosity, self.luminosity_uncertainty or 0.0)
-
-    def check(self) -> None:
-        """Bins and normalisation, before hours of training and not after."""
-        check_bins(self.bins, f"bins of {self.observable}")
-        if self.luminosity_uncertainty is not None and self.luminosity is None:
-            msg = (
-                f"the spectrum of {self.observable} has a luminosity_uncertainty and no luminosity; give both, or "
-                "neither."
-            )
-            raise InputError(msg)
-        if self.normalization not in get_args(Normalization):
-            msg = f"spectrum.normalization is {self.normalization!r}; it must be 'yield', 'shape' or 'density'."
-            raise InputError(msg)
-        if self.normalization == "shape" and self.luminosity is not None:
-            msg = (
-                f"the spectrum of {self.observable} is a shape and has a luminosity; use 'yield' or 'density', or drop "
-                "it."
-            )
-            raise InputError(msg)
-        read_luminosity(self.luminosity_argument(), cast("Normalization", self.normalization))
-
-
-class CoverageSection(Struct, kw_only=True, frozen=True):
-    """The section [coverage]."""
-
-    toys: Annotated[int, Meta(description="pseudo-experiments")] = 100
-    truth_weight: Annotated[
-        str | None,
-        Meta(description="expression of the simulation: factor on the generator weight that makes the toys' truth"),
-    ] = None
-    answer: Annotated[
-        str | None,
-        Meta(description="saved result whose weights make the truth of the toys; relative to the output folder"),
-    ] = None
-    expected_data: Annotated[
-        float | None, Meta(description="expected number of data events; that of the data file if omitted")
-    ] = None
-
-
-class OutputSection(Struct, kw_only=True, frozen=True):
-    """The section [output]."""
-
-    folder: Annotated[str | None, Meta(description="where everything is written; relative to the configuration")] = None
-    report: Annotated[bool, Meta(description="write the dashboard (on if omitted)")] = True
-    publication: Annotated[bool, Meta(description="write events.parquet and metadata.yaml")] = False
-    publication_by_source: Annotated[
-        bool, Meta(description="publish weights in which one source alone fluctuates, too")
-    ] = False
-    root: Annotated[bool, Meta(description="write spectra as ROOT histograms")] = False
-    hepdata: Annotated[bool, Meta(description="write a HEPData submission")] = False
-    abstract: Annotated[str, Meta(description="of the HEPData submission")] = ""
-    generator: Annotated[str | None, Meta(description="generator and tune, for the metadata of the publication")] = None
-    event_selection: Annotated[str | None, Meta(description="the particle-level selection in words, likewise")] = None
-    reference: Annotated[str | None, Meta(description="arXiv number or DOI, likewise")] = None
-
-    def description(self) -> dict[str, str]:
-        """Words for the metadata of the publication."""
-        words = {"generator": self.generator, "event_selection": self.event_selection, "reference": self.reference}
-        return {name: text for name, text in words.items() if text is not None}
-
-
-class Configuration(Struct, kw_only=True, frozen=True):
-    """A whole configuration; sections that may repeat are lists."""
-
-    simulation: SimulationSection
-    data: DataSection
-    background: list[BackgroundSection] = []
-    systematic: list[SystematicSection] = []
-    unfolding: UnfoldingSection = UnfoldingSection()
-    network: NetworkSection = NetworkSection()
-    spectrum: list[SpectrumSection] = []
-    coverage: CoverageSection = CoverageSection()
-    output: OutputSection = OutputSection()
-    alias: dict[str, str] = {}
 
 
 SECTIONS: dict[str, type[Struct]] = {
@@ -370,13 +40,17 @@ SECTIONS: dict[str, type[Struct]] = {
     "data": DataSection,
     "background": BackgroundSection,
     "systematic": SystematicSection,
+    "systematic.background": VariedBackgroundSection,
     "unfolding": UnfoldingSection,
     "network": NetworkSection,
     "spectrum": SpectrumSection,
     "coverage": CoverageSection,
     "output": OutputSection,
 }
-MANY = ("background", "systematic", "spectrum")
+MANY = ("background", "systematic", "systematic.background", "spectrum")
+INSIDE = {"systematic": "background"}
+"""Sections that have sections of their own."""
+
 ALIAS = "alias"
 KINDS = {
     str: "text",
@@ -387,11 +61,6 @@ KINDS = {
     list[int]: "list of whole numbers",
     list[float]: "list of numbers",
 }
-
-
-def _given(section: Struct) -> dict[str, object]:
-    """Keys of a section that are not left at None."""
-    return {name: value for name, value in msgspec.structs.asdict(section).items() if value is not None}
 
 
 def _meaning(field: msgspec.structs.FieldInfo) -> tuple[str, str]:
@@ -412,6 +81,9 @@ def schema_text() -> str:
     for name, section in SECTIONS.items():
         lines.append(f"[[{name}]]  # any number" if name in MANY else f"[{name}]")
         for field in msgspec.structs.fields(section):
+            if field.name == INSIDE.get(name):
+                lines.append(f"# {field.name}: sections [[{name}.{field.name}]] below it")
+                continue
             kind, meaning = _meaning(field)
             lines.append(f"# {field.name}: {kind}; {meaning}")
         lines.append("")
@@ -481,9 +153,12 @@ def _read(section: str, table: object) -> Struct:
         msg = f"section {section} is {table!r}; write its keys under [{section}]."
         raise InputError(msg)
     fields = {field.name: field for field in msgspec.structs.fields(SECTIONS[section])}
-    values = {}
+    values: dict[str, object] = {}
     for key, value in table.items():
         _check_known(key, fields, f"key of [{section}]")
+        if key == INSIDE.get(section):
+            values[key] = _read_inside(f"{section}.{key}", value)
+            continue
         try:
             values[key] = msgspec.convert(value, fields[key].type)
         except msgspec.ValidationError:
@@ -495,6 +170,14 @@ def _read(section: str, table: object) -> Struct:
         msg = f"section [{section}] misses {', '.join(missing)}."
         raise InputError(msg)
     return SECTIONS[section](**values)
+
+
+def _read_inside(section: str, tables: object) -> list[Struct]:
+    """Sections inside another one."""
+    if not isinstance(tables, list):
+        msg = f"section {section} must be written [[{section}]], below its section."
+        raise InputError(msg)
+    return [_read(section, table) for table in tables]
 
 
 def _check_spectra(sections: list[SpectrumSection]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold.cli.schema import Source
+from bayesunfold.cli.sections import Source
 from bayesunfold.errors import InputError
 from bayesunfold.io.columns import FACTOR
 from bayesunfold.io.formats import Columns

@@ -7,7 +7,7 @@ variation changes of the simulation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +119,7 @@ def as_background_sides(given: object, name: str) -> dict[str, Sides]:
     return out
 
 
-def check_background_names(name: str, varied: Mapping[str, Sides], backgrounds: Sequence[str]) -> None:
+def check_background_names(name: str, varied: Iterable[str], backgrounds: Sequence[str]) -> None:
     """Whether the backgrounds that a systematic varies are there.
 
     Raises

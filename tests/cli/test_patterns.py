@@ -10,7 +10,7 @@ import bayesunfold as bu
 from bayesunfold.cli.commands import main
 from bayesunfold.cli.configuration import load_job
 from bayesunfold.cli.patterns import expand
-from bayesunfold.cli.schema import SystematicSection
+from bayesunfold.cli.sections import SystematicSection
 from bayesunfold.errors import InputError
 
 COLUMNS = ["x", "y", "w_JET_A__1up", "w_JET_A__1down", "w_JET_B__1up", "w_JET_B__1down", "w_MUON__1up"]
