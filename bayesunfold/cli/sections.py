@@ -394,6 +394,9 @@ class OutputSection(Struct, kw_only=True, frozen=True):
     ] = False
     root: Annotated[bool, Meta(description="write spectra as ROOT histograms")] = False
     hepdata: Annotated[bool, Meta(description="write a HEPData submission")] = False
+    yoda: Annotated[
+        str | None, Meta(description="name of a Rivet analysis: write the spectra as its reference data, NAME.yoda")
+    ] = None
     abstract: Annotated[str, Meta(description="of the HEPData submission")] = ""
     generator: Annotated[str | None, Meta(description="generator and tune, for the metadata of the publication")] = None
     event_selection: Annotated[str | None, Meta(description="the particle-level selection in words, likewise")] = None

@@ -18,10 +18,11 @@ from bayesunfold.cli.configuration import FileEntry, Job
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation
-from bayesunfold.io import write_hepdata, write_publication, write_root
+from bayesunfold.io import write_hepdata, write_publication, write_root, write_yoda
 from bayesunfold.io.hepdata import check_hepdata
 from bayesunfold.io.publication import check_publication
 from bayesunfold.io.storage import check_target
+from bayesunfold.io.yoda import check_analysis
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.report import write_report
 from bayesunfold.spectrum import Normalization, Spectrum
@@ -165,6 +166,12 @@ def _check_output(job: Job) -> None:
         import uproot  # noqa: F401  an error now if it is missing
     if output.hepdata:
         check_hepdata(folder / "hepdata", names, output.abstract)
+    if output.yoda is not None:
+        check_analysis(output.yoda)
+        check_writable(folder / f"{output.yoda}.yoda")
+        if not names:
+            msg = "output.yoda writes spectra, and there is no section [[spectrum]]; add one, or leave yoda out."
+            raise InputError(msg)
 
 
 def _check_spectra(job: Job, simulation: Simulation) -> None:
@@ -223,6 +230,8 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
         written.append(write_root(folder / "spectra.root", spectra))
     if output.hepdata:
         written.append(write_hepdata(folder / "hepdata", spectra, abstract=output.abstract, nuisances=nuisances))
+    if output.yoda is not None:
+        written.append(write_yoda(folder / f"{output.yoda}.yoda", spectra, output.yoda))
     return written
 
 

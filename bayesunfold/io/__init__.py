@@ -10,6 +10,7 @@ from bayesunfold.io.open_events import map_columns, open_events
 from bayesunfold.io.publication import Publication, read_publication, write_publication
 from bayesunfold.io.root import write_root
 from bayesunfold.io.workspace import pyhf_workspace, write_pyhf
+from bayesunfold.io.yoda import write_yoda
 
 __all__ = [
     "Publication",
@@ -25,6 +26,7 @@ __all__ = [
     "write_publication",
     "write_pyhf",
     "write_root",
+    "write_yoda",
 ]
 
 

@@ -40,6 +40,7 @@ def test_from_ntuples_to_hepdata(tmp_path, capsys):
     assert "read for data: " in out
     folder = tmp_path / "measurement"
     assert (folder / "hepdata" / "submission.yaml").exists()
+    assert (folder / "TOY_2026_I1234567.yoda").exists()
     result = bu.load(folder / "unfolded.nc")
     spectrum = result.spectrum("lead", [30, 40, 50, 60, 75, 90, 110, 200])
     answer = np.histogram(json.loads((tmp_path / "answer.json").read_text())["lead"], spectrum.edges[0])[0]
