@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._support.checks import effective_size
 from bayesunfold.direct.estimator import LARGE_STEP
+from bayesunfold.errors import InputTypeError
 from bayesunfold.omnifold.convergence import AUTO_CHANGE
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.reweighting.closure import auc_error, cross_fitted_scores, roc_curve, weighted_auc
@@ -20,9 +22,11 @@ from bayesunfold.unfolding.standardized import to_yield
 if TYPE_CHECKING:
     import xarray as xr
 
+    from bayesunfold.studies.bottom_line import BottomLine
+    from bayesunfold.studies.goodness import GoodnessOfFit
     from bayesunfold.unfolding.result import UnfoldingResult
 
-__all__ = ["Check", "DetectorClosure", "check_result", "detector_closure", "verdicts"]
+__all__ = ["Check", "DetectorClosure", "check_result", "checks_of_tests", "detector_closure", "verdicts"]
 
 Array = NDArray[np.floating]
 
@@ -62,10 +66,19 @@ ABOUT = {
     "second classifier, cross-fitted": (
         "Looks for what the fitted quantities may have missed, on events that it was not trained with."
     ),
+    "bottom line": (
+        "Unfolding adds no information: two models must not be told apart better by the unfolded spectrum than by the "
+        "data at detector level."
+    ),
+    "goodness of fit, moments": "The fitted quantities, ranked among pseudo-experiments whose truth is the answer.",
+    "goodness of fit, second classifier": "The second classifier, ranked among the same pseudo-experiments.",
     "R-hat of unfolded bins": "Chains from different starts agree if they have forgotten where they began.",
     "effective sample size": "How many independent draws the correlated ones of the chains are worth.",
 }
 """What each check looks at, for those who read the page alone."""
+
+WORSE_FIT = "the simulation's response, or a feature that it lacks, differs from the data's"
+"""What to do where data and refolded result differ."""
 
 TOO_ALIKE = -2.0
 """Standard deviations of the closure below which a note is made."""
@@ -237,14 +250,13 @@ def _criticism_checks(result: UnfoldingResult) -> list[Check]:
     found = result.history[0].get("criticism")
     if found is None:
         return []
-    cure = "the simulation's response, or a feature that it lacks, differs from the data's"
     checks = [
         Check(
             "moments of data and refolded result",
             f"chi-square {found['chi2']:.0f} of {found['moments']:.0f} moments, p = {found['chi2_p_value']:.2g}",
             f"p above {LEAST_P_VALUE:g}",
             found["chi2_p_value"] > LEAST_P_VALUE,
-            cure,
+            WORSE_FIT,
         )
     ]
     if np.isfinite(found["p_value"]):
@@ -255,10 +267,53 @@ def _criticism_checks(result: UnfoldingResult) -> list[Check]:
                 f"AUC {found['auc']:.3f} +- {found['auc_std']:.3f}, p = {found['p_value']:.2g}{joined}",
                 f"p above {LEAST_P_VALUE:g}",
                 found["p_value"] > LEAST_P_VALUE,
-                cure + "; or raise rounds",
+                WORSE_FIT + "; or raise rounds",
             )
         )
     return checks
+
+
+def checks_of_tests(tests: Sequence[BottomLine | GoodnessOfFit]) -> list[Check]:
+    """Lines of the verdict of tests that the user made.
+
+    Raises
+    ------
+    InputTypeError
+        For anything but what ``result.bottom_line`` and ``result.goodness_of_fit`` return.
+    """
+    from bayesunfold.studies.bottom_line import TOLERANCE, BottomLine
+    from bayesunfold.studies.goodness import GoodnessOfFit
+
+    out = []
+    for test in tests:
+        if isinstance(test, BottomLine):
+            largest = max(test.unfolded, key=lambda name: test.unfolded[name])
+            out.append(
+                Check(
+                    "bottom line",
+                    f"chi-square between two models: {test.unfolded[largest]:.1f} unfolded ({largest}), "
+                    f"{test.detector:.1f} at detector level",
+                    f"unfolded below {TOLERANCE:g} times that at detector level",
+                    test.passed,
+                    "the prior adds what the data do not hold: see the sources of uncertainty, take wider bins",
+                )
+            )
+        elif isinstance(test, GoodnessOfFit):
+            n = len(test.null_moments)
+            least = max(LEAST_P_VALUE, 1.5 / (1 + n)) if n else LEAST_P_VALUE
+            source = f"{n} pseudo-experiments" if n else "closed form"
+            for name, p in (("moments", test.p_moments), ("second classifier", test.p_classifier)):
+                made = np.isfinite(p)
+                value = f"p = {p:.2g} ({source})" if made else "not tested"
+                passed = bool(p > least) if made else None
+                out.append(Check(f"goodness of fit, {name}", value, f"p above {least:.2g}", passed, WORSE_FIT))
+        else:
+            msg = (
+                f"tests holds an object of type {type(test).__name__}; pass what result.bottom_line and "
+                "result.goodness_of_fit return."
+            )
+            raise InputTypeError(msg)
+    return out
 
 
 def _bias_check(result: UnfoldingResult) -> Check:

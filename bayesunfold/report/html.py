@@ -22,11 +22,13 @@ from bayesunfold.errors import InputError
 from bayesunfold.io.arviz import default_bins
 from bayesunfold.normalization import EXTRA, Finish, assign_groups
 from bayesunfold.plots import plot_correlation, plot_history, plot_ranking, plot_sources, plot_spectrum
-from bayesunfold.report.checks import MARKS, Check, detector_closure, verdicts
+from bayesunfold.report.checks import MARKS, Check, checks_of_tests, detector_closure, verdicts
 from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, plot_draws, plot_weights
 from bayesunfold.spectrum import Spectrum
 
 if TYPE_CHECKING:
+    from bayesunfold.studies.bottom_line import BottomLine
+    from bayesunfold.studies.goodness import GoodnessOfFit
     from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["write_report"]
@@ -93,6 +95,7 @@ def write_report(
     spectra: Mapping[str, Spectrum] | None = None,
     notes: Sequence[str] = (),
     inputs: Sequence[Mapping[str, object]] = (),
+    tests: Sequence[BottomLine | GoodnessOfFit] = (),
 ) -> Path:
     """Write the dashboard, and beside it the same numbers as JSON.
 
@@ -110,11 +113,13 @@ def write_report(
         What a reader must know first; shown under the title.
     inputs : sequence of mapping
         What was read, a row each with the same keys, as a table.
+    tests : sequence of BottomLine and GoodnessOfFit
+        What ``result.bottom_line`` and ``result.goodness_of_fit`` returned; they become lines of the verdict.
 
     Raises
     ------
-    InputError
-        For features that do not exist.
+    InputError, InputTypeError
+        For features that do not exist, tests that are none.
 
     Returns
     -------
@@ -135,8 +140,8 @@ def write_report(
     """
     path = Path(path)
     if isinstance(result, Spectrum | Mapping):
-        if bins is not None or spectra is not None:
-            msg = "spectra have their bins already; bins= is for results of an unbinned unfolding."
+        if bins is not None or spectra is not None or tests:
+            msg = "spectra have their bins already, and no tests; bins= and tests= are for unbinned results."
             raise InputError(msg)
         return _spectra_report(result if isinstance(result, Mapping) else {result.method: result}, path)
     sim = result.simulation
@@ -148,9 +153,10 @@ def write_report(
         if name not in shown:
             edges = given_bins.get(name, default_bins(sim.gen_column(name)[sim.pass_gen]))
             shown[name] = result.spectrum(name, edges)
+    made = checks_of_tests(tests)
     tree = result.to_datatree()
     closure = detector_closure(result)
-    checks = verdicts(result, tree, closure)
+    checks = [*verdicts(result, tree, closure), *made]
     sections = {
         "Verdict": _verdict(checks),
         "Spectra": _grid(

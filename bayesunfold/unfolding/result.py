@@ -662,11 +662,12 @@ class UnfoldingResult:
         path: str | Path,
         bins: Mapping[str, ArrayLike] | None = None,
         spectra: Mapping[str, Spectrum] | None = None,
+        tests: Sequence[BottomLine | GoodnessOfFit] = (),
     ) -> Path:
         """Write the dashboard, one HTML file; see ``bayesunfold.report.write_report``."""
         from bayesunfold.report import write_report
 
-        return write_report(self, path, bins, spectra)
+        return write_report(self, path, bins, spectra, tests=tests)
 
     def save(self, path: str | Path) -> Path:
         """Save to netCDF (``.nc``) or Zarr (``.zarr``), atomically; :func:`bayesunfold.load` reads it back."""

@@ -161,3 +161,29 @@ def test_a_closure_below_one_half_is_a_sign_too(auc, passed, words):
     assert check.passed is passed
     assert words in str(check)
     assert ("below one half" in check.value) == (auc < 0.48)
+
+
+def test_tests_that_were_made_are_lines_of_the_verdict(tmp_path):
+    toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    settings = {"iterations": 1, "inference": "laplace", "draws": 50, "random_seed": 1, "progressbar": False}
+    result = bu.unfold(toy.gen, toy.reco, toy.data, **settings)
+    good, bad = bu.studies.BottomLine({"pt": 12.0, "m": 3.0}, 14.0), bu.studies.BottomLine({"pt": 20.0}, 14.0)
+    null = np.linspace(0.01, 0.99, 99)
+    fit = bu.studies.GoodnessOfFit(0.4, 0.001, null, null)
+    closed = bu.studies.GoodnessOfFit(0.4, np.nan)
+    path = result.report(tmp_path / "r.html", tests=[good, bad, fit, closed])
+    checks = json.loads(path.with_suffix(".json").read_text())["checks"]
+    found = [(c["name"], c["passed"], c["value"]) for c in checks[-6:]]
+    assert found[0] == (
+        "bottom line",
+        True,
+        "chi-square between two models: 12.0 unfolded (pt), 14.0 at detector level",
+    )
+    assert found[1][:2] == ("bottom line", False)
+    assert found[2] == ("goodness of fit, moments", True, "p = 0.41 (99 pseudo-experiments)")
+    assert found[3] == ("goodness of fit, second classifier", False, "p = 0.01 (99 pseudo-experiments)")
+    assert found[4] == ("goodness of fit, moments", True, "p = 0.4 (closed form)")
+    assert found[5] == ("goodness of fit, second classifier", None, "not tested")
+    assert "the prior adds what the data do not hold" in path.read_text()
+    with pytest.raises(bu.errors.InputTypeError, match=r"what result\.bottom_line"):
+        result.report(tmp_path / "r.html", tests=["p = 0.3"])
