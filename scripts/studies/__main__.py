@@ -29,6 +29,7 @@ STUDIES = {
     "moment-unfolding": "mean and variance of a Gaussian toy whose best possible errors are known",
     "goodness": "p-values of goodness of fit where the answer is right",
     "nuisance-toys": "nuisance parameters that data constrain",
+    "systematic-toys": "coverage where efficiencies, scales and backgrounds decide",
     "usual-practice": "coverage of the bands beside that of error bars that are often drawn",
     "zjets-bias": "seven observables: bias at the result",
     "zjets-toys": "seven observables: coverage when the response is right",
