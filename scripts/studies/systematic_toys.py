@@ -2,9 +2,9 @@
 
 ``python scripts/studies systematic-toys TOY [--method direct] [--said right] [--toys 60] [--out DIR]``, TOY one of
 
-* ``efficiency``: events above zero are found with an efficiency that is known to 10 %; said as scale factors (``right``)
-  or as generator weights of both levels (``wrong``),
-* ``scale``: signal and background, a third of the data, share an energy scale that is known to 4 %; said with the
+* ``efficiency``: events above zero are found with an efficiency that is known to 10 %; said as scale factors
+  (``right``) or as generator weights of both levels (``wrong``),
+* ``scale``: signal and background, a third of the data, share an energy scale that is known to 2 %; said with the
   background's part (``right``) or of the signal alone (``wrong``).
 
 Every toy has fresh data, a fresh simulation and its own true value of the parameter, drawn from N(0, 1). Truth
@@ -28,7 +28,7 @@ import bayesunfold as bu
 EXPECTED, SIMULATED, BACKGROUND = 8000, 20_000, 4000
 TRUTH, RESOLUTION = (0.3, 0.9), 0.3
 EDGES = np.linspace(-2.4, 3.0, 13)
-FOUND, EFFICIENCY, SCALE, OFFSET = 0.8, 0.1, 0.04, 5.0
+FOUND, EFFICIENCY, SCALE, OFFSET = 0.8, 0.1, 0.02, 5.0
 """Share of events that are found; one standard deviation of that, and of the scale; what a reading is scaled about."""
 
 
