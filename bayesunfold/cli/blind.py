@@ -41,20 +41,39 @@ class BlindSplit:
         Likewise.
     factor : array, shape (n,)
         On the weights of the simulation.
+    removed : dict of str to pair of arrays
+        By background: its features, and what each event's weight is more than before.
     """
 
     data: Data
     simulation: Simulation
     backgrounds: list[Background]
     factor: Array
+    removed: dict[str, tuple[Array, Array]]
 
     def systematic(self, given: Systematic) -> Systematic:
-        """A variation of the same events: its weights have the factor, a detector level stays."""
-        if given.weight_up is None:
-            return given
-        up, down = (None if w is None else np.asarray(w) * self.factor for w in (given.weight_up, given.weight_down))
-        more = given.backgrounds or None
-        return Systematic(given.name, weight_up=up, weight_down=down, backgrounds=more, profile=given.profile)
+        """A variation of the same events: its weights have the factor, a detector level stays.
+
+        A background changes by as much as it did, from what is kept of it.
+        """
+        weights = {
+            side: None if (w := getattr(given, side)) is None else np.asarray(w) * self.factor
+            for side in ("weight_up", "weight_down")
+        }
+        varied = {
+            name: tuple(None if side is None else self._thinned(name, side) for side in sides)
+            for name, sides in given.backgrounds.items()
+        }
+        return given.changed(**weights, backgrounds=varied or None)
+
+    def _thinned(self, name: str, side: Background) -> Background:
+        """A background in a variation, with the change of weights that the pseudo-data made to the nominal one."""
+        features, change = self.removed[name]
+        x = side.columns_for(self.simulation)
+        if x.shape == features.shape and np.array_equal(x, features, equal_nan=True):
+            return Background(x, side.weight + change, name, undefined=side.undefined)
+        both, weight = np.concatenate([x, features]), np.concatenate([side.weight, change])
+        return Background(both, weight, name, undefined=side.undefined)
 
 
 def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expected: float) -> BlindSplit:
@@ -80,7 +99,7 @@ def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expec
     weight = np.where(simulation.pass_reco, simulation.reco_weight, 0.0)
     rng = np.random.default_rng(SEED)
     taken, factor = _thinned(weight * (signal / weight.sum()), "the simulation", rng)
-    parts, left = [simulation.reco[taken]], []
+    parts, left, removed = [simulation.reco[taken]], [], {}
     for b in backgrounds:
         rows, kept = _thinned(b.weight, b.name, rng)
         features = b.columns_for(simulation)
@@ -88,8 +107,9 @@ def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expec
         left.append(
             Background(features, b.weight * kept, b.name, b.relative_uncertainty, b.undefined, profile=b.profile)
         )
+        removed[b.name] = features, b.weight * (kept - 1.0)
     data = Data(rng.permutation(np.concatenate(parts)), undefined=simulation.undefined)
-    return BlindSplit(data, select(simulation, slice(None), factor), left, factor)
+    return BlindSplit(data, select(simulation, slice(None), factor), left, factor, removed)
 
 
 def _thinned(probability: Array, what: str, rng: np.random.Generator) -> tuple[NDArray[np.integer], Array]:

@@ -94,6 +94,14 @@ def _result_parsers(add: AddParser) -> None:
     )
     explore.add_argument("result", type=Path)
     explore.add_argument("others", type=Path, nargs="*", help="results to draw beside it in the same bins")
+    explore.add_argument(
+        "--model",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a prediction to draw, any number: events after the particle-level selection, in columns named as the "
+        "features, and weight; drawn at the unfolded yield",
+    )
     explore.add_argument("--port", type=int, default=5006, help="0 takes a free one (default: 5006)")
     explore.add_argument("--no-browser", action="store_true", help="only print the address")
     info = add("info", help="describe a saved result", epilog="example:\n  bayesunfold info demo/unfolded.nc")
@@ -188,12 +196,17 @@ def _report(args: argparse.Namespace) -> None:
 
 def _explore(args: argparse.Namespace) -> None:
     from bayesunfold.cli.explore import serve
+    from bayesunfold.cli.models import read_model
     from bayesunfold.io.storage import load
 
-    names = [path.stem for path in args.others]
-    twice = len(set(names)) < len(names)
-    others = {str(path) if twice else path.stem: load(path) for path in args.others}
-    serve(load(args.result), args.port, others=others, show=not args.no_browser)
+    paths = [*args.others, *map(Path, args.model)]
+    twice = len({path.stem for path in paths}) < len(paths)
+    names = [str(path) if twice else path.stem for path in paths]
+    result, split = load(args.result), len(args.others)
+    others = {name: load(path) for name, path in zip(names[:split], args.others, strict=True)}
+    features = result.simulation.gen_names
+    models = {name: read_model(path, features) for name, path in zip(names[split:], args.model, strict=True)}
+    serve(result, args.port, others=others, models=models, show=not args.no_browser)
 
 
 def _toy(seed: int, settings: dict[str, Any]) -> Any:

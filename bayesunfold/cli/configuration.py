@@ -111,11 +111,23 @@ class Job:
         reco = [*self._names_in(s), *self.sections.alias]
         gen = reco if s.gen_source is None else [*self._names_in(s.gen_source), *self.sections.alias]
         trees = list_trees(first.path)
-        return [
-            one
-            for section in sections
-            for one in expand(section, gen if PLACE in str(section.weight_up) else reco, trees)
-        ]
+        out = []
+        for section in sections:
+            names, there = gen if PLACE in str(section.weight_up) else reco, trees
+            if section.background and not section.variations() and not section.has_events:
+                names, there = self._of_background(section.background[0].name)
+            out += expand(section, names, there)
+        return out
+
+    def _of_background(self, name: str) -> tuple[list[str], list[str]]:
+        """Columns and trees of the first file of a background; none if there is no such background."""
+        known = {s.name: s for s in self.sections.background}
+        if name not in known:
+            return [], []
+        s = known[name]
+        return [*self._names_in(s), *self.sections.alias], list_trees(
+            named_sources(s.file, s.tree, self.path.parent)[0].path
+        )
 
     def _names_in(self, source: Source) -> list[str]:
         """Columns of the first file of a source, those of its friends included."""
@@ -275,6 +287,9 @@ class Job:
         known = {s.name: s for s in self.sections.background}
         out = {}
         for varied in section.background:
+            if varied.name in out:
+                msg = f"the systematic {section.name!r} has two sections for the background {varied.name!r}; give one."
+                raise InputError(msg)
             check_background_names(section.name, [varied.name], list(known))
             sides = []
             for source, features, weight in varied.sides(known[varied.name]):
@@ -392,7 +407,11 @@ def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:
     if not np.array_equal(result.simulation.gen, simulation.gen, equal_nan=True):
         msg = f"{path} was unfolded with another simulation ({len(result)} events, here {len(simulation)})."
         raise InputError(msg)
-    truth = np.where(simulation.pass_gen, result.nominal, result.nominal_reco)
+    seen = result.nominal_reco
+    if simulation.reco_factor is not None:  # toys count them at detector level themselves
+        factor = simulation.reco_factor
+        seen = np.divide(seen, factor, out=np.zeros(len(seen)), where=factor > 0)
+    truth = np.where(simulation.pass_gen, result.nominal, seen)
     return np.divide(truth, simulation.weight, out=np.zeros(len(truth)), where=simulation.weight != 0)
 
 

@@ -22,6 +22,7 @@ from bayesunfold.io.arviz import default_bins
 from bayesunfold.plots import plot_correlation, plot_spectrum
 
 if TYPE_CHECKING:
+    from bayesunfold.cli.models import ModelEvents
     from bayesunfold.spectrum import Spectrum
     from bayesunfold.unfolding.result import UnfoldingResult
 
@@ -57,6 +58,8 @@ class Explorer:
     result : UnfoldingResult
     others : mapping of name to UnfoldingResult, optional
         Drawn beside it in the same bins, of the same observable.
+    models : mapping of name to ModelEvents, optional
+        Predictions, drawn at the result's yield with chi-square and p-value.
 
     Attributes
     ----------
@@ -66,9 +69,15 @@ class Explorer:
         For each systematic, where its parameter is put, in standard deviations; other than zero draws a line.
     """
 
-    def __init__(self, result: UnfoldingResult, others: Mapping[str, UnfoldingResult] | None = None) -> None:
+    def __init__(
+        self,
+        result: UnfoldingResult,
+        others: Mapping[str, UnfoldingResult] | None = None,
+        models: Mapping[str, ModelEvents] | None = None,
+    ) -> None:
         self.pn = pn = _panel()
-        self.result, self.others = result, dict(others or {})
+        self.result, self.others, self.models = result, dict(others or {}), dict(models or {})
+        self.total = float(result.nominal.sum())
         w = pn.widgets
         names = list(result.simulation.gen_names)
         self.observable = w.Select(name="observable", options=names)
@@ -139,9 +148,14 @@ class Explorer:
             self.message.object = f"<p role='alert'>{html.escape(str(err))}</p>"
             return
         self.spectrum = spectrum
-        without = [f"{label} has no {name}." for label in self.others if label not in has]
+        predicted = {
+            label: model.contents(name, spectrum, self.total)
+            for label, model in self.models.items()
+            if name in model.columns
+        }
+        without = [f"{label} has no {name}." for label in (*self.others, *self.models) if label not in has | predicted]
         self.message.object = f"<p>{html.escape(' '.join([repr(spectrum), *without]))}</p>"
-        models: dict[str, Any] = beside | self._with_systematics(spectrum)
+        models: dict[str, Any] = beside | predicted | self._with_systematics(spectrum)
         self.figure.object = plot_spectrum(spectrum, levels=(level,), label=name, models=models)
         self.correlation.object = plot_correlation(spectrum)
         self.table.object = self._table_html()
@@ -229,11 +243,13 @@ class Explorer:
         return pn.FlexBox(controls, shown, self.correlation, align_items="flex-start")
 
 
-def _page_for(result: UnfoldingResult, others: Mapping[str, UnfoldingResult], host: str) -> Any:
+def _page_for(
+    result: UnfoldingResult, others: Mapping[str, UnfoldingResult], models: Mapping[str, ModelEvents], host: str
+) -> Any:
     """The page, for requests that name this machine; another name may be a trick of a foreign page (DNS rebinding)."""
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if name in LOOPBACK:
-        return Explorer(result, others).page()
+        return Explorer(result, others, models).page()
     return _panel().pane.HTML(f"This page is served at http://{ADDRESS} only, not at {html.escape(host)}.")
 
 
@@ -242,6 +258,7 @@ def serve(
     port: int = 5006,
     *,
     others: Mapping[str, UnfoldingResult] | None = None,
+    models: Mapping[str, ModelEvents] | None = None,
     show: bool = True,
     threaded: bool = False,
 ) -> Any:
@@ -254,6 +271,8 @@ def serve(
         0 takes a free one; at most 65535.
     others : mapping of name to UnfoldingResult, optional
         Drawn beside it.
+    models : mapping of name to ModelEvents, optional
+        Predictions, drawn too.
     show : bool
         Open a browser.
     threaded : bool
@@ -275,7 +294,7 @@ def serve(
     pn.extension()
     return pn.serve(
         lambda: _page_for(
-            result, others or {}, str(pn.state.headers.get("Host", ""))
+            result, others or {}, models or {}, str(pn.state.headers.get("Host", ""))
         ),  # a page of its own for every visitor
         address=ADDRESS,
         port=port,

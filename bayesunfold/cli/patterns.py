@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from bayesunfold.cli.sections import SystematicSection
+from bayesunfold.cli.sections import SystematicSection, VariedBackgroundSection
 from bayesunfold.errors import InputError
 
 __all__ = ["PLACE", "expand"]
@@ -31,7 +32,7 @@ def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[s
     ----------
     section : SystematicSection
     columns, trees : sequence of str
-        Of the simulation's file.
+        Of the simulation's file; of the background's, if the section changes backgrounds alone.
 
     Raises
     ------
@@ -48,11 +49,11 @@ def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[s
             )
             raise InputError(msg)
         return [section]
-    deciding = next((key for key in DECIDING if key in having), None)
-    if deciding is None:
+    decided = {key: values[key] for key in DECIDING if key in having} or _of_background(section.background)
+    if not decided:
         msg = f"the systematic {section.name!r} needs {PLACE} in one of {', '.join(DECIDING)}, which say what there is."
         raise InputError(msg)
-    value = values[deciding]
+    deciding, value = next(iter(decided.items()))
     text = next(v for v in (value if isinstance(value, list) else [value]) if PLACE in v)
     candidates = trees if deciding == "tree" else columns
     names = _names(text if deciding == "tree" else _token(text), candidates)
@@ -64,6 +65,12 @@ def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[s
         )
         raise InputError(msg)
     return [msgspec.structs.replace(section, **{k: _replaced(v, name) for k, v in values.items()}) for name in names]
+
+
+def _of_background(sections: Sequence[VariedBackgroundSection]) -> dict[str, Any]:
+    """Keys of varied backgrounds that say which variations there are."""
+    found = ((key, getattr(section, key)) for section in sections for key in ("tree", "weight_up", "features_up"))
+    return {key: value for key, value in found if _has(value)}
 
 
 def _has(value: object) -> bool:

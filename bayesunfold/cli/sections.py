@@ -184,10 +184,15 @@ class VariedBackgroundSection(Struct, kw_only=True, frozen=True):
 
     name: Annotated[str, Meta(description="of the background (required)")]
     file: Annotated[Files | None, Meta(description="files at +1; those of the background if omitted")] = None
-    file_down: Annotated[Files | None, Meta(description="the same at -1")] = None
+    file_down: Annotated[
+        Files | None, Meta(description="at -1; like all that ends with _down, what is at +1 if omitted")
+    ] = None
     tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group at +1")] = None
-    tree_down: Annotated[str | None, Meta(description="the same at -1")] = None
-    selection: Annotated[str | None, Meta(description="expression; the background's if omitted")] = None
+    tree_down: Annotated[str | None, Meta(description="at -1; without any key that ends with _down +1 is mirrored")] = (
+        None
+    )
+    selection: Annotated[str | None, Meta(description="expression at +1; the background's if omitted")] = None
+    selection_down: Annotated[str | None, Meta(description="the same at -1")] = None
     features_up: Annotated[
         Texts | None, Meta(description="detector-level features at +1; the background's if omitted")
     ] = None
@@ -203,26 +208,35 @@ class VariedBackgroundSection(Struct, kw_only=True, frozen=True):
         InputError
             If nothing is said at +1.
         """
-        out = []
-        for file, tree, features, weight in (
-            (self.file, self.tree, self.features_up, self.weight_up),
-            (self.file_down, self.tree_down, self.features_down, self.weight_down),
-        ):
-            if any(value is not None for value in (file, tree, features, weight)):
-                named = file or (background.file if tree is None else cast("Files", without_trees(background.file)))
-                source = Source(
-                    file=named,
-                    tree=tree or (background.tree if file is None else None),
-                    selection=background.selection if self.selection is None else self.selection,
-                )
-                out.append((source, features or background.features, weight or background.weight))
-            elif not out:
-                msg = (
-                    f"[[systematic.background]] of {self.name!r} says nothing at +1; give one of tree, file, weight_up "
-                    "and features_up."
-                )
-                raise InputError(msg)
-        return out
+        up = (self.file, self.tree, self.selection, self.features_up, self.weight_up)
+        down = (self.file_down, self.tree_down, self.selection_down, self.features_down, self.weight_down)
+        if all(value is None for value in up):
+            msg = (
+                f"[[systematic.background]] of {self.name!r} says nothing at +1; give one of tree, file, selection, "
+                "weight_up and features_up."
+            )
+            raise InputError(msg)
+        sides = [up]
+        if any(value is not None for value in down):
+            sides.append(tuple(high if low is None else low for high, low in zip(up, down, strict=True)))  # type: ignore[arg-type]
+        return [self._side(background, *side) for side in sides]
+
+    @staticmethod
+    def _side(
+        background: BackgroundSection,
+        file: Files | None,
+        tree: str | None,
+        selection: str | None,
+        features: list[str] | None,
+        weight: str | None,
+    ) -> tuple[Source, list[str], str | None]:
+        named = file or (background.file if tree is None else cast("Files", without_trees(background.file)))
+        source = Source(
+            file=named,
+            tree=tree or (background.tree if file is None else None),
+            selection=background.selection if selection is None else selection,
+        )
+        return source, features or background.features, weight or background.weight
 
 
 class SystematicSection(Struct, kw_only=True, frozen=True):

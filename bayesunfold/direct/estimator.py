@@ -213,6 +213,7 @@ class UnbinnedFBU:
     ) -> None:
         """Everything that :meth:`fit` checks before it trains, and nothing else; arguments and errors as there."""
         check_inputs(simulation, data, backgrounds, systematics, checkpoint)
+        _check_factors(simulation, systematics, self.efficiency)
 
     def fit(
         self,
@@ -243,10 +244,10 @@ class UnbinnedFBU:
         check_backend(backend, client)
         check_simulation(simulation)
         settings = self.settings(simulation)
-        _check_factors(simulation, settings.efficiency)
         intervals = settings.moments.additive, settings.network.additive
         scales = self._scales(simulation, intervals)
         data, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
+        _check_factors(simulation, systematics, settings.efficiency)
         if self.model is not None:
             _, layout = settings.layouts(events)
             check_hyperprior(self.model, layer_names(layout, simulation.gen_names))
@@ -382,9 +383,11 @@ class UnbinnedFBU:
         return costs | {"particle-level network": network, "members": members}
 
 
-def _check_factors(simulation: Simulation, efficiency: str) -> None:
+def _check_factors(simulation: Simulation, systematics: Sequence[Systematic], efficiency: str) -> None:
     """Scale factors say that part of an event is missed; that part would keep another weight than the rest."""
-    if efficiency == "prior" and simulation.reco_factor is not None:
+    given = simulation.reco_factor is not None
+    given |= any(s.reco_factor_up is not None for s in systematics)
+    if efficiency == "prior" and given:
         msg = (
             'efficiency="prior" keeps the generator weight of misses, and scale factors make every event a miss in '
             'part; the direct posterior cannot do both. Take efficiency="learned", or OmniFold.'

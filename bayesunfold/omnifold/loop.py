@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -19,6 +20,7 @@ from bayesunfold.classifier.inference import inference_method
 from bayesunfold.classifier.linearized import linearize, linearize_some, posterior_axes
 from bayesunfold.classifier.sampling import Draws
 from bayesunfold.classifier.two_class import Classifier
+from bayesunfold.errors import OverlapWarning
 from bayesunfold.events import Simulation
 from bayesunfold.omnifold.answers import Answers, generator_displacement, propagate
 from bayesunfold.omnifold.iteration import Iteration, Learn, Networks, fit_near, iterate, train
@@ -316,7 +318,19 @@ def yield_changes(
         up, down = (sum(float(getattr(c.weight, side).sum()) for c in each) for side in ("up", "down"))
         alpha = perturbations.effects[name].alpha
         changes[name] = -interpolate(np.array(up), np.array(down), alpha) / signal
+    _warn_without_signal(1.0 + np.sum(list(changes.values()), axis=0))
     return changes, scales
+
+
+def _warn_without_signal(factor: Array) -> None:
+    """Warn of members whose backgrounds are all of their data."""
+    none = int((factor <= 0).sum())
+    if none:
+        msg = (
+            f"in {none} of {len(factor)} members the backgrounds, varied by their uncertainties, exceed the data, and "
+            "the signal is negative; cut harder, or check the uncertainties of the backgrounds."
+        )
+        warnings.warn(msg, OverlapWarning, stacklevel=4)
 
 
 def point_estimates(

@@ -97,8 +97,8 @@ def _weights(result: UnfoldingResult, model: Model, name: str) -> Array:
         )
         raise InputError(msg)
     weight = np.where(sim.used, sim.weight * np.where(sim.used, factor, 0.0), 0.0)
-    seen = weight if sim.reco_factor is None else weight * sim.reco_factor
-    return weight * (result.members.events.signal_yield / seen[sim.pass_reco].sum())
+    events = result.members.events
+    return weight * (events.signal_yield / events.at_reco(weight)[sim.pass_reco].sum())
 
 
 def _detector_separation(result: UnfoldingResult, a: Array, b: Array) -> float:
@@ -111,7 +111,7 @@ def _detector_separation(result: UnfoldingResult, a: Array, b: Array) -> float:
     w, x = result.nominal_reco[rows], events.reco[rows]
     u = events.data.weight
     variance = float((u**2).sum() / u.sum()) * np.abs(w) + w**2
-    change = (a - b)[rows]
+    change = events.at_reco(a - b)[rows]
     learned = _regressed(x, change, variance)
 
     def one(part: slice) -> tuple[Array, Array, Array]:

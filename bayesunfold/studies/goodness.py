@@ -127,6 +127,14 @@ def pseudo_experiments(result: UnfoldingResult) -> ResampledToys:
 
     Weighted data become unweighted ones of the same information.
     """
+    for b in result.backgrounds:
+        if (b.weight < 0).any():
+            msg = (
+                f"{int((b.weight < 0).sum())} events of {b.name} have negative weights, so there are no "
+                "pseudo-experiments; a profiled variation whose events are others than the nominal ones makes such "
+                "weights. Give it as other weights of the same events, or take goodness_of_fit(0), which needs none."
+            )
+            raise InputError(msg)
     u = result.data.weight
     size = float((u**2).sum() / u.sum())
     push = np.where(result.simulation.used, result.members.push, 0.0)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Simulation
+from bayesunfold.unfolding.overlap import check_distance
 from bayesunfold.unfolding.standardized import StandardizedBackground
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 Array = NDArray[np.floating]
+FACTOR = 3.0
+"""A background whose total changes by more than this factor in a variation is taken for a mistake of its weights."""
+
 Sides = tuple[Background, Background | None]
 """A background at plus and at minus one standard deviation; None mirrors the first."""
 
@@ -75,24 +79,32 @@ class VariedBackground:
         In the order of the simulation's detector level: of its own events, then of those of variations.
     weight : array, shape (m,)
         Without any variation.
-    changes : dict of str to WeightChange
-        By systematic.
+    shapes : dict of str to WeightChange
+        By systematic: changes at the same total.
+    totals : dict of str to (float, float)
+        By systematic: logarithms of the totals over the nominal one, up and down.
     """
 
     features: Array
     weight: Array
-    changes: Mapping[str, WeightChange]
+    shapes: Mapping[str, WeightChange]
+    totals: Mapping[str, tuple[float, float]]
 
     @classmethod
     def of(cls, nominal: Background, varied: Mapping[str, Sides], simulation: Simulation) -> VariedBackground:
         """From the background as it is in each variation."""
+        total = float(nominal.weight.sum())
 
         def read(side: Background) -> tuple[Array, Array]:
-            return side.columns_for(simulation), side.weight
+            return side.columns_for(simulation), side.weight * (total / side.weight.sum())
 
         pairs = [(read(up), None if down is None else read(down)) for up, down in varied.values()]
-        features, weight, changes = combined(read(nominal), pairs)
-        return cls(features, weight, dict(zip(varied, changes, strict=True)))
+        features, weight, shapes = combined(read(nominal), pairs)
+        totals = {}
+        for name, (up, down) in varied.items():
+            high = float(np.log(up.weight.sum() / total))
+            totals[name] = high, -high if down is None else float(np.log(down.weight.sum() / total))
+        return cls(features, weight, dict(zip(varied, shapes, strict=True)), totals)
 
 
 def as_background_sides(given: object, name: str) -> dict[str, Sides]:
@@ -207,8 +219,13 @@ def prepare_background_changes(
 def _change(
     systematic: str, nominal: StandardizedBackground, pair: Sides, simulation: Simulation, scale: Standardizer
 ) -> BackgroundChange:
+    what = f"background {nominal.name!r} in {systematic!r}"
+
     def standardised(side: Background) -> tuple[Array, Array]:
-        return scale(side.columns_for(simulation)), side.weight
+        features = side.columns_for(simulation)
+        check_distance(scale.each(features), simulation.reco_names, what)
+        _check_total(float(side.weight.sum()), float(nominal.weight.sum()), what)
+        return scale(features), side.weight
 
     up, down = standardised(pair[0]), None if pair[1] is None else standardised(pair[1])
     x, _, (change,) = combined((nominal.x, nominal.weight), [(up, down)])
@@ -219,3 +236,13 @@ def _change(
         )
         raise InputError(msg)
     return BackgroundChange(nominal.name, x, change)
+
+
+def _check_total(varied: float, nominal: float, what: str) -> None:
+    """A variation changes the expected yield by a factor that can be meant."""
+    if not 1 / FACTOR < varied / nominal < FACTOR:
+        msg = (
+            f"{what} has {varied:.4g} expected events and {nominal:.4g} nominally; weights of backgrounds are in units "
+            "of data events, in variations too. Check them."
+        )
+        raise InputError(msg)

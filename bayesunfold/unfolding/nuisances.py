@@ -173,11 +173,22 @@ class Nuisances:
         factor = self._normalisation(b, alpha)
         if varied is None:
             return b if factor == 1.0 else _background(b, b.weight * factor)
-        weight = varied.weight.copy()
-        for name, change in varied.changes.items():
-            weight += bend(change.up, change.down, float(alpha[self.names.index(name)]))
-        names = self.simulation.reco_names if self.simulation.reco_named else None
-        return _background(b, weight * factor, varied.features, names)
+        shape, total = self._varied(varied, alpha)
+        return _background(b, shape * (total * factor), varied.features, self._reco_names())
+
+    def _reco_names(self) -> tuple[str, ...] | None:
+        """Names of features in the order of the simulation, if it has any."""
+        return self.simulation.reco_names if self.simulation.reco_named else None
+
+    def _varied(self, varied: VariedBackground, alpha: Array) -> tuple[Array, float]:
+        """Weights of a background at its nominal total, linear in the parameters, and a log-linear factor on it."""
+        shape, logarithm = varied.weight.copy(), 0.0
+        for name, change in varied.shapes.items():
+            value = float(alpha[self.names.index(name)])
+            shape += bend(change.up, change.down, value)
+            high, low = varied.totals[name]
+            logarithm += float(bend(np.array(high), np.array(low), value))
+        return shape, float(np.exp(logarithm))
 
     def _sides_on_top(self, systematic: Systematic, moved: Mapping[str, Background], alpha: Array) -> dict[str, Sides]:
         """Backgrounds in a variation that is not profiled: what it changes, it changes of the moved ones too."""
@@ -192,7 +203,7 @@ class Nuisances:
                 parts = [(now, 1.0), (side, factor), (b, -factor)]
                 features = np.concatenate([part.columns_for(self.simulation) for part, _ in parts])
                 weight = np.concatenate([part.weight * scale for part, scale in parts])
-                return _background(b, weight, features, now.names if now.named else None)
+                return _background(b, weight, features, self._reco_names())
 
             out[name] = (up, down) if moved[name] is b else (on_top(up), None if down is None else on_top(down))
         return out
@@ -206,13 +217,15 @@ class Nuisances:
     def _background_slopes(self, k: int, alpha: Array, now: Moved) -> list[tuple[Array, Array]]:
         """Standardised events of backgrounds, and derivatives of their weights by a systematic's parameter."""
         name = self.each[k].name
-        out = []
+        out: list[tuple[Array, Array]] = []
         for b, events in zip(self.backgrounds, now.events.backgrounds, strict=True):
             varied = self.varied.get(b.name)
-            if varied is not None and name in varied.changes:
-                change = varied.changes[name]
-                factor = self._normalisation(b, alpha)
-                out.append((events.x, slope(change.up, change.down, float(alpha[k])) * factor))
+            if varied is not None and name in varied.shapes:
+                change, value = varied.shapes[name], float(alpha[k])
+                shape, total = self._varied(varied, alpha)
+                high, low = varied.totals[name]
+                moved = slope(change.up, change.down, value) + shape * slope(np.array(high), np.array(low), value)
+                out.append((events.x, moved * (total * self._normalisation(b, alpha))))
         return out
 
     def derivatives(

@@ -19,7 +19,7 @@ from bayesunfold.errors import BlindFeatureWarning, ConvergenceWarning, InputErr
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["check_learned", "check_samples", "outside_range", "warn_without_overlap"]
+__all__ = ["check_distance", "check_learned", "check_samples", "outside_range", "warn_without_overlap"]
 
 Array = NDArray[np.floating]
 
@@ -81,7 +81,7 @@ def check_samples(
     _warn_of_sizes(simulation, events)
     samples = {"data": data.features} | {f"background {b.name!r}": b.columns_for(simulation) for b in backgrounds}
     for what, values in samples.items():
-        _check_distance(events.scales.reco.each(values), simulation.reco_names, what)
+        check_distance(events.scales.reco.each(values), simulation.reco_names, what)
     _warn_of_blind(simulation)
 
 
@@ -102,7 +102,7 @@ def _warn_of_far(values: Array, names: tuple[str, ...], what: str) -> None:
         warnings.warn(msg, OverlapWarning, stacklevel=4)
 
 
-def _check_distance(z: Array, names: tuple[str, ...], what: str) -> None:
+def check_distance(z: Array, names: tuple[str, ...], what: str) -> None:
     """Raise for events far from the simulated ones; ``z`` are transformed features in standard deviations."""
     far = np.abs(z) > FARTHEST
     if far.any():
@@ -124,18 +124,10 @@ def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents) -> None:
             "events, and compare with bu.FBU in a few bins."
         )
         warnings.warn(msg, SmallSampleWarning, stacklevel=4)
-    weight = simulation.weight[simulation.used]
-    size = effective_size(weight)
-    if size < FEW_SIMULATED:
-        largest = int(np.argmax(np.abs(simulation.weight)))
-        msg = (
-            f"the {len(weight)} simulated events are worth {size:.1f}: the largest weight is "
-            f"{simulation.weight[largest]:.3g} at row {largest}, the median {np.median(weight):.3g}. Bands of fewer "
-            f"than {FEW_SIMULATED} are unreliable; use more events, or remove those of huge weight."
-        )
-        if size < NO_SIMULATION:
-            raise InputError(msg)
-        warnings.warn(msg, SmallSampleWarning, stacklevel=4)
+    _warn_of_simulated_size(simulation.weight, simulation.used, "simulated events")
+    if simulation.reco_factor is not None:
+        what = "simulated events at detector level, with their scale factors,"
+        _warn_of_simulated_size(simulation.reco_weight, simulation.pass_reco, what)
     total = float(events.data.weight.sum())
     share = 1 - events.signal_yield / total
     if share > LARGE_BACKGROUND:
@@ -146,9 +138,25 @@ def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents) -> None:
         warnings.warn(msg, OverlapWarning, stacklevel=4)
 
 
+def _warn_of_simulated_size(weights: Array, used: NDArray[np.bool_], what: str) -> None:
+    weight = weights[used]
+    size = effective_size(weight)
+    if size >= FEW_SIMULATED:
+        return
+    largest = int(np.argmax(np.where(used, np.abs(weights), 0.0)))
+    msg = (
+        f"the {len(weight)} {what} are worth {size:.1f}: the largest weight is "
+        f"{weights[largest]:.3g} at row {largest}, the median {np.median(weight):.3g}. Bands of fewer "
+        f"than {FEW_SIMULATED} are unreliable; use more events, or remove those of huge weight."
+    )
+    if size < NO_SIMULATION:
+        raise InputError(msg)
+    warnings.warn(msg, SmallSampleWarning, stacklevel=5)
+
+
 def _warn_of_blind(simulation: Simulation) -> None:
     """Warn of particle-level features that no detector-level feature depends on."""
-    rows = simulation.both & (simulation.weight != 0)
+    rows = simulation.both & (simulation.reco_weight != 0)
     if rows.sum() < BLIND_EVENTS:
         return
     reco = [_quantile_bins(x) for x in simulation.reco[rows].T]
@@ -246,8 +254,8 @@ def outside_range(simulation: Simulation, data: Data) -> tuple[Array, Array, Arr
 
     Events of weight zero count for nothing. See :func:`bayesunfold._support.checks.uncovered_share`.
     """
-    rows = simulation.pass_reco & (simulation.weight != 0)
-    reco, weight = simulation.reco[rows], simulation.weight[rows]
+    rows = simulation.pass_reco & (simulation.reco_weight != 0)
+    reco, weight = simulation.reco[rows], simulation.reco_weight[rows]
     low, high = np.nanmin(reco, axis=0), np.nanmax(reco, axis=0)
     shares = [uncovered_share(data.features[:, j], reco[:, j], weight) for j in range(reco.shape[1])]
     return np.array(shares), low, high

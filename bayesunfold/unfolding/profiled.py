@@ -180,7 +180,7 @@ def _scale_factors(systematic: Systematic, simulation: Simulation, scales: Scale
                 "reach zero nor leave it. Take profile=False, or a small positive factor."
             )
             raise InputError(msg)
-        used = passes & (nominal > 0)
+        used = (factor > 0) & (nominal > 0)  # also events that fail nominally and pass in another variation
         sides.append(np.log(np.divide(factor, nominal, out=np.ones(len(passes)), where=used)))
     return ScaleFactors(systematic.name, sides[0], sides[1] if len(sides) == 2 else -sides[0])
 

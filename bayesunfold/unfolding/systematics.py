@@ -217,6 +217,20 @@ class Systematic:
                 sides.setdefault(f"pass_reco_{side}", simulation.pass_reco)
         return cls(name, **sides, backgrounds=backgrounds, profile=profile)
 
+    def changed(self, **changes: Any) -> Systematic:
+        """The same with some arguments replaced.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Systematic("fsr", weight_up=np.ones(3)).changed(name="isr").name
+        'isr'
+        """
+        names = ("name", "alternative", "backgrounds", "profile")
+        sides = [f"{kind}_{side}" for kind in ("weight", "reco", "pass_reco", "reco_factor") for side in ("up", "down")]
+        given = {name: getattr(self, name) for name in (*names, *sides)}
+        return Systematic(**given | changes)
+
     @property
     def two_sided(self) -> bool:
         """Whether a down variation was given."""
@@ -290,16 +304,19 @@ def shifted_detector_level(
     factor = getattr(systematic, f"reco_factor_{direction}")
     if given[0] is None and given[1] is None and factor is None:
         return None
-    what = f"reco_{direction} of {systematic.name}"
+    kind = "reco" if given[0] is not None else "pass_reco" if given[1] is not None else "reco_factor"
+    what = f"{kind}_{direction} of {systematic.name}"
     passes = simulation.pass_reco
     if given[1] is not None:
-        found = as_flag(given[1], len(simulation), f"pass_{what}")
+        flags = f"pass_reco_{direction} of {systematic.name}"
+        found = as_flag(given[1], len(simulation), flags)
         passes = passes if np.array_equal(found, passes) else found
-        _check_passing(simulation, passes, simulation.reco_weight, f"pass_{what}")
+        _check_passing(simulation, passes, simulation.reco_weight, flags)
     if factor is not None:
         name = f"reco_factor_{direction} of {systematic.name}"
         factor = as_reco_factor(factor, passes, name)
         _check_passing(simulation, passes, simulation.weight * factor, name)
+        _check_full_factor(simulation, passes, factor, name)
         factor = _changed_factor(simulation, passes, factor)
     values = simulation.reco if given[0] is None else _features(given[0], simulation, what)
     nominal, both = simulation.reco, passes & simulation.pass_reco
@@ -312,14 +329,30 @@ def shifted_detector_level(
         check_finite(values, passes, what, simulation.reco_names, "give finite features to passing events.")
     same = passes is simulation.pass_reco and factor is None
     if same and np.array_equal(values[passes], nominal[passes], equal_nan=True):
-        kind = "features" if given[0] is not None else "pass flags" if given[1] is not None else "scale factors"
-        msg = f"{what} is identical to the nominal {kind}; leave the systematic out."
+        words = {"reco": "features", "pass_reco": "pass flags", "reco_factor": "scale factors"}[kind]
+        msg = f"{what} is identical to the nominal {words}; leave the systematic out."
         raise InputError(msg)
     if given[0] is not None and given[1] is None:
         _warn_of_cut(simulation, values, what)
     out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
     out[passes] = scale(values[passes])
     return Shifted(out, passes, factor)
+
+
+def _check_full_factor(simulation: Simulation, passes: NDArray[np.bool_], factor: Array, what: str) -> None:
+    """Full scale factors have about the nominal mean; uncertainties of them do not."""
+    rows = passes & simulation.pass_reco
+    weight, nominal = simulation.weight[rows], simulation.reco_weight[rows]
+    if not len(weight) or not nominal.sum() > 0:
+        return
+    ratio = float((weight * factor[rows]).sum() / nominal.sum())
+    if not 1 / FACTOR < ratio < FACTOR:
+        msg = (
+            f"{what} is on average {ratio:.3g} times the nominal scale factor; it must hold the full factors in the "
+            "variation. If these are differences, pass reco_factor + difference; if relative ones, reco_factor * (1 + "
+            "difference)."
+        )
+        raise InputError(msg)
 
 
 def _changed_factor(simulation: Simulation, passes: NDArray[np.bool_], factor: Array) -> Array | None:

@@ -14,6 +14,7 @@ import uhi.io.json
 
 import bayesunfold as bu
 from bayesunfold.cli.explore import Explorer, serve
+from bayesunfold.cli.models import read_model
 
 pytestmark = [
     # raised on import by the packages that Panel brings along
@@ -46,6 +47,29 @@ def test_controls_choose_the_spectrum(result):
     assert read.values() == pytest.approx(expected.nominal)
     assert page.png().getvalue()[:4] == b"\x89PNG"
     assert "90 % low" in page.table.object
+
+
+def test_predictions_are_drawn_at_the_unfolded_yield(result, tmp_path):
+    """Events of a file, weighted; a feature that it lacks is said."""
+    first, second = result.simulation.gen_names
+    rng = np.random.default_rng(1)
+    values, weight = rng.normal(size=2000), rng.uniform(0.5, 1.5, 2000)
+    np.savez(tmp_path / "herwig.npz", **{first: values, "weight": weight, "other": values})
+    model = read_model(tmp_path / "herwig.npz", (first, second))
+    page = Explorer(result, models={"Herwig": model})
+    page.edges.value = "-1, 0, 1"
+    spectrum = page.spectrum
+    expected = np.histogram(values, [-1, 0, 1], weights=weight)[0] * (result.nominal.sum() / weight.sum())
+    assert model.contents(first, spectrum, result.nominal.sum()) == pytest.approx(expected)
+    shape = result.spectrum(first, [-1, 0, 1], normalization="shape")
+    total = result.nominal.sum()  # a shape is of all events, those outside of the bins included
+    assert model.contents(first, shape, total) == pytest.approx(expected / total)
+    texts = [text.get_text() for text in page.figure.object.axes[0].get_legend().get_texts()]
+    assert any(text.startswith("Herwig") for text in texts)
+    page.observable.value = second
+    assert f"Herwig has no {second}." in page.message.object
+    with pytest.raises(bu.errors.InputError, match="name at least one as a feature"):
+        read_model(tmp_path / "herwig.npz", ("pt",))
 
 
 def test_a_mistake_is_shown_and_the_last_spectrum_stays(result):

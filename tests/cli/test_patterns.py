@@ -10,7 +10,7 @@ import bayesunfold as bu
 from bayesunfold.cli.commands import main
 from bayesunfold.cli.configuration import load_job
 from bayesunfold.cli.patterns import expand
-from bayesunfold.cli.sections import SystematicSection
+from bayesunfold.cli.sections import SystematicSection, VariedBackgroundSection
 from bayesunfold.errors import InputError
 
 COLUMNS = ["x", "y", "w_JET_A__1up", "w_JET_A__1down", "w_JET_B__1up", "w_JET_B__1down", "w_MUON__1up"]
@@ -112,3 +112,83 @@ def test_trees_from_files(tmp_path):
     shift = {s.name: s.reco_up[:, 0] - reco for s in systematics}
     np.testing.assert_allclose(shift["JES"], 0.1, rtol=1e-9)
     np.testing.assert_allclose(shift["JER"], 0.05, rtol=1e-9)
+
+
+def test_backgrounds_of_a_variation():
+    """What the place stands for goes into the sections inside, and decides where nothing else does."""
+    top = VariedBackgroundSection(name="top", tree="{name}__1up", tree_down="{name}__1down")
+    section = SystematicSection(name="{name}", tree="{name}__1up", reco_up=["y"], background=[top])
+    found = expand(section, [], ["JES__1up", "JER__1up"])
+    assert [s.background[0].tree_down for s in found] == ["JES__1down", "JER__1down"]
+    alone = SystematicSection(name="{name}", background=[VariedBackgroundSection(name="top", weight_up="w_{name}")])
+    assert [s.background[0].weight_up for s in expand(alone, ["w_tune", "w_pdf"], [])] == ["w_tune", "w_pdf"]
+
+
+CONFIGURATION = """
+[simulation]
+file = "sim.npz"
+gen = ["t"]
+reco = ["r"]
+reco_factor = "sf"
+[data]
+file = "data.npz"
+features = ["r"]
+[[background]]
+name = "top"
+file = "top.npz"
+features = ["r"]
+weight = "w"
+[[systematic]]
+name = "tune"
+reco_factor_up = "sf * 1.1"
+"""
+
+
+def configured(tmp_path, more):
+    """The job of a configuration whose last section is a systematic."""
+    rng = np.random.default_rng(1)
+    t = rng.normal(size=500)
+    np.savez(tmp_path / "sim.npz", t=t, r=t + 0.1, sf=np.full(500, 0.9))
+    np.savez(tmp_path / "data.npz", r=rng.normal(size=300))
+    np.savez(tmp_path / "top.npz", r=rng.normal(size=50), w=np.ones(50))
+    np.savez(tmp_path / "var.npz", r=rng.normal(size=40), w=np.full(40, 1.5), wd=np.full(40, 0.5))
+    (tmp_path / "run.toml").write_text(CONFIGURATION + more)
+    return load_job(tmp_path / "run.toml")
+
+
+def test_both_sides_of_a_background_are_read_where_the_first_is(tmp_path):
+    text = '[[systematic.background]]\nname = "top"\nfile = "var.npz"\nweight_down = "wd"\n'
+    job = configured(tmp_path, text)
+    simulation, (systematic,) = job.simulation()
+    assert np.allclose(simulation.reco_factor, 0.9)
+    assert np.allclose(systematic.reco_factor_up, 0.99)
+    up, down = systematic.backgrounds["top"]
+    assert (up.weight.sum(), down.weight.sum()) == (60.0, 20.0)
+    assert "tune, top" in {entry.sample for entry in job.manifest}
+    bu.OmniFold(iterations=1).check(simulation, job.data(), job.backgrounds(), [systematic])
+
+
+def test_one_side_is_mirrored_and_a_selection_is_a_change(tmp_path):
+    job = configured(tmp_path, '[[systematic.background]]\nname = "top"\nselection = "r > 0"\n')
+    up, down = job.simulation()[1][0].backgrounds["top"]
+    assert 10 < len(up) < 40
+    assert down is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '[[systematic.background]]\nname = "qcd"\nfile = "var.npz"\n',
+            "varies the background 'qcd'; there are: 'top'",
+        ),
+        ('[[systematic.background]]\nname = "top"\n', "says nothing at +1"),
+        ('[[systematic.background]]\nname = "top"\ntre = "x"\n', "the nearest is 'tree'"),
+        ('[systematic.background]\nname = "top"\n', "must be written [[systematic.background]]"),
+        (2 * '[[systematic.background]]\nname = "top"\nfile = "var.npz"\n', "two sections for the background 'top'"),
+    ],
+)
+def test_bad_backgrounds_of_variations(tmp_path, text, words):
+    with pytest.raises(InputError) as error:
+        configured(tmp_path, text).simulation()
+    assert words in str(error.value)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
+from bayesunfold.cli.blind import split_blind
 
 FAST = {"network": bu.Network(hidden=(6,)), "draws": 300, "inference": "laplace", "progressbar": False}
 BINS = np.linspace(-2.0, 2.5, 7)
@@ -169,3 +170,79 @@ def test_what_cannot_be_is_said(samples):
         bu.Systematic("s", backgrounds=[top(samples)])
     with pytest.raises(bu.errors.InputError, match="needs one of"):
         bu.Systematic("s")
+    fails("has 10 expected events and 2000 nominally", top=top(samples, factor=0.005))
+    fails("background 'top' in 's' lie more than", top=top(samples, shift=1e6))
+
+
+def test_named_columns_may_come_in_any_order(samples):
+    """A profiled yield moves the background, a variation that is not profiled stands on top of that."""
+    rng = np.random.default_rng(3)
+    second = {
+        "data": rng.normal(np.repeat([0.0, 0.5], [6000, 2000]), 1),
+        "sim": rng.normal(0, 1, 8000),
+        "top": rng.normal(0.5, 1, 20_000),
+    }
+    simulation = bu.Simulation(samples["gen"], np.column_stack([samples["reco"], second["sim"]]), reco_names=["a", "b"])
+    data = bu.Data(np.column_stack([samples["data"], second["data"]]), names=["a", "b"])
+
+    def background(shift: float, order: list[int], **more) -> bu.Background:
+        x = np.column_stack([samples["top"] + shift, second["top"]])[:, order]
+        return bu.Background(x, np.full(20_000, 0.1), "top", names=[("a", "b")[k] for k in order], **more)
+
+    found = []
+    for order in ([0, 1], [1, 0]):
+        shape = bu.Systematic("shape", backgrounds={"top": background(0.15, order)})
+        nominal = background(0.0, order, relative_uncertainty=0.2, profile=True)
+        found.append(drawn_by(unfolder("direct").fit(simulation, data, [nominal], [shape]), "shape"))
+    assert np.allclose(*found, rtol=1e-3)
+
+
+def test_a_background_that_is_not_there_does_not_become_negative(samples):
+    """Its total is log-linear in a profiled parameter, so it stays positive wherever the data pull.
+
+    A second reading tells it from the signal, and half of it is in the data at most.
+    """
+    rng = np.random.default_rng(5)
+    simulation = bu.Simulation(samples["gen"], np.column_stack([samples["reco"], rng.normal(0, 1, 8000)]))
+    data = bu.Data(np.column_stack([samples["data"][:6000], rng.normal(0, 1, 6000)]))
+    x = np.column_stack([samples["top"], rng.normal(1.5, 0.5, 20_000)])
+    nominal, varied = (bu.Background(x, np.full(20_000, weight), "top") for weight in (0.1, 0.25))
+    size = bu.Systematic("size", backgrounds={"top": varied}, profile=True)
+    result = unfolder("direct").fit(simulation, data, [nominal], [size])
+    assert 0 < result.backgrounds[0].weight.sum() < 1000
+    assert result.nuisances.loc["size", "mean"] < -0.7
+
+
+def test_goodness_of_fit_of_other_events_says_why_not(samples):
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    scale = bu.Systematic("scale", backgrounds={"top": (top(samples, 0.15), top(samples, -0.15))}, profile=True)
+    result = unfolder("direct").fit(simulation, data, [top(samples)], [scale])
+    assert (result.backgrounds[0].weight < 0).any()
+    with pytest.raises(bu.errors.InputError, match="as other weights of the same events"):
+        result.goodness_of_fit(2, progressbar=False)
+    assert 0 <= result.goodness_of_fit(0).moments <= 1
+
+
+def test_more_background_than_data_is_said(samples):
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    sources = [top(samples, factor=3.0)]
+    large = bu.Systematic("large", backgrounds={"top": top(samples, factor=4.5)})
+    with pytest.warns(bu.errors.OverlapWarning, match="exceed the data"):
+        unfolder("omnifold").fit(simulation, data, sources, [large])
+
+
+def test_blind_pseudo_data_leave_the_variation_as_it_is(samples):
+    """Taking pseudo-data out of a background changes no variation of it: of the same events, and of others."""
+    simulation = bu.Simulation(samples["gen"], samples["reco"])
+    nominal = top(samples)
+    weight = nominal.weight * np.exp(0.1 * samples["top"])
+    same, other = bu.Background(samples["top"], weight, "top"), top(samples, 0.1, 1.05)
+    split = split_blind(simulation, [nominal], 4000.0)
+    for side in (same, other):
+        given = bu.Systematic("s", backgrounds={"top": side})
+        (found, _) = split.systematic(given).backgrounds["top"]
+        for function in (np.ones_like, np.square, np.sin):
+            expected = side.weight @ function(side.features[:, 0]) - nominal.weight @ function(nominal.features[:, 0])
+            kept = split.backgrounds[0]
+            change = found.weight @ function(found.features[:, 0]) - kept.weight @ function(kept.features[:, 0])
+            assert change == pytest.approx(expected, abs=1e-6)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
+from bayesunfold.cli.configuration import _truth_of_result
 from bayesunfold.omnifold.problems import carried_share, step2_classes
-from bayesunfold.unfolding.standardized import standardize
+from bayesunfold.unfolding.nuisances import Nuisances
+from bayesunfold.unfolding.standardized import Scales, standardize
 
 FAST = {"network": bu.Network(hidden=(6,)), "draws": 200, "inference": "laplace", "progressbar": False}
 BINS = np.linspace(-2.0, 2.0, 7)
@@ -227,7 +229,7 @@ def test_pull_weights_move_the_part_that_is_seen(samples):
     assert np.array_equal(carried_share(events, pull, "learned"), simulation.both)
 
 
-def test_files_configurations_and_matched_variations_carry_them(samples, tmp_path):
+def test_files_toys_and_matched_variations_carry_them(samples, tmp_path):
     """A result that is loaded again, and a variation whose events come in another order."""
     simulation = with_factors(samples)
     order = np.random.default_rng(1).permutation(len(simulation))
@@ -293,3 +295,55 @@ def test_what_cannot_be_is_said(samples):
         bu.OmniFold(iterations=1, **FAST).fit(simulation, data, systematics=[bu.Systematic("two", alternative=other)])
     with pytest.raises(bu.errors.InputError, match="needs one of weight_up"):
         bu.Systematic("both", weight_up=samples["weight"], reco_factor_up=samples["weight"])
+
+
+def test_early_checks_count_events_as_detector_level_does(samples):
+    data = bu.Data(samples["data"])
+    check = bu.OmniFold(iterations=1, **FAST).check
+    blind = bu.Simulation(samples["gen"], samples["reco"], reco_factor=np.where(samples["reco"] > 1, 0.0, 1.0))
+    with pytest.warns(bu.errors.OverlapWarning, match="outside the simulation's detector-level distribution"):
+        check(blind, data)
+    huge = np.ones(len(samples["gen"]))
+    huge[:3] = 3e5
+    with pytest.raises(bu.errors.InputError, match="with their scale factors, are worth 3"):
+        check(bu.Simulation(samples["gen"], samples["reco"], reco_factor=huge), data)
+    plain = bu.Simulation(samples["gen"], samples["reco"])
+    with pytest.raises(bu.errors.InputError, match=r"is on average 0.02 times .* reco_factor \+ difference"):
+        check(plain, data, systematics=[bu.Systematic("s", reco_factor_up=0.02 * np.ones(len(plain)))])
+    trigger = bu.Systematic("s", reco_factor_up=1.1 * np.ones(len(plain)))
+    with pytest.raises(bu.errors.InputError, match="a miss in part"):
+        bu.UnbinnedFBU(efficiency="prior", **FAST).check(plain, data, systematics=[trigger])
+
+
+def test_events_that_pass_in_another_variation_have_their_scale_factors(samples):
+    """Two profiled parameters: one lets events pass that fail, the other changes the scale factors of all."""
+    passes = samples["reco"] < 0.5
+    flags = bu.Systematic("cut", pass_reco_up=samples["reco"] < 0.6, pass_reco_down=samples["reco"] < 0.4, profile=True)
+    factor = bu.Systematic("tag", reco_factor_up=np.full(len(passes), 1.2), profile=True)
+    simulation = bu.Simulation(samples["gen"], samples["reco"], pass_reco=passes)
+    scales = Scales.fit(simulation)
+    nuisances = Nuisances.of(simulation, [], [flags, factor], scales, 1)
+    moved = nuisances.moved(np.array([1.0, 1.0]), bu.Data(samples["data"][samples["data"] < 0.5]), scales)
+    assert (moved.simulation.pass_reco & ~passes).sum() > 50
+    assert np.allclose(moved.simulation.reco_factor, 1.2)
+
+
+def test_a_flat_factor_separates_no_models_better(samples):
+    """The bottom line at detector level: the data are what they are."""
+    models = lambda x: np.exp(0.2 * x[:, 0]), lambda x: np.exp(-0.2 * x[:, 0])
+    found = []
+    for factor in (None, np.full(len(samples["gen"]), 0.5)):
+        simulation = bu.Simulation(samples["gen"], samples["reco"], reco_factor=factor)
+        result = bu.OmniFold(iterations=2, **FAST, random_seed=1).fit(simulation, bu.Data(samples["data"]))
+        found.append(result.bottom_line(*models, {"gen": BINS}).detector)
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
+def test_toys_of_an_answer_have_its_share_of_fakes(samples, tmp_path):
+    """What a result counts at detector level is not scaled twice."""
+    simulation = with_factors(samples)
+    result = bu.OmniFold(iterations=1, **FAST, random_seed=1).fit(simulation, bu.Data(samples["data"]))
+    factor = _truth_of_result(result.save(tmp_path / "answer.nc"), simulation)
+    toys = bu.studies.ResampledToys(simulation, len(samples["data"]), factor)
+    seen = toys.truth * np.where(simulation.pass_reco, simulation.reco_factor, 0.0)
+    assert np.allclose(seen, result.nominal_reco, rtol=1e-6)
