@@ -13,7 +13,7 @@ from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.omnifold.problems import carried_share, varied_backgrounds, varied_step1, varied_step2
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.perturbations import Perturbations
-from bayesunfold.unfolding.propagation import Carried, Displacement, PullNormalization, linear_refit
+from bayesunfold.unfolding.propagation import Carried, Displacement, PullNormalization, Refit, linear_refits
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = ["Answers", "generator_displacement", "propagate"]
@@ -81,11 +81,9 @@ def propagate(
     step1, step2 = iteration.step1, iteration.step2
     varied = {name: varied_step1(events, step1, push, known, shift) for name, shift in shifts.items()}
     changed = varied_backgrounds(events, step1, perturbations.backgrounds)
-    one = linear_refit(
-        step1, carried, perturbations, prior=perturbations.prior, centre=centre, varied=varied, changed=changed
-    )
+    refits = [Refit(step1, carried, perturbations, perturbations.prior, centre=centre, varied=varied, changed=changed)]
     part = carried_share(events, iteration.pull, settings.efficiency)
-    carried = [Carried(one, events.reco, "ones", part)]
+    carried = [Carried(step1, events.reco, "ones", part)]
     if push_before is not None:
         carried.append(Carried(push_before, events.gen, "ones", part))
     normalization = None
@@ -95,11 +93,10 @@ def propagate(
         name: varied_step2(events, step1, step2, push, iteration.pull, settings.efficiency, shift)
         for name, shift in shifts.items()
     }
-    two = linear_refit(step2, carried, perturbations, normalization=normalization, varied=varied)
-    fakes = None
+    refits.append(Refit(step2, carried, perturbations, normalization=normalization, varied=varied))
     if iteration.fakes is not None:
-        fakes = linear_refit(iteration.fakes, [Carried(two, events.gen, "ones", both)], perturbations)
-    return Answers(one, two, fakes)
+        refits.append(Refit(iteration.fakes, [Carried(step2, events.gen, "ones", both)], perturbations))
+    return Answers(*linear_refits(refits))
 
 
 def _pull_normalization(events: StandardizedEvents, pull: Array, part: Array) -> PullNormalization:

@@ -15,7 +15,7 @@ Only NumPy and SciPy are used. Events are visited in blocks: memory is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal
@@ -33,7 +33,16 @@ from bayesunfold.unfolding.event_groups import GroupedFluctuations
 from bayesunfold.unfolding.group_scores import GroupScores
 from bayesunfold.unfolding.perturbations import Block, Perturbations, interpolate
 
-__all__ = ["Carried", "Displacement", "PullNormalization", "Varied", "event_sums", "linear_refit"]
+__all__ = [
+    "Carried",
+    "Displacement",
+    "PullNormalization",
+    "Refit",
+    "Varied",
+    "event_sums",
+    "linear_refit",
+    "linear_refits",
+]
 
 Array = NDArray[np.floating]
 
@@ -85,8 +94,8 @@ class Carried:
 
     Attributes
     ----------
-    displacement : Displacement
-        Of the other classifier.
+    of : Displacement or Classifier
+        The other classifier: how it moves, or itself if it is refitted in the same pass, before this one.
     x : array, shape (n, d)
         Features of the simulated events that the other classifier reads.
     share : {"ones", "zeros"}
@@ -95,10 +104,21 @@ class Carried:
         Part of each event's weight that does: one, zero, or between.
     """
 
-    displacement: Displacement
+    of: Displacement | Classifier
     x: Array
     share: Literal["ones", "zeros"]
     part: Array | NDArray[np.bool_]
+
+    @property
+    def classifier(self) -> Classifier:
+        """The other classifier."""
+        return self.of.classifier if isinstance(self.of, Displacement) else self.of
+
+    def displacement(self, solved: Sequence[Displacement]) -> Displacement:
+        """How it moves, given what was solved before in the same pass."""
+        if isinstance(self.of, Displacement):
+            return self.of
+        return next(d for d in solved if d.classifier is self.of)
 
 
 Changed = Sequence[tuple[ClassWeights, ClassWeights]]
@@ -144,7 +164,7 @@ class _Sums:
     def zero(cls, classifier: Classifier, carried: Sequence[Carried]) -> _Sums:
         """Sums over no events."""
         p = classifier.basis.shape[1]
-        theirs = [c.displacement.classifier.basis.shape[1] for c in carried]
+        theirs = [c.classifier.basis.shape[1] for c in carried]
         return cls(
             np.zeros((p, p)),
             np.zeros((p, p)),
@@ -171,30 +191,61 @@ class _Sums:
 
 
 @dataclass(frozen=True)
-class _Refit:
-    """What the sums of one linear refit are made from; its methods are the terms of equations (1), (2) and (5)."""
+class Refit:
+    """One linear refit; its methods are the terms of equations (1), (2) and (5).
+
+    Attributes
+    ----------
+    classifier : Classifier
+    carried : sequence of Carried
+        The classifiers whose ratios are part of this one's class weights.
+    perturbations : Perturbations
+    prior : array, shape (P, n_members), optional
+        Prior noise ``xi``; None for classifiers that are projections, not measurements.
+    normalization : PullNormalization, optional
+        Normalisation of the pull weights that must be kept.
+    centre : Displacement, optional
+        The classifier whose hidden layers are the mean of this one's prior: where it moves, the prior moves.
+    varied : dict of str to pair of ClassWeights
+        By systematic that shifts the detector level: the simulated events and their class weights there.
+    changed : dict of str to sequence of pairs of ClassWeights
+        By systematic that varies backgrounds: changes of their class weights.
+    covariance : bool
+        Whether the covariance of the score is asked for.
+    """
 
     classifier: Classifier
     carried: Sequence[Carried]
     perturbations: Perturbations
+    prior: Array | None = None
     normalization: PullNormalization | None = None
+    centre: Displacement | None = None
     varied: Mapping[str, Varied] = field(default_factory=dict)
     changed: Mapping[str, Changed] = field(default_factory=dict)
     covariance: bool = False
 
-    def sums(self) -> _Sums:
-        """One pass over all events."""
+    def start(self) -> _Sums:
+        """Sums over the prior, and over all samples but the simulation."""
         sums = _Sums.zero(self.classifier, self.carried)
         sums.curvature += np.eye(len(sums.curvature))  # the prior
         sums.score += np.eye(len(sums.score))
-        for sample in self.classifier.classes.simulated_last():
-            fluctuations = self.perturbations.events[sample.name]
-            pieces = fluctuations.blocks()
-            if isinstance(fluctuations, GroupedFluctuations):
-                pieces = fluctuations.pass_blocks()
-                self.group_terms(sums, GroupScores.of(self.classifier, sample, fluctuations))
-            for part in map_blocks(partial(self.block_sums, sample), pieces):
-                sums.include(part)
+        for sample in self.classifier.classes.samples:
+            if sample.name != "simulation":
+                pieces = self.pieces(sums, sample)
+                for part in map_blocks(partial(self.block_sums, sample), pieces):
+                    sums.include(part)
+        return sums
+
+    def pieces(self, sums: _Sums, sample: ClassWeights) -> Iterator[Block]:
+        """Blocks of the events of a sample, whose fluctuations are summed already if they come in groups."""
+        fluctuations = self.perturbations.events[sample.name]
+        if not isinstance(fluctuations, GroupedFluctuations):
+            return fluctuations.blocks()
+        self.group_terms(sums, GroupScores.of(self.classifier, sample, fluctuations))
+        return fluctuations.pass_blocks()
+
+    def finish(self, sums: _Sums) -> None:
+        """What takes the sums over all events."""
         for k, (name, v) in enumerate(self.perturbations.variations.items()):
             sums.add(name, interpolate(sums.sides[0][:, k], sums.sides[1][:, k], v.alpha))
         for name, each in self.changed.items():
@@ -202,13 +253,13 @@ class _Refit:
             sums.add(name, interpolate(up, down, self.perturbations.effects[name].alpha))
         if self.normalization is not None:
             self.normalization_terms(sums, self.normalization)
-        return sums
 
-    def block_sums(self, sample: ClassWeights, block: Block) -> _Sums:
+    def block_sums(self, sample: ClassWeights, block: Block, made: _Features | None = None) -> _Sums:
         """A block of events of one sample."""
         sums, rows, p = _Sums.zero(self.classifier, self.carried), block.rows, self.perturbations
+        made = _Features(rows) if made is None else made
         one, zero, curvature = self.classifier.residuals(sample, rows)
-        phi = self.classifier.features(sample.x[rows])
+        phi = made.of(self.classifier, sample.x)
         net = (one - zero).astype(sample.x.dtype)
         self.event_terms(sums, sample.name, block, phi, net, curvature)
         if sample.name in p.scales:
@@ -222,7 +273,7 @@ class _Refit:
         if len(self.classifier.classes.samples) > 2:  # the signal is what backgrounds leave of the data
             for name, change in p.signal.items():
                 sums.add(name, np.multiply.outer(-phi.dot(zero), change))
-        self.carried_terms(sums, rows, phi, one, zero)
+        self.carried_terms(sums, made, phi, one, zero)
         return sums
 
     def group_terms(self, sums: _Sums, scores: GroupScores) -> None:
@@ -268,11 +319,12 @@ class _Refit:
         """Gradient of the log-likelihood of a sample."""
         return np.sum(list(map_blocks(partial(self.score_of, sample), blocks(len(sample)))), axis=0)
 
-    def carried_terms(self, sums: _Sums, rows: slice, phi: TangentFeatures, one: Array, zero: Array) -> None:
+    def carried_terms(self, sums: _Sums, made: _Features, phi: TangentFeatures, one: Array, zero: Array) -> None:
         """How this classifier's score moves with the ratios that its class weights carry: (2) and (5)."""
+        rows = made.rows
         for k, c in enumerate(self.carried):
             residual = one if c.share == "ones" else -zero
-            theirs = c.displacement.classifier.features(c.x[rows])
+            theirs = made.of(c.classifier, c.x)
             sums.carried[k] += phi.times(c.part[rows] * residual).cross(theirs)
             if self.normalization is not None and c.share == "ones":
                 sums.means[k] += theirs.dot(self.normalization.pulled[rows])
@@ -291,6 +343,78 @@ class _Refit:
             scalar = interpolate(difference @ v.up, difference @ v.down, v.alpha)
             sums.add(name, -np.outer(sums.residual_of_ones, scalar))
 
+    def solve(self, sums: _Sums, solved: Sequence[Displacement]) -> Displacement:
+        """The displacement, given those of the refits before in the same pass: (2), (5)."""
+        classifier = self.classifier
+        factor = factor_of(sums.curvature, classifier.name)
+        if self.prior is not None:
+            sums.add("prior", classifier.basis.T @ self.prior)
+        if self.centre is not None:
+            hidden = classifier.layout.n_hidden_parameters  # (2a)
+            common = classifier.basis[:hidden].T @ self.centre.classifier.basis[:hidden]
+            for name, d in self.centre.by_source.items():
+                sums.add(name, common @ d)
+        for matrix, c in zip(sums.carried, self.carried, strict=True):
+            for name, d in c.displacement(solved).by_source.items():
+                sums.add(name, matrix @ d)
+        return Displacement(classifier, {name: cho_solve(factor, right) for name, right in sums.right.items()})
+
+
+class _Features:
+    """Tangent features of a block of simulated events, each made once for all refits that ask for it."""
+
+    def __init__(self, rows: slice) -> None:
+        self.rows = rows
+        self._made: list[tuple[Classifier, Array, TangentFeatures]] = []
+
+    def of(self, classifier: Classifier, x: Array) -> TangentFeatures:
+        """Of a classifier at the events' features ``x``, of which the block is taken."""
+        for theirs, given, features in self._made:
+            if theirs is classifier and given is x:
+                return features
+        features = classifier.features(x[self.rows])
+        self._made.append((classifier, x, features))
+        return features
+
+
+def linear_refits(refits: Sequence[Refit]) -> list[Displacement]:
+    """Displacements of classifiers that follow each other, from one pass over the simulated events.
+
+    Parameters
+    ----------
+    refits : sequence of Refit
+        In the order in which they are solved. Class weights may carry the ratios of classifiers before in the list.
+
+    Raises
+    ------
+    ConvergenceError
+        If negative weights make the curvature indefinite.
+    """
+    every = _sums_of(refits)
+    solved: list[Displacement] = []
+    for refit, sums in zip(refits, every, strict=True):
+        solved.append(refit.solve(sums, solved))
+    return solved
+
+
+def _sums_of(refits: Sequence[Refit]) -> list[_Sums]:
+    """The sums of each refit."""
+    every = [refit.start() for refit in refits]
+    samples = [refit.classifier.classes.sample("simulation") for refit in refits]
+    pieces = [refit.pieces(sums, sample) for refit, sums, sample in zip(refits, every, samples, strict=True)]
+    for parts in map_blocks(partial(_block_of_all, refits, samples), pieces[0]):
+        for sums, part in zip(every, parts, strict=True):
+            sums.include(part)
+    for refit, sums in zip(refits, every, strict=True):
+        refit.finish(sums)
+    return every
+
+
+def _block_of_all(refits: Sequence[Refit], samples: Sequence[ClassWeights], block: Block) -> list[_Sums]:
+    """A block of simulated events, for all refits."""
+    made = _Features(block.rows)
+    return [refit.block_sums(sample, block, made) for refit, sample in zip(refits, samples, strict=True)]
+
 
 def linear_refit(
     classifier: Classifier,
@@ -305,49 +429,16 @@ def linear_refit(
 ) -> Displacement:
     """Displacement of one classifier in every member, equations (1)-(3) and (4)-(6).
 
-    Parameters
-    ----------
-    classifier : Classifier
-    carried : sequence of Carried
-        The classifiers whose ratios are part of this one's class weights.
-    perturbations : Perturbations
-    prior : array, shape (P, n_members), optional
-        Prior noise ``xi``; None for classifiers that are projections, not measurements.
-    normalization : PullNormalization, optional
-        Normalisation of the pull weights that must be kept.
-    centre : Displacement, optional
-        The classifier whose hidden layers are the mean of this one's prior: where it moves, the prior moves.
-    varied : dict of str to pair of ClassWeights, optional
-        By systematic that shifts the detector level: the simulated events and their class weights there.
-    changed : dict of str to sequence of pairs of ClassWeights, optional
-        By systematic that varies backgrounds: changes of their class weights.
-
-    Returns
-    -------
-    Displacement
-
-    Raises
-    ------
-    ConvergenceError
-        If negative weights make the curvature indefinite.
+    Arguments are those of :class:`Refit`, errors those of :func:`linear_refits`.
     """
-    sums = _Refit(classifier, carried, perturbations, normalization, varied or {}, changed or {}).sums()
-    factor = factor_of(sums.curvature, classifier.name)
-    if prior is not None:
-        sums.add("prior", classifier.basis.T @ prior)
-    if centre is not None:
-        hidden = classifier.layout.n_hidden_parameters  # (2a)
-        common = classifier.basis[:hidden].T @ centre.classifier.basis[:hidden]
-        for name, d in centre.by_source.items():
-            sums.add(name, common @ d)
-    for matrix, c in zip(sums.carried, carried, strict=True):
-        for name, d in c.displacement.by_source.items():
-            sums.add(name, matrix @ d)
-    return Displacement(classifier, {name: cho_solve(factor, right) for name, right in sums.right.items()})  # (2), (5)
+    (found,) = linear_refits(
+        [Refit(classifier, carried, perturbations, prior, normalization, centre, varied or {}, changed or {})]
+    )
+    return found
 
 
 def event_sums(classifier: Classifier, perturbations: Perturbations) -> tuple[Array, Array]:
     """Covariance of the score (p, p), and what the fluctuations of events and prior add to it (p, n_members)."""
     events_only = Perturbations(perturbations.sources, perturbations.events, perturbations.prior)
-    sums = _Refit(classifier, [], events_only, covariance=True).sums()
+    (sums,) = _sums_of([Refit(classifier, [], events_only, covariance=True)])
     return sums.score, np.sum(list(sums.right.values()), axis=0) + classifier.basis.T @ perturbations.prior
