@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import bayesunfold as bu
 from bayesunfold.classifier.standardize import Standardizer
@@ -188,3 +190,17 @@ def test_the_tables_of_the_coverage_page_are_those_of_the_kept_results():
     command = [sys.executable, "scripts/studies", "tables", "--check"]
     found = subprocess.run(command, cwd=Path(bu.__file__).parents[1], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_conda_recipe_asks_for_what_the_package_asks_for():
+    """Names differ where conda splits packages; versions do not."""
+    root = Path(bu.__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    recipe = yaml.safe_load((root / "scripts" / "conda" / "recipe.yaml").read_text())
+    wanted = {text.replace("[h5py]", "").replace("matplotlib", "matplotlib-base") for text in project["dependencies"]}
+    run = {text.replace(" ", "") for text in recipe["requirements"]["run"]}
+    assert run - {f"python{project['requires-python']}", "h5py"} == wanted
+    assert recipe["context"]["version"] == project["version"]
+    assert recipe["about"]["summary"] == project["description"]
+    (entry,) = recipe["build"]["python"]["entry_points"]
+    assert entry == f"bayesunfold = {project['scripts']['bayesunfold']}"
