@@ -6,6 +6,7 @@ from bayesunfold.io.columns import list_columns, read_columns
 from bayesunfold.io.event_cache import clear_cache
 from bayesunfold.io.expressions import evaluate
 from bayesunfold.io.hepdata import write_hepdata
+from bayesunfold.io.hs3 import hs3_document, write_hs3
 from bayesunfold.io.open_events import map_columns, open_events
 from bayesunfold.io.publication import Publication, read_publication, write_publication
 from bayesunfold.io.root import write_root
@@ -16,6 +17,7 @@ __all__ = [
     "Publication",
     "clear_cache",
     "evaluate",
+    "hs3_document",
     "list_columns",
     "map_columns",
     "open_events",
@@ -23,6 +25,7 @@ __all__ = [
     "read_columns",
     "read_publication",
     "write_hepdata",
+    "write_hs3",
     "write_publication",
     "write_pyhf",
     "write_root",
