@@ -58,7 +58,7 @@ def hs3_document(spectra: Mapping[str, Spectrum], events: UnfoldingResult | None
     Raises
     ------
     InputError, InputTypeError
-        No spectra, one with bins without a point estimate, a spectrum named ``"events"`` beside events, events in which
+        No spectra, one with bins without a point estimate or without a width, a spectrum named ``"events"`` beside events, events in which
         a feature does not exist.
 
     Examples
@@ -112,6 +112,12 @@ def _binned(name: str, spectrum: Spectrum) -> dict[str, Any]:
         msg = (
             f"bins {missing.tolist()} of the spectrum {name!r} have no point estimate, which HS3 cannot say; leave "
             "them out, or merge them with others."
+        )
+        raise InputError(msg)
+    flat = np.flatnonzero(~(spectrum.std() > 0))
+    if len(flat):
+        msg = (
+            f"bins {flat.tolist()} of the spectrum {name!r} have no width, so no correlations; merge them with others."
         )
         raise InputError(msg)
     axes = [{"name": axis, "edges": edges.tolist()} for axis, edges in zip(spectrum.names, spectrum.edges, strict=True)]

@@ -64,6 +64,9 @@ def test_unbinned_events_have_the_weights_of_the_answer(tmp_path):
 def test_what_the_standard_cannot_say(tmp_path):
     with pytest.raises(bu.errors.InputError, match=r"bins \[3\] of the spectrum 'pt' have no point estimate"):
         bu.io.write_hs3(tmp_path / "x.json", {"pt": spectrum([0, 1, 2, 4, 5, 6, 7], empty=True)})
+    flat = bu.Spectrum((np.arange(3.0),), np.column_stack([np.ones(50), np.arange(50.0)]), np.ones(2))
+    with pytest.raises(bu.errors.InputError, match=r"bins \[0\] of the spectrum 'pt' have no width"):
+        bu.io.write_hs3(tmp_path / "x.json", {"pt": flat})
     with pytest.raises(bu.errors.InputError, match="no spectra"):
         bu.io.write_hs3(tmp_path / "x.json", {})
     assert not list(tmp_path.iterdir())
