@@ -58,8 +58,8 @@ def hs3_document(spectra: Mapping[str, Spectrum], events: UnfoldingResult | None
     Raises
     ------
     InputError, InputTypeError
-        No spectra, one with bins without a point estimate or without a width, a spectrum named ``"events"`` beside events, events in which
-        a feature does not exist.
+        No spectra, one with bins without a point estimate or without a width, a spectrum named ``"events"`` beside
+        events, events in which a feature does not exist.
 
     Examples
     --------
