@@ -41,20 +41,21 @@ class BlindSplit:
         Likewise.
     factor : array, shape (n,)
         On the weights of the simulation.
-    removed : dict of str to pair of arrays
-        By background: its features, and what each event's weight is more than before.
+    kept : dict of str to tuple of arrays
+        By background: its features, its weights before, and the factor that each event's weight has now.
     """
 
     data: Data
     simulation: Simulation
     backgrounds: list[Background]
     factor: Array
-    removed: dict[str, tuple[Array, Array]]
+    kept: dict[str, tuple[Array, Array, Array]]
 
     def systematic(self, given: Systematic) -> Systematic:
         """A variation of the same events: its weights have the factor, a detector level stays.
 
-        A background changes by as much as it did, from what is kept of it.
+        A background of the same events has the factors too; one of other events changes by as much as it did, from what
+        is kept of the nominal one.
         """
         weights = {
             side: None if (w := getattr(given, side)) is None else np.asarray(w) * self.factor
@@ -68,12 +69,12 @@ class BlindSplit:
 
     def _thinned(self, name: str, side: Background) -> Background:
         """A background in a variation, with the change of weights that the pseudo-data made to the nominal one."""
-        features, change = self.removed[name]
+        features, weight, factor = self.kept[name]
         x = side.columns_for(self.simulation)
         if x.shape == features.shape and np.array_equal(x, features, equal_nan=True):
-            return Background(x, side.weight + change, name, undefined=side.undefined)
-        both, weight = np.concatenate([x, features]), np.concatenate([side.weight, change])
-        return Background(both, weight, name, undefined=side.undefined)
+            return Background(x, side.weight * factor, name, undefined=side.undefined)
+        both, change = np.concatenate([x, features]), weight * (factor - 1.0)
+        return Background(both, np.concatenate([side.weight, change]), name, undefined=side.undefined)
 
 
 def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expected: float) -> BlindSplit:
@@ -99,7 +100,7 @@ def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expec
     weight = np.where(simulation.pass_reco, simulation.reco_weight, 0.0)
     rng = np.random.default_rng(SEED)
     taken, factor = _thinned(weight * (signal / weight.sum()), "the simulation", rng)
-    parts, left, removed = [simulation.reco[taken]], [], {}
+    parts, left, factors = [simulation.reco[taken]], [], {}
     for b in backgrounds:
         rows, kept = _thinned(b.weight, b.name, rng)
         features = b.columns_for(simulation)
@@ -107,9 +108,9 @@ def split_blind(simulation: Simulation, backgrounds: Sequence[Background], expec
         left.append(
             Background(features, b.weight * kept, b.name, b.relative_uncertainty, b.undefined, profile=b.profile)
         )
-        removed[b.name] = features, b.weight * (kept - 1.0)
+        factors[b.name] = features, b.weight, kept
     data = Data(rng.permutation(np.concatenate(parts)), undefined=simulation.undefined)
-    return BlindSplit(data, select(simulation, slice(None), factor), left, factor, removed)
+    return BlindSplit(data, select(simulation, slice(None), factor), left, factor, factors)
 
 
 def _thinned(probability: Array, what: str, rng: np.random.Generator) -> tuple[NDArray[np.integer], Array]:

@@ -100,7 +100,7 @@ def _result_parsers(add: AddParser) -> None:
         action="append",
         default=[],
         help="a prediction to draw, any number: events after the particle-level selection, in columns named as the "
-        "features, and weight; drawn at the unfolded yield",
+        "features, and weight in expected events; without weights drawn at the unfolded yield",
     )
     explore.add_argument("--port", type=int, default=5006, help="0 takes a free one (default: 5006)")
     explore.add_argument("--no-browser", action="store_true", help="only print the address")

@@ -14,9 +14,9 @@ import numpy as np
 from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
 from bayesunfold.cli.blind import BlindSplit, split_blind
-from bayesunfold.cli.patterns import PLACE, expand
+from bayesunfold.cli.patterns import PLACE, deciding_background, expand
 from bayesunfold.cli.schema import read_configuration
-from bayesunfold.cli.sections import Configuration, Files, Source, SystematicSection
+from bayesunfold.cli.sections import Configuration, Files, Source, SystematicSection, VariedBackgroundSection
 from bayesunfold.cli.simulated import NOT_READ, SimulatedColumns, Wanted, match_tables, table
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
@@ -114,20 +114,22 @@ class Job:
         out = []
         for section in sections:
             names, there = gen if PLACE in str(section.weight_up) else reco, trees
-            if section.background and not section.variations() and not section.has_events:
-                names, there = self._of_background(section.background[0].name)
+            background = deciding_background(section)
+            if background is not None:
+                names, there = self._of_background(section.name, background)
             out += expand(section, names, there)
         return out
 
-    def _of_background(self, name: str) -> tuple[list[str], list[str]]:
-        """Columns and trees of the first file of a background; none if there is no such background."""
+    def _of_background(self, systematic: str, varied: VariedBackgroundSection) -> tuple[list[str], list[str]]:
+        """Columns and trees of the first file of a background in a variation."""
         known = {s.name: s for s in self.sections.background}
-        if name not in known:
-            return [], []
-        s = known[name]
-        return [*self._names_in(s), *self.sections.alias], list_trees(
-            named_sources(s.file, s.tree, self.path.parent)[0].path
-        )
+        check_background_names(systematic, [varied.name], list(known))
+        nominal = known[varied.name]
+        tree = None if PLACE in (varied.tree or "") else varied.tree or (nominal.tree if varied.file is None else None)
+        source = Source(file=varied.file or nominal.file, tree=tree)
+        trees = list_trees(named_sources(source.file, source.tree, self.path.parent)[0].path)
+        columns = [] if PLACE in (varied.tree or "") else [*self._names_in(source), *self.sections.alias]
+        return columns, trees
 
     def _names_in(self, source: Source) -> list[str]:
         """Columns of the first file of a source, those of its friends included."""

@@ -59,7 +59,8 @@ class Explorer:
     others : mapping of name to UnfoldingResult, optional
         Drawn beside it in the same bins, of the same observable.
     models : mapping of name to ModelEvents, optional
-        Predictions, drawn at the result's yield with chi-square and p-value.
+        Predictions, with chi-square and p-value; those without weights are scaled to the result's yield, which the
+        p-value does not count.
 
     Attributes
     ----------
@@ -148,12 +149,12 @@ class Explorer:
             self.message.object = f"<p role='alert'>{html.escape(str(err))}</p>"
             return
         self.spectrum = spectrum
+        known = {label: model for label, model in self.models.items() if name in model.columns}
         predicted = {
-            label: model.contents(name, spectrum, self.total)
-            for label, model in self.models.items()
-            if name in model.columns
+            label if model.weight is not None else f"{label}, scaled": model.contents(name, spectrum, self.total)
+            for label, model in known.items()
         }
-        without = [f"{label} has no {name}." for label in (*self.others, *self.models) if label not in has | predicted]
+        without = [f"{label} has no {name}." for label in (*self.others, *self.models) if label not in has | known]
         self.message.object = f"<p>{html.escape(' '.join([repr(spectrum), *without]))}</p>"
         models: dict[str, Any] = beside | predicted | self._with_systematics(spectrum)
         self.figure.object = plot_spectrum(spectrum, levels=(level,), label=name, models=models)

@@ -39,25 +39,28 @@ class ModelEvents:
     ----------
     columns : dict of str to array, shape (k,)
         By particle-level feature.
-    weight : array, shape (k,)
+    weight : array, shape (k,), or None
+        In units of expected events; None if only the shape is predicted.
     """
 
     columns: dict[str, Array]
-    weight: Array
+    weight: Array | None
 
     def contents(self, name: str, spectrum: Spectrum, total: float) -> Array:
-        """The prediction in the bins and the normalisation of a spectrum, scaled to a total of events, shape (bins,).
+        """The prediction in the bins and the normalisation of a spectrum, shape (bins,).
 
-        Events in which the feature does not exist are in no bin and count in the total.
+        Without weights it is scaled to a total of events. Events in which the feature does not exist are in no bin and
+        count in the total.
         """
         values = self.columns[name]
+        weight = np.full(len(values), total / len(values)) if self.weight is None else self.weight
         groups, n_bins = assign_groups([values], spectrum.edges, np.ones(len(values), dtype=bool))
-        sums = project(groups, self.weight * (total / self.weight.sum()), n_bins + EXTRA)
+        sums = project(groups, weight, n_bins + EXTRA)
         return Finish(sums, spectrum.edges, spectrum.normalization, "nominal", spectrum.luminosity or 1.0).nominal
 
 
 def read_model(path: str | Path, features: Sequence[str]) -> ModelEvents:
-    """Read a prediction: columns named as particle-level features, and ``weight`` if there is one.
+    """Read a prediction: columns named as particle-level features, and ``weight``, in expected events, if there is one.
 
     Parameters
     ----------
@@ -69,7 +72,7 @@ def read_model(path: str | Path, features: Sequence[str]) -> ModelEvents:
     Raises
     ------
     InputError
-        No column of these names, weights that do not sum to something positive.
+        No column of these names, infinite values, weights that do not sum to something positive.
 
     Examples
     --------
@@ -87,5 +90,9 @@ def read_model(path: str | Path, features: Sequence[str]) -> ModelEvents:
     weighted = WEIGHT in there and WEIGHT not in known
     found = read_columns(str(path), [*known, *([WEIGHT] if weighted else [])])
     columns: dict[str, Array] = {name: np.asarray(found[name], dtype=np.float64) for name in known}
+    for name, values in columns.items():
+        if np.isinf(values).any():
+            msg = f"{name} in {path} is infinite at row {int(np.argmax(np.isinf(values)))}; remove such events."
+            raise InputError(msg)
     size = len(columns[known[0]])
-    return ModelEvents(columns, as_weight(found[WEIGHT] if weighted else None, size, f"weight in {path}"))
+    return ModelEvents(columns, as_weight(found[WEIGHT], size, f"weight in {path}") if weighted else None)

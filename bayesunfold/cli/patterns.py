@@ -5,18 +5,20 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from bayesunfold.cli.sections import SystematicSection, VariedBackgroundSection
 from bayesunfold.errors import InputError
 
-__all__ = ["PLACE", "expand"]
+__all__ = ["PLACE", "deciding_background", "expand"]
 
 PLACE = "{name}"
 DECIDING = ("weight_up", "reco_up", "pass_reco_up", "reco_factor_up", "tree")
 """Keys that say which variations there are, the first that has the place."""
+
+OF_BACKGROUND = ("tree", "weight_up", "features_up")
+"""The same of a background, for a systematic whose other keys have no place."""
 
 TOKEN = re.compile(r"[\w.]*\{name\}[\w.]*")
 
@@ -32,7 +34,7 @@ def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[s
     ----------
     section : SystematicSection
     columns, trees : sequence of str
-        Of the simulation's file; of the background's, if the section changes backgrounds alone.
+        Of the simulation's file; of that of :func:`deciding_background`, if there is one.
 
     Raises
     ------
@@ -49,9 +51,15 @@ def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[s
             )
             raise InputError(msg)
         return [section]
-    decided = {key: values[key] for key in DECIDING if key in having} or _of_background(section.background)
+    decided = {key: values[key] for key in DECIDING if key in having}
+    background = None if decided else deciding_background(section)
+    if background is not None:
+        decided = {key: value for key in OF_BACKGROUND if _has(value := getattr(background, key))}
     if not decided:
-        msg = f"the systematic {section.name!r} needs {PLACE} in one of {', '.join(DECIDING)}, which say what there is."
+        msg = (
+            f"the systematic {section.name!r} needs {PLACE} in one of {', '.join(DECIDING)}, or of a background's "
+            f"{', '.join(OF_BACKGROUND)}, which say what there is."
+        )
         raise InputError(msg)
     deciding, value = next(iter(decided.items()))
     text = next(v for v in (value if isinstance(value, list) else [value]) if PLACE in v)
@@ -67,10 +75,11 @@ def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[s
     return [msgspec.structs.replace(section, **{k: _replaced(v, name) for k, v in values.items()}) for name in names]
 
 
-def _of_background(sections: Sequence[VariedBackgroundSection]) -> dict[str, Any]:
-    """Keys of varied backgrounds that say which variations there are."""
-    found = ((key, getattr(section, key)) for section in sections for key in ("tree", "weight_up", "features_up"))
-    return {key: value for key, value in found if _has(value)}
+def deciding_background(section: SystematicSection) -> VariedBackgroundSection | None:
+    """The background that says which variations there are; None if the simulation does, or nothing."""
+    if any(_has(getattr(section, key)) for key in DECIDING):
+        return None
+    return next((b for b in section.background if any(_has(getattr(b, key)) for key in OF_BACKGROUND)), None)
 
 
 def _has(value: object) -> bool:

@@ -184,15 +184,13 @@ class VariedBackgroundSection(Struct, kw_only=True, frozen=True):
 
     name: Annotated[str, Meta(description="of the background (required)")]
     file: Annotated[Files | None, Meta(description="files at +1; those of the background if omitted")] = None
-    file_down: Annotated[
-        Files | None, Meta(description="at -1; like all that ends with _down, what is at +1 if omitted")
-    ] = None
+    file_down: Annotated[Files | None, Meta(description="at -1; file if omitted")] = None
     tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group at +1")] = None
-    tree_down: Annotated[str | None, Meta(description="at -1; without any key that ends with _down +1 is mirrored")] = (
-        None
-    )
+    tree_down: Annotated[
+        str | None, Meta(description="at -1; tree if omitted. Without any key that ends with _down +1 is mirrored")
+    ] = None
     selection: Annotated[str | None, Meta(description="expression at +1; the background's if omitted")] = None
-    selection_down: Annotated[str | None, Meta(description="the same at -1")] = None
+    selection_down: Annotated[str | None, Meta(description="at -1; selection if omitted")] = None
     features_up: Annotated[
         Texts | None, Meta(description="detector-level features at +1; the background's if omitted")
     ] = None
@@ -218,7 +216,17 @@ class VariedBackgroundSection(Struct, kw_only=True, frozen=True):
             raise InputError(msg)
         sides = [up]
         if any(value is not None for value in down):
-            sides.append(tuple(high if low is None else low for high, low in zip(up, down, strict=True)))  # type: ignore[arg-type]
+            for kind in ("features", "weight"):
+                given = [getattr(self, f"{kind}_{side}") is not None for side in ("up", "down")]
+                if given[0] != given[1]:
+                    have, lack = ("up", "down") if given[0] else ("down", "up")
+                    msg = (
+                        f"[[systematic.background]] of {self.name!r} has {kind}_{have} and a side at -1, and no "
+                        f"{kind}_{lack}; give both."
+                    )
+                    raise InputError(msg)
+            places = [high if low is None else low for high, low in zip(up[:3], down[:3], strict=True)]
+            sides.append((*places, *down[3:]))  # type: ignore[arg-type]
         return [self._side(background, *side) for side in sides]
 
     @staticmethod

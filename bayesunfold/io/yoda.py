@@ -1,15 +1,15 @@
 """Spectra as reference data of Rivet: a YODA file of version 2.
 
-YODA's errors of a bin are named components. Those of one name are fully correlated over the bins, unless the name
-begins with ``stat`` or ``uncor``. A covariance is written as such components: its eigenvectors, each times the root of
-its eigenvalue. The sum of their outer products is the covariance, so a chi-square of Rivet is that of the spectrum.
+Errors of a YODA object are named components, of which its own covariance takes the sizes and not the signs, so that no
+components say that neighbouring bins are anticorrelated. The covariance is therefore an object of its own, and the
+errors of a spectrum are called uncorrelated.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -25,8 +25,8 @@ __all__ = ["check_analysis", "write_yoda"]
 
 Array = NDArray[np.floating]
 
-SMALLEST = 1e-14
-"""Eigenvalues below this part of the largest one are rounding."""
+LABEL = "uncor total"
+"""Of the errors. Tools that read YODA take those that begin with ``uncor`` as uncorrelated."""
 
 MOST_AXES = 2
 PLAIN = re.compile(r"[A-Za-z][\w .()/+-]*")
@@ -46,8 +46,10 @@ def write_yoda(path: str | Path, spectra: Mapping[str, Spectrum], analysis: str)
         File, for instance ``"ATLAS_2026_I1234567.yoda"``; replaced if it is there.
     spectra : mapping of str to Spectrum
         Of one or two observables; they become ``d01-x01-y01``, ``d02-x01-y01`` and so on, in their order, with the
-        names as titles. Values are written as they are: reference data are usually densities, which
-        ``normalization="density"`` makes. Bins without a point estimate are written as NaN.
+        names as titles and the standard deviation of each bin as its error. Values are written as they are: reference
+        data are usually densities, which ``normalization="density"`` makes. Bins without a point estimate are written
+        as NaN. The covariance is ``d01-x01-y02``, a value for each pair of bins, which are numbered from zero if there
+        are two observables.
     analysis : str
         Name of the Rivet analysis: letters, digits and ``_``.
 
@@ -79,8 +81,9 @@ def write_yoda(path: str | Path, spectra: Mapping[str, Spectrum], analysis: str)
             raise InputError(msg)
     path = Path(path)
     text = "\n".join(
-        _estimate(f"/REF/{analysis}/d{number:02d}-x01-y01", name, spectrum)
+        part
         for number, (name, spectrum) in enumerate(spectra.items(), start=1)
+        for part in _objects(f"/REF/{analysis}/d{number:02d}-x01", name, spectrum)
     )
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
@@ -98,51 +101,49 @@ def check_analysis(analysis: object) -> None:
         raise InputError(msg)
 
 
-def _estimate(key: str, title: str, spectrum: Spectrum) -> str:
-    """One object of the file."""
+def _objects(key: str, name: str, spectrum: Spectrum) -> tuple[str, str]:
+    """A spectrum and its covariance."""
     kept = np.isfinite(spectrum.nominal)
-    errors = np.full((spectrum.n_bins, int(kept.sum())), np.nan)
-    errors[kept] = _components(spectrum.covariance()[np.ix_(kept, kept)])
-    errors = errors[:, np.any(np.nan_to_num(errors) != 0, axis=0)]
-    labels = [f"sys component {k + 1}" for k in range(errors.shape[1])]
-    kind = f"Estimate{len(spectrum.edges)}D"
+    error = np.where(kept, spectrum.std(), np.nan)
+    covariance = np.where(np.outer(kept, kept), spectrum.covariance(), np.nan)
+    none = np.full(covariance.size, np.nan)
+    one = spectrum.edges[0] if len(spectrum.edges) == 1 else np.arange(spectrum.n_bins + 1.0)
+    return (
+        _estimate(f"{key}-y01", name, spectrum.edges, spectrum.nominal, error),
+        _estimate(
+            f"{key}-y02", f"covariance of {name}", (one, one), covariance.ravel(), np.full(covariance.size, np.nan)
+        ),
+    )
+
+
+def _estimate(key: str, title: str, edges: Sequence[Array], values: Array, errors: Array) -> str:
+    """One object of the file; NaN is no value, or no error."""
+    kind = f"Estimate{len(edges)}D"
     title = " ".join(title.split()) if PLAIN.fullmatch(title) else json.dumps(title)
     lines = [f"BEGIN YODA_{kind.upper()}_V3 {key}", f"Path: {key}", f"Title: {title}", f"Type: {kind}", "---"]
-    for axis, edges in enumerate(spectrum.edges, start=1):
-        lines.append(f"Edges(A{axis}): [{', '.join(f'{edge:.10e}' for edge in edges)}]")
-    lines.append("ErrorLabels: [" + ", ".join(f'"{label}"' for label in labels) + "]")
-    lines.append("\t".join(["# value", *(f"errDn({k + 1})\terrUp({k + 1})" for k in range(len(labels)))]))
-    return "\n".join([*lines, *_rows(spectrum, errors), f"END YODA_{kind.upper()}_V3", ""])
+    for axis, given in enumerate(edges, start=1):
+        lines.append(f"Edges(A{axis}): [{', '.join(_number(edge) for edge in given)}]")
+    lines += [f'ErrorLabels: ["{LABEL}"]', "# value\terrDn(1)\terrUp(1)"]
+    shape = tuple(len(e) - 1 for e in edges)
+    return "\n".join([*lines, *_rows(shape, values, errors), f"END YODA_{kind.upper()}_V3", ""])
 
 
-def _rows(spectrum: Spectrum, errors: Array) -> list[str]:
+def _rows(shape: tuple[int, ...], values: Array, errors: Array) -> list[str]:
     """A line per bin, the first axis running fastest; bins below and above all others hold nothing."""
-    shape = spectrum.shape
-    numbers = np.arange(spectrum.n_bins).reshape(shape)
+    numbers = np.arange(len(values)).reshape(shape)
     out = []
     for place in product(*(range(n + 2) for n in reversed(shape))):
         inside = tuple(i - 1 for i in reversed(place))
         if any(not 0 <= i < n for i, n in zip(inside, shape, strict=True)):
-            out.append("\t".join(["nan"] + ["---"] * (2 * errors.shape[1])))
+            out.append("nan\t---\t---")
             continue
         number = int(numbers[inside])
-        cells = [f"{spectrum.nominal[number]:.10e}"]
-        for error in errors[number]:
-            cells += ["---", "---"] if np.isnan(error) else [f"{-error:.10e}", f"{error:.10e}"]
-        out.append("\t".join(cells))
+        error = errors[number]
+        sides = "---\t---" if np.isnan(error) else f"{_number(-error)}\t{_number(error)}"
+        out.append(f"{_number(values[number])}\t{sides}")
     return out
 
 
-def _components(covariance: Array) -> Array:
-    """Columns whose outer products add up to a covariance, the largest first.
-
-    Examples
-    --------
-    >>> found = _components(np.array([[2.0, 1.0], [1.0, 2.0]]))
-    >>> np.round(found @ found.T, 12)
-    array([[2., 1.],
-           [1., 2.]])
-    """
-    values, vectors = np.linalg.eigh(covariance)
-    values = np.where(values > SMALLEST * values.max(initial=0.0), values, 0.0)
-    return (vectors * np.sqrt(values))[:, ::-1]
+def _number(value: float) -> str:
+    """All digits."""
+    return "nan" if np.isnan(value) else f"{float(value):.17g}"

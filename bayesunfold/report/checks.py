@@ -273,7 +273,7 @@ def _criticism_checks(result: UnfoldingResult) -> list[Check]:
     return checks
 
 
-def checks_of_tests(tests: Sequence[BottomLine | GoodnessOfFit]) -> list[Check]:
+def checks_of_tests(tests: BottomLine | GoodnessOfFit | Sequence[BottomLine | GoodnessOfFit]) -> list[Check]:
     """Lines of the verdict of tests that the user made.
 
     Raises
@@ -284,8 +284,9 @@ def checks_of_tests(tests: Sequence[BottomLine | GoodnessOfFit]) -> list[Check]:
     from bayesunfold.studies.bottom_line import TOLERANCE, BottomLine
     from bayesunfold.studies.goodness import GoodnessOfFit
 
+    given = tests if isinstance(tests, list | tuple) else [tests]
     out = []
-    for test in tests:
+    for test in given:
         if isinstance(test, BottomLine):
             largest = max(test.unfolded, key=lambda name: test.unfolded[name])
             out.append(
@@ -300,13 +301,17 @@ def checks_of_tests(tests: Sequence[BottomLine | GoodnessOfFit]) -> list[Check]:
             )
         elif isinstance(test, GoodnessOfFit):
             n = len(test.null_moments)
-            least = max(LEAST_P_VALUE, 1.5 / (1 + n)) if n else LEAST_P_VALUE
             source = f"{n} pseudo-experiments" if n else "closed form"
-            for name, p in (("moments", test.p_moments), ("second classifier", test.p_classifier)):
+            for name, p, closed in (
+                ("moments", test.p_moments, test.moments),
+                ("second classifier", test.p_classifier, test.classifier),
+            ):
                 made = np.isfinite(p)
                 value = f"p = {p:.2g} ({source})" if made else "not tested"
-                passed = bool(p > least) if made else None
-                out.append(Check(f"goodness of fit, {name}", value, f"p above {least:.2g}", passed, WORSE_FIT))
+                # a rank among few is never small: then the least one counts if the closed form is small too
+                small = p <= LEAST_P_VALUE or (p < 1.5 / (1 + n) and closed <= LEAST_P_VALUE)
+                passed = not small if made else None
+                out.append(Check(f"goodness of fit, {name}", value, f"p above {LEAST_P_VALUE:g}", passed, WORSE_FIT))
         else:
             msg = (
                 f"tests holds an object of type {type(test).__name__}; pass what result.bottom_line and "

@@ -95,7 +95,7 @@ def write_report(
     spectra: Mapping[str, Spectrum] | None = None,
     notes: Sequence[str] = (),
     inputs: Sequence[Mapping[str, object]] = (),
-    tests: Sequence[BottomLine | GoodnessOfFit] = (),
+    tests: BottomLine | GoodnessOfFit | Sequence[BottomLine | GoodnessOfFit] = (),
 ) -> Path:
     """Write the dashboard, and beside it the same numbers as JSON.
 
@@ -113,7 +113,7 @@ def write_report(
         What a reader must know first; shown under the title.
     inputs : sequence of mapping
         What was read, a row each with the same keys, as a table.
-    tests : sequence of BottomLine and GoodnessOfFit
+    tests : BottomLine, GoodnessOfFit, or sequence of these
         What ``result.bottom_line`` and ``result.goodness_of_fit`` returned; they become lines of the verdict.
 
     Raises

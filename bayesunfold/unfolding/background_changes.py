@@ -7,6 +7,7 @@ variation changes of the simulation.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.classifier.standardize import Standardizer
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
 from bayesunfold.events import Background, Simulation
-from bayesunfold.unfolding.overlap import check_distance
+from bayesunfold.unfolding.overlap import check_distance, hard_edge
 from bayesunfold.unfolding.standardized import StandardizedBackground
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "VariedBackground",
     "WeightChange",
     "as_background_sides",
+    "check_background_changes",
     "check_background_names",
     "combined",
     "prepare_background_changes",
@@ -193,49 +195,91 @@ def combined(
     return np.concatenate(parts), np.concatenate([weight, np.zeros(size - len(weight))]), changes
 
 
+def check_background_changes(
+    varied: Mapping[str, Mapping[str, Sides]],
+    backgrounds: Sequence[Background],
+    simulation: Simulation,
+    scale: Standardizer,
+) -> None:
+    """Whether the backgrounds of variations can be meant, before anything is moved.
+
+    Raises
+    ------
+    InputError
+        Backgrounds that are not there, have other features, lie far from the simulation, have another total by more
+        than a factor; a variation that changes nothing.
+
+    Warns
+    -----
+    OverlapWarning
+        If a variation crosses a hard edge of the background, which a cut leaves.
+    """
+    known = {b.name: b for b in backgrounds}
+    for systematic, each in varied.items():
+        check_background_names(systematic, each, list(known))
+        for name, sides in each.items():
+            what, nominal = f"background {name!r} in {systematic!r}", known[name]
+            x = nominal.columns_for(simulation)
+            changes = [
+                _check_side(side, (x, nominal.weight), simulation, scale, what) for side in sides if side is not None
+            ]
+            if not any(changes):
+                msg = f"the systematic {systematic!r} leaves the background {name!r} as it is; leave it out of it."
+                raise InputError(msg)
+
+
+def _check_side(
+    side: Background, nominal: tuple[Array, Array], simulation: Simulation, scale: Standardizer, what: str
+) -> bool:
+    """Whether a side differs from the nominal background, checked."""
+    features, (x, weight) = side.columns_for(simulation), nominal
+    check_distance(scale.each(features), simulation.reco_names, what)
+    _check_total(float(side.weight.sum()), float(weight.sum()), what)
+    if features.shape == x.shape and np.array_equal(features, x, equal_nan=True):
+        return not np.array_equal(side.weight, weight)
+    for name, before, after in zip(simulation.reco_names, x.T, features.T, strict=True):
+        _warn_of_edge(before[np.isfinite(before)], after[np.isfinite(after)], f"{what}: {name}")
+    return True
+
+
+def _warn_of_edge(nominal: Array, varied: Array, what: str) -> None:
+    """Warn if a variation crosses an edge that a selection has cut, or leaves a gap at it."""
+    for sign in (1.0, -1.0):
+        found = hard_edge(sign * nominal)
+        if found is None or len(varied) < len(nominal) / FACTOR:
+            continue
+        edge, width = found
+        end = float((sign * varied).min())
+        if abs(end - edge) > width:
+            msg = (
+                f"{what} ends at {sign * end:.6g} and nominally at {sign * edge:.6g}, where a selection seems to cut; "
+                "give the events that pass the selection in the variation, not those that pass nominally."
+            )
+            warnings.warn(msg, OverlapWarning, stacklevel=6)
+            return
+
+
 def prepare_background_changes(
     varied: Mapping[str, Mapping[str, Sides]],
     backgrounds: Sequence[StandardizedBackground],
     simulation: Simulation,
     scale: Standardizer,
 ) -> dict[str, tuple[BackgroundChange, ...]]:
-    """Changes of the backgrounds by systematic, standardised.
-
-    Raises
-    ------
-    InputError
-        Backgrounds that are not there or have other features, a variation that changes nothing.
-    """
-    names = [b.name for b in backgrounds]
-    out = {}
-    for systematic, sides in varied.items():
-        check_background_names(systematic, sides, names)
-        out[systematic] = tuple(
-            _change(systematic, backgrounds[names.index(name)], pair, simulation, scale) for name, pair in sides.items()
-        )
-    return out
-
-
-def _change(
-    systematic: str, nominal: StandardizedBackground, pair: Sides, simulation: Simulation, scale: Standardizer
-) -> BackgroundChange:
-    what = f"background {nominal.name!r} in {systematic!r}"
+    """Changes of the backgrounds by systematic, standardised; they were checked where they were read."""
+    known = {b.name: b for b in backgrounds}
 
     def standardised(side: Background) -> tuple[Array, Array]:
-        features = side.columns_for(simulation)
-        check_distance(scale.each(features), simulation.reco_names, what)
-        _check_total(float(side.weight.sum()), float(nominal.weight.sum()), what)
-        return scale(features), side.weight
+        return scale(side.columns_for(simulation)), side.weight
 
-    up, down = standardised(pair[0]), None if pair[1] is None else standardised(pair[1])
-    x, _, (change,) = combined((nominal.x, nominal.weight), [(up, down)])
-    if not np.any(change.up):
-        msg = (
-            f"the systematic {systematic!r} leaves the background {nominal.name!r} as it is; leave it out of its "
-            "backgrounds."
-        )
-        raise InputError(msg)
-    return BackgroundChange(nominal.name, x, change)
+    def change(name: str, up: Background, down: Background | None) -> BackgroundChange:
+        b = known[name]
+        pair = standardised(up), None if down is None else standardised(down)
+        x, _, (found,) = combined((b.x, b.weight), [pair])
+        return BackgroundChange(name, x, found)
+
+    return {
+        systematic: tuple(change(name, *sides) for name, sides in each.items()) for systematic, each in varied.items()
+    }
 
 
 def _check_total(varied: float, nominal: float, what: str) -> None:

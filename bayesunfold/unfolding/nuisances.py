@@ -196,6 +196,8 @@ class Nuisances:
         out: dict[str, Sides] = {}
         for name, (up, down) in systematic.backgrounds.items():
             b, factor = nominal[name], self._normalisation(nominal[name], alpha)
+            if name in self.varied:
+                factor *= self._varied(self.varied[name], alpha)[1]
 
             def on_top(
                 side: Background, now: Background = moved[name], b: Background = b, factor: float = factor

@@ -19,7 +19,7 @@ from bayesunfold.errors import BlindFeatureWarning, ConvergenceWarning, InputErr
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["check_distance", "check_learned", "check_samples", "outside_range", "warn_without_overlap"]
+__all__ = ["check_distance", "check_learned", "check_samples", "hard_edge", "outside_range", "warn_without_overlap"]
 
 Array = NDArray[np.floating]
 
@@ -46,6 +46,11 @@ NOTHING_LEARNED, FEW_TO_LEARN = 1e-3, 500
 UNLEARNED_PULL, UNLEARNED_SIZE, UNLEARNED_BINS, UNLEARNED_EVENTS = 5.0, 0.2, 10, 10
 """Step 1 has not learned the data if a quantile bin of a feature is off by more standard deviations than the first
 number and by a larger part of its content than the second."""
+
+
+EDGE_WIDTH, EDGE_SHARE, EDGE_EVENTS = 0.02, 0.002, 5
+"""A feature has a hard edge if, within this part of its interquartile range of its end, there are more than this share
+of the events and more than this number of them."""
 
 
 def __dir__() -> list[str]:
@@ -100,6 +105,22 @@ def _warn_of_far(values: Array, names: tuple[str, ...], what: str) -> None:
             "remove the events."
         )
         warnings.warn(msg, OverlapWarning, stacklevel=4)
+
+
+def hard_edge(values: Array) -> tuple[float, float] | None:
+    """Lower end of a feature, and a small width beside it, if a selection seems to have cut there; None if not.
+
+    Examples
+    --------
+    >>> hard_edge(np.linspace(30.0, 100.0, 1000)), hard_edge(np.random.default_rng(1).normal(size=1000))
+    ((30.0, 0.7), None)
+    """
+    if len(values) < 2 * EDGE_EVENTS:
+        return None
+    width = EDGE_WIDTH * float(np.subtract(*np.quantile(values, [0.75, 0.25])))
+    edge = float(values.min())
+    hard = int((values <= edge + width).sum()) > max(EDGE_EVENTS, EDGE_SHARE * len(values))
+    return (edge, width) if hard else None
 
 
 def check_distance(z: Array, names: tuple[str, ...], what: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.files import check_writable
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation, as_data
-from bayesunfold.unfolding.background_changes import prepare_background_changes
+from bayesunfold.unfolding.background_changes import check_background_changes
 from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
@@ -59,7 +59,7 @@ def read_inputs(
     events = standardize(simulation, data, backgrounds, scales, intervals)
     check_samples(simulation, data, backgrounds, events)
     varied = {s.name: s.backgrounds for s in systematics if s.backgrounds}
-    prepare_background_changes(varied, events.backgrounds, simulation, events.scales.reco)
+    check_background_changes(varied, backgrounds, simulation, events.scales.reco)
     return data, events, covered
 
 

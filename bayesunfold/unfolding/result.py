@@ -662,7 +662,7 @@ class UnfoldingResult:
         path: str | Path,
         bins: Mapping[str, ArrayLike] | None = None,
         spectra: Mapping[str, Spectrum] | None = None,
-        tests: Sequence[BottomLine | GoodnessOfFit] = (),
+        tests: BottomLine | GoodnessOfFit | Sequence[BottomLine | GoodnessOfFit] = (),
     ) -> Path:
         """Write the dashboard, one HTML file; see ``bayesunfold.report.write_report``."""
         from bayesunfold.report import write_report

@@ -24,6 +24,7 @@ from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, Profi
 from bayesunfold.events import Background, Simulation
 from bayesunfold.unfolding.background_changes import as_background_sides
 from bayesunfold.unfolding.matching import Absent, matched_variation
+from bayesunfold.unfolding.overlap import hard_edge
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
 
 __all__ = ["Systematic", "check_alternative", "draw_alphas", "prepare_systematics"]
@@ -380,11 +381,6 @@ def _check_passing(simulation: Simulation, passes: NDArray[np.bool_], weight: Ar
             raise InputError(msg)
 
 
-EDGE_WIDTH, EDGE_SHARE, EDGE_EVENTS = 0.02, 0.002, 5
-"""A feature has a hard edge if, within this part of its interquartile range of its end, there are more than this share
-of the events and more than this number of them."""
-
-
 def _warn_of_cut(simulation: Simulation, shifted: Array, what: str) -> None:
     """Warn if shifted features cross an edge that a selection has cut, or leave a gap at it."""
     rows = simulation.pass_reco
@@ -392,14 +388,13 @@ def _warn_of_cut(simulation: Simulation, shifted: Array, what: str) -> None:
         nominal, moved = simulation.reco[rows, j], shifted[rows, j]
         exists = np.isfinite(nominal) & np.isfinite(moved)
         nominal, moved = nominal[exists], moved[exists]
-        if len(nominal) < 2 * EDGE_EVENTS:
-            continue
-        width = EDGE_WIDTH * float(np.subtract(*np.quantile(nominal, [0.75, 0.25])))
         for sign in (1.0, -1.0):
-            edge = float((sign * nominal).min())
+            found = hard_edge(sign * nominal)
+            if found is None:
+                continue
+            edge, width = found
             near = sign * nominal <= edge + width
-            hard = near.sum() > max(EDGE_EVENTS, EDGE_SHARE * len(nominal))
-            if hard and float((sign * moved).min()) != edge and np.any(moved[near] != nominal[near]):
+            if float((sign * moved).min()) != edge and np.any(moved[near] != nominal[near]):
                 msg = (
                     f"{what} moves events across the edge of {name} at {sign * edge:.6g}, where a selection seems to "
                     f"cut; events that migrate over it are missing. Give pass_{what.split(' of ')[0]}, the pass flags "

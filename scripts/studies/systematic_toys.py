@@ -113,7 +113,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
-    path = args.out / f"systematic-{args.toy}-{args.method}-{args.said}.jsonl"
+    size = {"efficiency": EFFICIENCY, "scale": SCALE}[args.toy]
+    path = args.out / f"systematic-{args.toy}-{size}-{args.method}-{args.said}.jsonl"
     one = partial(score, toy=args.toy, method=args.method, said=args.said)
     found = run(one, args.toys, args.workers, path)
     inside = np.array([toy["inside"] for toy in found])  # toys, levels, bins

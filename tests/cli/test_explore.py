@@ -49,7 +49,7 @@ def test_controls_choose_the_spectrum(result):
     assert "90 % low" in page.table.object
 
 
-def test_predictions_are_drawn_at_the_unfolded_yield(result, tmp_path):
+def test_predictions_are_drawn_with_their_own_weights_or_at_the_unfolded_yield(result, tmp_path):
     """Events of a file, weighted; a feature that it lacks is said."""
     first, second = result.simulation.gen_names
     rng = np.random.default_rng(1)
@@ -58,12 +58,17 @@ def test_predictions_are_drawn_at_the_unfolded_yield(result, tmp_path):
     model = read_model(tmp_path / "herwig.npz", (first, second))
     page = Explorer(result, models={"Herwig": model})
     page.edges.value = "-1, 0, 1"
-    spectrum = page.spectrum
-    expected = np.histogram(values, [-1, 0, 1], weights=weight)[0] * (result.nominal.sum() / weight.sum())
-    assert model.contents(first, spectrum, result.nominal.sum()) == pytest.approx(expected)
-    shape = result.spectrum(first, [-1, 0, 1], normalization="shape")
-    total = result.nominal.sum()  # a shape is of all events, those outside of the bins included
-    assert model.contents(first, shape, total) == pytest.approx(expected / total)
+    spectrum, total = page.spectrum, result.nominal.sum()
+    expected = np.histogram(values, [-1, 0, 1], weights=weight)[0]
+    assert model.contents(first, spectrum, total) == pytest.approx(expected)
+    shape = result.spectrum(first, [-1, 0, 1], normalization="shape")  # of all events, also outside of the bins
+    assert model.contents(first, shape, total) == pytest.approx(expected / weight.sum())
+    np.savez(tmp_path / "shape.npz", **{first: values})
+    scaled = read_model(tmp_path / "shape.npz", (first,)).contents(first, spectrum, total)
+    assert scaled == pytest.approx(np.histogram(values, [-1, 0, 1])[0] * total / 2000)
+    np.savez(tmp_path / "bad.npz", **{first: np.array([1.0, np.inf])})
+    with pytest.raises(bu.errors.InputError, match="is infinite at row 1"):
+        read_model(tmp_path / "bad.npz", (first,))
     texts = [text.get_text() for text in page.figure.object.axes[0].get_legend().get_texts()]
     assert any(text.startswith("Herwig") for text in texts)
     page.observable.value = second

@@ -157,7 +157,7 @@ def configured(tmp_path, more):
 
 
 def test_both_sides_of_a_background_are_read_where_the_first_is(tmp_path):
-    text = '[[systematic.background]]\nname = "top"\nfile = "var.npz"\nweight_down = "wd"\n'
+    text = '[[systematic.background]]\nname = "top"\nfile = "var.npz"\nweight_up = "w"\nweight_down = "wd"\n'
     job = configured(tmp_path, text)
     simulation, (systematic,) = job.simulation()
     assert np.allclose(simulation.reco_factor, 0.9)
@@ -184,6 +184,10 @@ def test_one_side_is_mirrored_and_a_selection_is_a_change(tmp_path):
         ),
         ('[[systematic.background]]\nname = "top"\n', "says nothing at +1"),
         ('[[systematic.background]]\nname = "top"\ntre = "x"\n', "the nearest is 'tree'"),
+        (
+            '[[systematic.background]]\nname = "top"\nweight_up = "2 * w"\nselection_down = "r > 0"\n',
+            "has weight_up and a side at -1, and no weight_down",
+        ),
         ('[systematic.background]\nname = "top"\n', "must be written [[systematic.background]]"),
         (2 * '[[systematic.background]]\nname = "top"\nfile = "var.npz"\n', "two sections for the background 'top'"),
     ],
@@ -192,3 +196,17 @@ def test_bad_backgrounds_of_variations(tmp_path, text, words):
     with pytest.raises(InputError) as error:
         configured(tmp_path, text).simulation()
     assert words in str(error.value)
+
+
+def test_names_are_looked_for_where_the_variation_is(tmp_path):
+    """Columns of the background that decides, in its own file."""
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "qcd.npz", r=rng.normal(size=30), w_tune_up=np.ones(30), w_pdf_up=np.ones(30))
+    qcd = '[[background]]\nname = "qcd"\nfile = "top.npz"\nfeatures = ["r"]\nweight = "w"\n'
+    text = (
+        qcd
+        + '[[systematic]]\nname = "qcd {name}"\n[[systematic.background]]\nname = "top"\nselection = "r > 0"\n'
+        + '[[systematic.background]]\nname = "qcd"\nfile = "qcd.npz"\nweight_up = "w_{name}_up"\n'
+    )
+    job = configured(tmp_path, text)
+    assert [s.name for s in job.simulation()[1]] == ["tune", "qcd tune", "qcd pdf"]

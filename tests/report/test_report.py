@@ -169,11 +169,13 @@ def test_tests_that_were_made_are_lines_of_the_verdict(tmp_path):
     result = bu.unfold(toy.gen, toy.reco, toy.data, **settings)
     good, bad = bu.studies.BottomLine({"pt": 12.0, "m": 3.0}, 14.0), bu.studies.BottomLine({"pt": 20.0}, 14.0)
     null = np.linspace(0.01, 0.99, 99)
-    fit = bu.studies.GoodnessOfFit(0.4, 0.001, null, null)
+    fit = bu.studies.GoodnessOfFit(0.4, 0.0005, null, null)
     closed = bu.studies.GoodnessOfFit(0.4, np.nan)
-    path = result.report(tmp_path / "r.html", tests=[good, bad, fit, closed])
+    few = bu.studies.GoodnessOfFit(0.005, 0.3, null[:3] + 0.01, null[:3])  # the least of four, and small by no means
+    path = result.report(tmp_path / "r.html", tests=[few, good, bad, fit, closed])
     checks = json.loads(path.with_suffix(".json").read_text())["checks"]
     found = [(c["name"], c["passed"], c["value"]) for c in checks[-6:]]
+    assert [c["passed"] for c in checks[-8:-6]] == [True, True]
     assert found[0] == (
         "bottom line",
         True,
@@ -187,3 +189,5 @@ def test_tests_that_were_made_are_lines_of_the_verdict(tmp_path):
     assert "the prior adds what the data do not hold" in path.read_text()
     with pytest.raises(bu.errors.InputTypeError, match=r"what result\.bottom_line"):
         result.report(tmp_path / "r.html", tests=["p = 0.3"])
+    result.report(tmp_path / "r.html", tests=good)
+    assert json.loads((tmp_path / "r.json").read_text())["checks"][-1]["name"] == "bottom line"
