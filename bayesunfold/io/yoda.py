@@ -110,9 +110,7 @@ def _objects(key: str, name: str, spectrum: Spectrum) -> tuple[str, str]:
     one = spectrum.edges[0] if len(spectrum.edges) == 1 else np.arange(spectrum.n_bins + 1.0)
     return (
         _estimate(f"{key}-y01", name, spectrum.edges, spectrum.nominal, error),
-        _estimate(
-            f"{key}-y02", f"covariance of {name}", (one, one), covariance.ravel(), np.full(covariance.size, np.nan)
-        ),
+        _estimate(f"{key}-y02", f"covariance of {name}", (one, one), covariance.ravel(), none),
     )
 
 
