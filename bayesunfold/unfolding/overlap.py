@@ -112,8 +112,8 @@ def hard_edge(values: Array) -> tuple[float, float] | None:
 
     Examples
     --------
-    >>> hard_edge(np.linspace(30.0, 100.0, 1000)), hard_edge(np.random.default_rng(1).normal(size=1000))
-    ((30.0, 0.7), None)
+    >>> hard_edge(np.linspace(0.0, 100.0, 1000)), hard_edge(np.random.default_rng(1).normal(size=1000))
+    ((0.0, 1.0), None)
     """
     if len(values) < 2 * EDGE_EVENTS:
         return None
