@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from reference import REFERENCE
 from results import keep
+from scipy import stats
 
 import bayesunfold as bu
 from bayesunfold.studies.resampled import unfold_toy
@@ -59,8 +60,9 @@ def main() -> None:
         checkpoint=args.out / f"{name}.jsonl",
     )
     start = 0
-    print(f"{'':>10} {'in 68 %':>8} {'in 95 %':>8} {'rms pull':>9} {'rms mean pull':>14} {'seconds':>8}")
-    for name, edges in bins.items():
+    print(f"{'':>10} {'in 68 %':>8} {'in 95 %':>8} {'joint':>6} {'rms pull':>9} {'rms mean pull':>14} {'seconds':>8}")
+    joint = np.mean(stats.chi2.cdf(study.chi2, study.dof) < 0.95, axis=0)
+    for k, (name, edges) in enumerate(bins.items()):
         part = slice(start, start + len(edges) - 1)
         start = part.stop
         core = study.expected[part] > 20
@@ -69,12 +71,19 @@ def main() -> None:
         rms, mean = np.sqrt(np.mean(pulls**2)), np.sqrt(np.mean(pulls.mean(axis=0) ** 2))
         if args.keep:
             cells = {"in the 68 % band": f"{inside[0]:.2f}", "in the 95 % band": f"{inside[1]:.2f}"}
+            cells |= {"joint 95 %": f"{joint[k]:.2f}"}
             cells |= {"rms pull": f"{rms:.2f}", "rms of the mean pull": f"{mean:.2f}"}
-            numbers = {"toys": args.toys, "inside": [float(share) for share in inside], "rms": float(rms)}
+            numbers = {
+                "toys": args.toys,
+                "joint": float(joint[k]),
+                "inside": [float(share) for share in inside],
+                "rms": float(rms),
+            }
             keep(
                 "zjets-toys" if args.method == "omnifold" else "zjets-toys-direct",
                 [name],
                 cells,
                 numbers | {"rms of the mean": float(mean)},
             )
-        print(f"{name:>10} {inside[0]:8.2f} {inside[1]:8.2f} {rms:9.2f} {mean:14.2f} {study.seconds.mean():8.0f}")
+        shares = f"{inside[0]:8.2f} {inside[1]:8.2f} {joint[k]:6.2f}"
+        print(f"{name:>10} {shares} {rms:9.2f} {mean:14.2f} {study.seconds.mean():8.0f}")
