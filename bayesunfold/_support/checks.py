@@ -386,8 +386,8 @@ def check_known(names: Any, known: Sequence[str], what: str) -> None:
         raise InputError(msg)
 
 
-def check_source_name(name: Any, what: str) -> str:
-    """The name of a background or systematic: text that no other source of uncertainty has."""
+def check_source_name(name: Any, what: str, allowed: str | None = None) -> str:
+    """The name of a background or systematic: text that no other source of uncertainty has, but for one."""
     if not isinstance(name, str) or not name or "/" in name:
         msg = f"name is {name!r}; give the {what} a name without a slash."
         raise InputError(msg)
@@ -395,7 +395,7 @@ def check_source_name(name: Any, what: str) -> str:
         msg = f"name is {name!r}; columns of published weights are named by it, so it cannot hold braces."
         raise InputError(msg)
     _check_name(name, f"a {what}")
-    if name in SOURCES:
+    if name in SOURCES and name != allowed:
         msg = f"{name!r} is already a source or a column; give the {what} another name than {', '.join(SOURCES)}."
         raise InputError(msg)
     return name

@@ -6,11 +6,14 @@ part draws never depends on how much another part has drawn.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
-__all__ = ["event_key", "part_stream", "stream", "training_stream"]
+__all__ = ["LUMINOSITY", "event_key", "part_stream", "stream", "training_stream"]
+
+LUMINOSITY: Final = "luminosity"
+"""Stream of the luminosity's parameter, source of uncertainty, and name of a systematic that shares the parameter."""
 
 Name = Literal[
     "prior",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.streams import stream
+from bayesunfold._support.streams import LUMINOSITY
 from bayesunfold.binning import as_axes, project
 from bayesunfold.errors import InputError
 from bayesunfold.impacts import Parameter
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectrum
+from bayesunfold.unfolding.luminosity import Luminosity
 from bayesunfold.unfolding.ranking import parameters_of
 
 if TYPE_CHECKING:
@@ -63,20 +64,23 @@ def binned_spectrum(
     groups, n_bins = assign_groups(values, edges, rows)
     n_groups = n_bins + EXTRA
     weight = result.nominal if level == "gen" else result.nominal_reco
-    finish = Finish(project(groups, weight, n_groups), edges, normalization, centre, size)
+    divisor = Luminosity.of(result, size, uncertainty)
+    finish = Finish(project(groups, weight, n_groups), edges, normalization, centre, divisor.size)
 
     def make(source: str) -> Callable[[], Array]:
-        return lambda: finish(result.members.accumulate(groups, n_groups, source, reco=level == "reco"))
+        def drawn() -> Array:
+            sums = result.members.accumulate(groups, n_groups, source, reco=level == "reco")
+            return finish(sums) * divisor.factor(source)[:, None]
+
+        return drawn
 
     drawn = result.members.accumulate(groups, n_groups, reco=level == "reco")
     sources = {name: make(name) for name in result.members.sources}
-    # the luminosity's nuisance parameter of each member
-    pulls = stream(result.record.seed, "luminosity").standard_normal(result.members.n_members)
-    factor = 1.0 / (1.0 + uncertainty * pulls)
+    factor = divisor.factor()
     parameters = parameters_of(result.members, result.measurement.nuisances)
-    if uncertainty > 0:
-        sources["luminosity"] = lambda: np.outer(factor, finish.nominal)
-        parameters["luminosity"] = Parameter(pulls)
+    if uncertainty > 0 and divisor.shared is None:
+        sources[LUMINOSITY] = lambda: np.outer(factor, finish.nominal)
+        parameters[LUMINOSITY] = Parameter(divisor.pulls)
     bias = None
     if result.closure_weights is not None and level == "gen":
         bias = finish.nominal_of(project(groups, result.closure_weights, n_groups)) - finish.nominal
@@ -93,7 +97,7 @@ def binned_spectrum(
         undefined=drawn[:, n_bins + 2],
         normalization=normalization,
         method=result.record.settings.method,
-        luminosity=None if luminosity is None else size,
+        luminosity=None if luminosity is None else divisor.size,
         units=units,
         sources=sources,
         bias=bias,

@@ -338,7 +338,8 @@ class UnfoldingResult:
             Events per bin; fraction of all events (outside the bins included); events per unit of the observable.
         luminosity : float or (float, float), optional
             Divides the spectrum: events become a cross section in its inverse unit. A second number is the relative
-            uncertainty, one nuisance parameter per member and a source of its own. Not for shapes.
+            uncertainty, one nuisance parameter per member and a source of its own; that of a systematic named
+            ``"luminosity"``, which varies the backgrounds, if there is one. Not for shapes.
         unit : str or tuple of str
             Unit of each observable, for figures and tables.
         centre : {"nominal", "draws"}

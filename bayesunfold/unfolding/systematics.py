@@ -18,7 +18,7 @@ from bayesunfold._support.checks import (
     check_flag,
     check_source_name,
 )
-from bayesunfold._support.streams import stream
+from bayesunfold._support.streams import LUMINOSITY, stream
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, ProfilingWarning
 from bayesunfold.events import Background, Simulation
@@ -46,7 +46,8 @@ class Systematic:
     Parameters
     ----------
     name : str
-        Its row among the sources of uncertainty.
+        Its row among the sources of uncertainty. One named ``"luminosity"``, of backgrounds alone, shares its parameter
+        with that of ``result.spectrum(luminosity=...)``.
     weight_up, weight_down : array, shape (n,), optional
         The events' full generator weights (not factors on them) at plus and minus one standard deviation. Between and
         beyond, the relative change is linear on either side. They vary both levels: for theory uncertainties. What
@@ -113,7 +114,7 @@ class Systematic:
         backgrounds: Mapping[str, Background | tuple[Background, Background | None]] | None = None,
         profile: bool = False,
     ) -> None:
-        check_source_name(name, "systematic")
+        check_source_name(name, "systematic", LUMINOSITY)
         up = {"weight": weight_up, "reco": reco_up, "pass_reco": pass_reco_up, "reco_factor": reco_factor_up}
         down = {
             "weight": weight_down,
@@ -134,6 +135,12 @@ class Systematic:
         if alternative is not None and not isinstance(alternative, Simulation):
             msg = f"alternative of {name!r} is a {type(alternative).__name__}; pass a bayesunfold.Simulation."
             raise InputTypeError(msg)
+        if name == LUMINOSITY and (any(given) or not self.backgrounds):
+            msg = (
+                f"{name!r} is already a source, of what spectrum(luminosity=...) divides by; a systematic of this name "
+                "holds the backgrounds' part of it and nothing else. Give it backgrounds alone, or another name."
+            )
+            raise InputError(msg)
         self.name = name
         self.weight_up, self.weight_down = weight_up, weight_down
         self.reco_up, self.reco_down = reco_up, reco_down

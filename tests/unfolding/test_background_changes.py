@@ -288,3 +288,41 @@ def test_events_that_were_cut_nominally_are_missed(samples):
     check(simulation, data, [nominal], [bu.Systematic("s", backgrounds={"top": background(shifted[shifted < 1.5])})])
     down_only = bu.Systematic("s", backgrounds={"top": (nominal, background(samples["top"][kept][:9000]))})
     check(simulation, data, [nominal], [down_only])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_luminosity_of_backgrounds_is_that_of_the_spectrum(samples, method):
+    """One parameter: more luminosity is more background, and a larger divisor. The total is known in closed form."""
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    lumi = bu.Systematic("luminosity", backgrounds={"top": (top(samples, factor=1.1), top(samples, factor=0.9))})
+    result = unfolder(method).fit(simulation, data, [top(samples)], [lumi])
+    spectrum = result.spectrum("gen", [-100.0, 100.0], luminosity=(4.0, 0.1), centre="draws")
+    alpha = alpha_of(result, "luminosity")
+    expected = (8000 - 2000 * (1 + 0.1 * alpha)) / (4.0 * (1 + 0.1 * alpha))
+    assert np.allclose(spectrum.sources["luminosity"]()[:, 0], expected, rtol=1e-5)
+    assert spectrum.nominal == pytest.approx(1500.0)
+    ranking = spectrum.ranking().set_index("source").loc["luminosity"]
+    assert ranking["kind"] == "systematic"
+    alone = result.spectrum("gen", [-100.0, 100.0], centre="draws")
+    ratio = alone.draw_matrix[:, 0] / spectrum.draw_matrix[:, 0] / 4.0
+    assert np.allclose(ratio, 1 + 0.1 * alpha, rtol=1e-6)  # all sources together have the same parameter
+
+
+def test_a_profiled_luminosity_moves_the_spectrum(samples):
+    """Where data say what the luminosity is, the answer is divided by that."""
+    simulation, data = bu.Simulation(samples["gen"], samples["reco"]), bu.Data(samples["data"])
+    lumi = bu.Systematic(
+        "luminosity", backgrounds={"top": (top(samples, factor=1.1), top(samples, factor=0.9))}, profile=True
+    )
+    result = unfolder("direct").fit(simulation, data, [top(samples)], [lumi])
+    one, two = (result.spectrum("gen", BINS, luminosity=given) for given in (None, (2.0, 0.1)))
+    nuisances = result.measurement.nuisances
+    at, drawn = 1 + 0.1 * nuisances.estimate[0], 1 + 0.1 * nuisances.draws()[0]
+    assert two.nominal == pytest.approx(one.nominal / (2.0 * at))
+    assert two.draw_matrix == pytest.approx(one.draw_matrix / (2.0 * drawn[:, None]), rel=1e-6)
+
+
+def test_what_a_systematic_of_that_name_may_hold(samples):
+    for more in ({}, {"weight_up": np.ones(8000), "backgrounds": {"top": top(samples, factor=1.1)}}):
+        with pytest.raises(bu.errors.InputError, match="already a source|needs one of"):
+            bu.Systematic("luminosity", **more)
