@@ -324,5 +324,5 @@ def test_a_profiled_luminosity_moves_the_spectrum(samples):
 
 def test_what_a_systematic_of_that_name_may_hold(samples):
     for more in ({}, {"weight_up": np.ones(8000), "backgrounds": {"top": top(samples, factor=1.1)}}):
-        with pytest.raises(bu.errors.InputError, match="already a source|needs one of"):
+        with pytest.raises(bu.errors.InputError, match=r"already a source|needs one of"):
             bu.Systematic("luminosity", **more)
