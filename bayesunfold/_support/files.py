@@ -28,6 +28,7 @@ import numpy as np
 from bayesunfold.errors import FileFormatError, InputError
 
 __all__ = [
+    "atomic_text",
     "atomic_write",
     "check_replaceable",
     "check_writable",
@@ -158,6 +159,13 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def atomic_text(path: str | Path, text: str) -> Path:
+    """Write a text as :func:`atomic_write` does; returns the path."""
+    path = Path(path)
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
 
 
 def _umask() -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._support.files import atomic_write
+from bayesunfold._support.files import atomic_text
 from bayesunfold.errors import InputError
 from bayesunfold.io.checks import check_spectra
 from bayesunfold.spectrum import Spectrum
@@ -100,10 +100,7 @@ def write_hs3(path: str | Path, spectra: Mapping[str, Spectrum], events: Unfoldi
     >>> sorted(json.loads(path.read_text()))
     ['data', 'metadata']
     """
-    path = Path(path)
-    text = json.dumps(hs3_document(spectra, events)) + "\n"
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
+    return atomic_text(path, json.dumps(hs3_document(spectra, events)) + "\n")
 
 
 def _binned(name: str, spectrum: Spectrum) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_numbers, check_mapping
-from bayesunfold._support.files import atomic_write
+from bayesunfold._support.files import atomic_text
 from bayesunfold.binned.fbu import BinnedBackground
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
@@ -136,10 +136,7 @@ def write_pyhf(path: str | Path, response: ResponseMatrix, data: Any, **options:
     >>> json.loads(path.read_text())["version"]
     '1.0.0'
     """
-    path = Path(path)
-    text = json.dumps(pyhf_workspace(response, data, **options), indent=1) + "\n"
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
+    return atomic_text(path, json.dumps(pyhf_workspace(response, data, **options), indent=1) + "\n")
 
 
 def _relative_errors(response: ResponseMatrix) -> Array:

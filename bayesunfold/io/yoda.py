@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._support.files import atomic_write
+from bayesunfold._support.files import atomic_text
 from bayesunfold.errors import InputError
 from bayesunfold.io.checks import check_spectra
 from bayesunfold.spectrum import Spectrum
@@ -79,14 +79,12 @@ def write_yoda(path: str | Path, spectra: Mapping[str, Spectrum], analysis: str)
         if len(spectrum.edges) > MOST_AXES:
             msg = f"the spectrum {name!r} has {len(spectrum.edges)} observables; YODA takes one or two."
             raise InputError(msg)
-    path = Path(path)
     text = "\n".join(
         part
         for number, (name, spectrum) in enumerate(spectra.items(), start=1)
         for part in _objects(f"/REF/{analysis}/d{number:02d}-x01", name, spectrum)
     )
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
+    return atomic_text(path, text)
 
 
 def check_analysis(analysis: object) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from bayesunfold._support.checks import check_bins, check_known, check_mapping
-from bayesunfold._support.files import atomic_write
+from bayesunfold._support.files import atomic_text
 from bayesunfold._support.versions import installed_versions
 from bayesunfold.binning import project
 from bayesunfold.errors import InputError
@@ -210,9 +210,8 @@ def _plain(values: np.ndarray) -> list[object]:
 
 
 def _write(path: Path, page: str, numbers: Mapping[str, object]) -> None:
-    text = json.dumps(numbers, indent=1, default=str)
-    atomic_write(path.with_suffix(".json"), lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    atomic_write(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    atomic_text(path.with_suffix(".json"), json.dumps(numbers, indent=1, default=str))
+    atomic_text(path, page)
 
 
 def _spectra_report(spectra: Mapping[str, Spectrum], path: Path) -> Path:

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from bayesunfold._support.checks import as_numbers, check_bins, check_count, check_level, check_mapping, check_seed
 from bayesunfold._support.cluster import check_client
-from bayesunfold._support.files import atomic_write, check_writable
+from bayesunfold._support.files import atomic_text, check_writable
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
@@ -290,7 +290,7 @@ def _read_records(path: Path | None, heading: dict[str, Any]) -> dict[int, dict[
     first = json.dumps(heading)
     text = _read_text(path) if path.exists() else ""
     if "\n" not in text and first.startswith(text):  # none, an empty one, or one that was cut in its heading
-        atomic_write(path, lambda temporary: temporary.write_text(first + "\n"))
+        atomic_text(path, first + "\n")
         return {}
     lines = text.split("\n")
     _check_heading(path, lines[0], heading)
@@ -308,7 +308,7 @@ def _read_records(path: Path | None, heading: dict[str, Any]) -> dict[int, dict[
         whole.append(line)
     repaired = "\n".join(whole) + "\n"
     if repaired != text:
-        atomic_write(path, lambda temporary: temporary.write_text(repaired))
+        atomic_text(path, repaired)
     return records
 
 
