@@ -124,9 +124,15 @@ class Job:
         """Columns and trees of the first file of a background in a variation."""
         known = {s.name: s for s in self.sections.background}
         check_background_names(systematic, [varied.name], list(known))
-        nominal = known[varied.name]
-        tree = None if PLACE in (varied.tree or "") else varied.tree or (nominal.tree if varied.file is None else None)
-        source = Source(file=varied.file or nominal.file, tree=tree)
+        source, *_ = varied.sides(known[varied.name])[0]
+        if PLACE in str(source.file):
+            msg = (
+                f"the systematic {systematic!r} has {PLACE} in the file of the background {varied.name!r}, which says "
+                "what there is; name one file, with a tree or a column per variation."
+            )
+            raise InputError(msg)
+        if PLACE in (varied.tree or ""):
+            source = Source(file=source.file)
         trees = list_trees(named_sources(source.file, source.tree, self.path.parent)[0].path)
         columns = [] if PLACE in (varied.tree or "") else [*self._names_in(source), *self.sections.alias]
         return columns, trees

@@ -23,6 +23,7 @@ from scipy.special import ndtri
 
 from bayesunfold._support.checks import check_bins, check_count, check_mapping
 from bayesunfold._support.files import check_replaceable, checksum, replace_folder
+from bayesunfold._support.streams import LUMINOSITY
 from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes
 from bayesunfold.errors import FileFormatError, InputError
@@ -112,7 +113,8 @@ class Publication:
         bins : array of edges, or one array an observable
         normalization : {"yield", "shape", "density"}
         luminosity : float, optional
-            Divides the spectrum. Its uncertainty is not in the published weights.
+            Divides the spectrum. Its uncertainty is not in the published weights; an error if these vary backgrounds
+            with it.
 
         Returns
         -------
@@ -130,6 +132,12 @@ class Publication:
         size, uncertainty = read_luminosity(luminosity, normalization)
         if uncertainty > 0:
             msg = f"luminosity is {luminosity!r}; its uncertainty is not in published weights, add it yourself."
+            raise InputError(msg)
+        if luminosity is not None and LUMINOSITY in self.pairs:
+            msg = (
+                "the published weights vary the backgrounds with the luminosity, whose uncertainty a cross section has "
+                "too, with the same sign; take the cross section of the result, and publish it beside the weights."
+            )
             raise InputError(msg)
         finish = Finish(sums(self.nominal[None])[0], edges, normalization, "nominal", size)
         drawn = sums(self.draws)

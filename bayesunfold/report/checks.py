@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -284,9 +284,9 @@ def checks_of_tests(tests: BottomLine | GoodnessOfFit | Sequence[BottomLine | Go
     from bayesunfold.studies.bottom_line import TOLERANCE, BottomLine
     from bayesunfold.studies.goodness import GoodnessOfFit
 
-    given = tests if isinstance(tests, list | tuple) else [tests]
+    given: Any = [tests] if isinstance(tests, BottomLine | GoodnessOfFit) else tests
     out = []
-    for test in given:
+    for test in given if isinstance(given, Iterable) else [given]:
         if isinstance(test, BottomLine):
             largest = max(test.unfolded, key=lambda name: test.unfolded[name])
             out.append(

@@ -36,6 +36,9 @@ Array = NDArray[np.floating]
 FACTOR = 3.0
 """A background whose total changes by more than this factor in a variation is taken for a mistake of its weights."""
 
+CROSSING = 10
+"""Events beyond an edge, or missing at it, that no fluctuation makes: less than one in 20 000 times."""
+
 Sides = tuple[Background, Background | None]
 """A background at plus and at minus one standard deviation; None mirrors the first."""
 
@@ -243,14 +246,19 @@ def _check_side(
 
 
 def _warn_of_edge(nominal: Array, varied: Array, what: str) -> None:
-    """Warn if a variation crosses an edge that a selection has cut, or leaves a gap at it."""
+    """Warn if a variation crosses an edge that a selection has cut, or leaves a gap at it.
+
+    By a number of events that fluctuations do not make: those beyond the edge, or those expected in the gap.
+    """
     for sign in (1.0, -1.0):
         found = hard_edge(sign * nominal)
-        if found is None or len(varied) < len(nominal) / FACTOR:
+        if found is None or len(varied) == 0:
             continue
-        edge, width = found
+        edge, _ = found
         end = float((sign * varied).min())
-        if abs(end - edge) > width:
+        beyond = int((sign * varied < edge).sum())
+        missing = int((sign * nominal < end).sum()) * len(varied) / len(nominal)
+        if max(beyond, missing) > CROSSING:
             msg = (
                 f"{what} ends at {sign * end:.6g} and nominally at {sign * edge:.6g}, where a selection seems to cut; "
                 "give the events that pass the selection in the variation, not those that pass nominally."

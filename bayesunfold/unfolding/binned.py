@@ -64,8 +64,8 @@ def binned_spectrum(
     groups, n_bins = assign_groups(values, edges, rows)
     n_groups = n_bins + EXTRA
     weight = result.nominal if level == "gen" else result.nominal_reco
-    divisor = Luminosity.of(result, size, uncertainty)
-    finish = Finish(project(groups, weight, n_groups), edges, normalization, centre, divisor.size)
+    divisor = Luminosity.of(result, uncertainty, given=luminosity is not None)
+    finish = Finish(project(groups, weight, n_groups), edges, normalization, centre, size)
 
     def make(source: str) -> Callable[[], Array]:
         def drawn() -> Array:
@@ -78,7 +78,7 @@ def binned_spectrum(
     sources = {name: make(name) for name in result.members.sources}
     factor = divisor.factor()
     parameters = parameters_of(result.members, result.measurement.nuisances)
-    if uncertainty > 0 and divisor.shared is None:
+    if uncertainty > 0 and not divisor.shared:
         sources[LUMINOSITY] = lambda: np.outer(factor, finish.nominal)
         parameters[LUMINOSITY] = Parameter(divisor.pulls)
     bias = None
@@ -97,7 +97,7 @@ def binned_spectrum(
         undefined=drawn[:, n_bins + 2],
         normalization=normalization,
         method=result.record.settings.method,
-        luminosity=None if luminosity is None else divisor.size,
+        luminosity=None if luminosity is None else size,
         units=units,
         sources=sources,
         bias=bias,

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.streams import LUMINOSITY, stream
-from bayesunfold.unfolding.perturbations import Shift, alpha_of
+from bayesunfold.errors import InputError
 
 if TYPE_CHECKING:
-    from bayesunfold.unfolding.perturbations import Acceptance, Variation
     from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["Luminosity"]
@@ -26,47 +25,45 @@ def __dir__() -> list[str]:
 
 @dataclass(frozen=True)
 class Luminosity:
-    """Size and relative uncertainty of the luminosity.
+    """The uncertainty of the luminosity in every member.
 
     Attributes
     ----------
-    size : float
-        At the estimate of its parameter.
     uncertainty : float
-        Relative to the size that was given, one standard deviation.
-    centre : float
-        Size at the estimate over the given one: not one if data moved a profiled parameter.
+        Relative, one standard deviation.
     pulls : array, shape (n_members,)
-        The parameter in every member, if it is the luminosity's own.
-    shared : Variation or Acceptance, optional
-        The effect of a systematic of this name.
+        Its nuisance parameter.
+    shared : bool
+        Whether that is the parameter of a systematic, which varies the backgrounds.
     """
 
-    size: float
     uncertainty: float
-    centre: float
     pulls: Array
-    shared: Variation | Acceptance | None = None
+    shared: bool
 
     @classmethod
-    def of(cls, result: UnfoldingResult, size: float, uncertainty: float) -> Luminosity:
-        """Its parameter is that of a systematic named ``"luminosity"`` if there is one."""
-        pulls = stream(result.record.seed, LUMINOSITY).standard_normal(result.members.n_members)
+    def of(cls, result: UnfoldingResult, uncertainty: float, *, given: bool) -> Luminosity:
+        """Its parameter is that of a systematic named ``"luminosity"`` if there is one.
+
+        Raises
+        ------
+        InputError
+            If there is one, and a luminosity is given without an uncertainty.
+        """
         effect = result.members.perturbations.effects.get(LUMINOSITY)
-        if effect is None or isinstance(effect, Shift):
-            return cls(size, uncertainty, 1.0, pulls)
-        nuisances, estimate = result.measurement.nuisances, 0.0
-        if nuisances is not None and LUMINOSITY in nuisances.names:
-            estimate = float(nuisances.estimate[nuisances.names.index(LUMINOSITY)])
-        centre = 1.0 + uncertainty * estimate
-        return cls(size * centre, uncertainty, centre, pulls, effect)
+        if effect is None:
+            pulls = stream(result.record.seed, LUMINOSITY).standard_normal(result.members.n_members)
+            return cls(uncertainty, pulls, shared=False)
+        if given and uncertainty == 0:
+            msg = (
+                "the backgrounds vary with the luminosity, a systematic of this name, and that of the spectrum has no "
+                "uncertainty; give luminosity=(size, relative uncertainty), the same as in the backgrounds."
+            )
+            raise InputError(msg)
+        return cls(uncertainty, effect.alpha, shared=True)
 
     def factor(self, source: str | None = None) -> Array:
         """What the spectrum of every member is multiplied by, all sources together or one, shape (n_members,)."""
-        if self.shared is not None:
-            moved = alpha_of(self.shared, LUMINOSITY, source)
-        else:
-            moved = self.pulls if source in (None, LUMINOSITY) else None
-        if moved is None:
+        if source not in (None, LUMINOSITY):
             return np.ones(len(self.pulls))
-        return self.centre / (self.centre + self.uncertainty * moved)
+        return 1.0 / (1.0 + self.uncertainty * self.pulls)

@@ -339,7 +339,7 @@ class UnfoldingResult:
         luminosity : float or (float, float), optional
             Divides the spectrum: events become a cross section in its inverse unit. A second number is the relative
             uncertainty, one nuisance parameter per member and a source of its own; that of a systematic named
-            ``"luminosity"``, which varies the backgrounds, if there is one. Not for shapes.
+            ``"luminosity"``, which varies the backgrounds, if there is one: then it is needed. Not for shapes.
         unit : str or tuple of str
             Unit of each observable, for figures and tables.
         centre : {"nominal", "draws"}

@@ -46,8 +46,9 @@ class Systematic:
     Parameters
     ----------
     name : str
-        Its row among the sources of uncertainty. One named ``"luminosity"``, of backgrounds alone, shares its parameter
-        with that of ``result.spectrum(luminosity=...)``.
+        Its row among the sources of uncertainty. One named ``"luminosity"``, of backgrounds alone and not profiled,
+        shares its parameter with that of ``result.spectrum(luminosity=(size, uncertainty))``; its backgrounds have to
+        vary by the same uncertainty.
     weight_up, weight_down : array, shape (n,), optional
         The events' full generator weights (not factors on them) at plus and minus one standard deviation. Between and
         beyond, the relative change is linear on either side. They vary both levels: for theory uncertainties. What
@@ -135,10 +136,11 @@ class Systematic:
         if alternative is not None and not isinstance(alternative, Simulation):
             msg = f"alternative of {name!r} is a {type(alternative).__name__}; pass a bayesunfold.Simulation."
             raise InputTypeError(msg)
-        if name == LUMINOSITY and (any(given) or not self.backgrounds):
+        if name == LUMINOSITY and (any(given) or not self.backgrounds or profile):
             msg = (
                 f"{name!r} is already a source, of what spectrum(luminosity=...) divides by; a systematic of this name "
-                "holds the backgrounds' part of it and nothing else. Give it backgrounds alone, or another name."
+                "holds the backgrounds' part of it and nothing else, and is not profiled. Give it backgrounds alone, "
+                "or another name."
             )
             raise InputError(msg)
         self.name = name
