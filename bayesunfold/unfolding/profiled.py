@@ -13,7 +13,8 @@ from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Simulation
 from bayesunfold.unfolding.background_changes import VariedBackground
 from bayesunfold.unfolding.standardized import Scales
-from bayesunfold.unfolding.systematics import Systematic, relative_change, shifted_detector_level, two_point_change
+from bayesunfold.unfolding.systematics import Systematic, relative_change, shifted_detector_level
+from bayesunfold.unfolding.two_point import two_point_change
 
 __all__ = [
     "BackgroundYield",

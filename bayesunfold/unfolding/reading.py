@@ -15,7 +15,8 @@ from bayesunfold.unfolding.background_changes import check_background_changes
 from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
-from bayesunfold.unfolding.systematics import Systematic, check_alternative, draw_alphas, prepare_systematics
+from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_systematics
+from bayesunfold.unfolding.two_point import check_alternative
 
 __all__ = ["check_inputs", "check_not_profiled", "check_simulation", "read_inputs"]
 

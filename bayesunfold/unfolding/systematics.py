@@ -26,8 +26,15 @@ from bayesunfold.unfolding.background_changes import as_background_sides
 from bayesunfold.unfolding.matching import Absent, matched_variation
 from bayesunfold.unfolding.overlap import hard_edge
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
+from bayesunfold.unfolding.two_point import two_point_change
 
-__all__ = ["Systematic", "check_alternative", "draw_alphas", "prepare_systematics"]
+__all__ = [
+    "Systematic",
+    "draw_alphas",
+    "prepare_systematics",
+    "relative_change",
+    "shifted_detector_level",
+]
 
 Array = NDArray[np.floating]
 
@@ -452,75 +459,3 @@ def prepare_systematics(
 def draw_alphas(n: int, members: int, seed: int) -> Array:
     """Nuisance parameters of ``n`` systematics, shape (n, members)."""
     return stream(seed, "systematics").standard_normal((n, members))
-
-
-def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) -> Array:
-    """Relative weight that turns the nominal simulation into the alternative one, minus one.
-
-    A classifier sees both levels and both pass flags of every event, with neutral values where a level is absent.
-    """
-    from bayesunfold.classifier.estimator import BayesianClassifier
-
-    other = systematic.alternative
-    if other is None:
-        msg = f"{systematic.name!r} has no alternative simulation."
-        raise InputError(msg)
-    check_alternative(systematic.name, other, simulation)
-    x = _joint(simulation, other)
-    y = np.repeat([0, 1], [len(simulation), len(other)])
-    weight = np.concatenate([simulation.weight, other.weight])
-    classifier = BayesianClassifier(inference="laplace", draws=2, random_state=seed % 2**31)
-    classifier.fit(x, y, sample_weight=weight)
-    return np.exp(classifier.log_ratio(x[: len(simulation)])) - 1.0
-
-
-def check_alternative(name: str, other: Simulation, simulation: Simulation) -> None:
-    """Whether weights of the simulated events can express an alternative simulation.
-
-    Raises
-    ------
-    InputError
-    """
-    if (other.reco_factor is None) != (simulation.reco_factor is None):
-        which = "the simulation has" if other.reco_factor is None else f"the alternative of {name!r} has"
-        msg = f"only {which} a reco_factor; give scale factors to both, or to none."
-        raise InputError(msg)
-    for level in ("gen", "reco"):
-        mine, theirs = getattr(simulation, level), getattr(other, level)
-        named = getattr(simulation, f"{level}_named") and getattr(other, f"{level}_named")
-        names = getattr(simulation, f"{level}_names"), getattr(other, f"{level}_names")
-        if mine.shape[1] != theirs.shape[1] or (named and names[0] != names[1]):
-            msg = (
-                f"the alternative of {name!r} has the {level} features {names[1]} and the simulation {names[0]}; "
-                "give the same, in the same order."
-            )
-            raise InputError(msg)
-        if getattr(simulation, f"pass_{level}").all() and not getattr(other, f"pass_{level}").all():
-            failing = int((~getattr(other, f"pass_{level}")).sum())
-            msg = (
-                f"{failing} events of the alternative of {name!r} fail {level} and no event of the simulation does; "
-                f"weights of its events cannot express that. Keep events that fail {level} in the simulation too."
-            )
-            raise InputError(msg)
-    same = len(other) == len(simulation) and np.array_equal(other.weight, simulation.weight)
-    if same and all(np.array_equal(getattr(other, k), getattr(simulation, k), equal_nan=True) for k in ("gen", "reco")):
-        msg = f"the alternative of {name!r} is identical to the simulation; leave the systematic out."
-        raise InputError(msg)
-
-
-def _joint(simulation: Simulation, other: Simulation) -> Array:
-    """Features of both levels of both samples, one after the other, without NaN.
-
-    Where a level is absent or a feature does not exist, the simulation's mean stands; flags and indicators that vary in
-    either sample are columns of their own.
-    """
-    columns = []
-    for level in ("gen", "reco"):
-        values = np.concatenate([getattr(simulation, level), getattr(other, level)])
-        passing = np.concatenate([getattr(simulation, f"pass_{level}"), getattr(other, f"pass_{level}")])
-        mean = np.nanmean(getattr(simulation, level)[getattr(simulation, f"pass_{level}")], axis=0)
-        exists = passing[:, None] & np.isfinite(values)
-        columns.append(np.where(exists, values, mean))
-        indicators = np.column_stack([passing, exists | ~passing[:, None]])
-        columns.append(indicators[:, ~indicators.all(axis=0)].astype(np.float64))
-    return np.column_stack(columns)
