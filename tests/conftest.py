@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import shutil
@@ -20,7 +21,7 @@ with contextlib.suppress(ImportError):  # on import, JAX draws from NumPy's glob
 def require(module: str):
     """Import an optional module; a missing one skips, or fails where CI demands everything."""
     if os.environ.get("BAYESUNFOLD_REQUIRE_ALL"):
-        return __import__(module)
+        return importlib.import_module(module)
     return pytest.importorskip(module)
 
 
