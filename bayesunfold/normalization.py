@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.checks import check_not_negative, check_positive
-from bayesunfold.binning import bin_index
+from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
-from bayesunfold.spectrum import Normalization
+from bayesunfold.spectrum import Normalization, Spectrum
 
-__all__ = ["EXTRA", "Finish", "assign_groups", "read_luminosity"]
+__all__ = ["EXTRA", "Finish", "assign_groups", "contents_like", "read_luminosity"]
 
 Array = NDArray[np.floating]
 
@@ -75,6 +75,13 @@ class Finish:
         """Draws of the spectrum from sums of shape (draws, bins + EXTRA)."""
         drawn = self._scale(sums)
         return drawn - drawn.mean(axis=0) + self.nominal if self.centre == "nominal" else drawn
+
+
+def contents_like(spectrum: Spectrum, values: Array, weight: Array, rows: NDArray[np.bool_]) -> Array:
+    """Weighted events in the bins, the normalisation and the luminosity of a spectrum of one observable, (bins,)."""
+    groups, n_bins = assign_groups([values], spectrum.edges, rows)
+    sums = project(groups, weight, n_bins + EXTRA)
+    return Finish(sums, spectrum.edges, spectrum.normalization, "nominal", spectrum.luminosity or 1.0).nominal
 
 
 def read_luminosity(luminosity: float | tuple[float, float] | None, normalization: str) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.studies.resampled import select, signal_left
+from bayesunfold.unfolding.background_changes import same_events
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["BlindSplit", "split_blind"]
@@ -71,7 +72,7 @@ class BlindSplit:
         """A background in a variation, with the change of weights that the pseudo-data made to the nominal one."""
         features, weight, factor = self.kept[name]
         x = side.columns_for(self.simulation)
-        if x.shape == features.shape and np.array_equal(x, features, equal_nan=True):
+        if same_events(x, features):
             return Background(x, side.weight * factor, name, undefined=side.undefined)
         both, change = np.concatenate([x, features]), weight * (factor - 1.0)
         return Background(both, np.concatenate([side.weight, change]), name, undefined=side.undefined)

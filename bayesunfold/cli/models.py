@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.checks import as_weight
-from bayesunfold.binning import project
 from bayesunfold.errors import InputError
 from bayesunfold.io.columns import list_columns, read_columns
-from bayesunfold.normalization import EXTRA, Finish, assign_groups
+from bayesunfold.normalization import contents_like
 
 if TYPE_CHECKING:
     from bayesunfold.spectrum import Spectrum
@@ -54,9 +53,7 @@ class ModelEvents:
         """
         values = self.columns[name]
         weight = np.full(len(values), total / len(values)) if self.weight is None else self.weight
-        groups, n_bins = assign_groups([values], spectrum.edges, np.ones(len(values), dtype=bool))
-        sums = project(groups, weight, n_bins + EXTRA)
-        return Finish(sums, spectrum.edges, spectrum.normalization, "nominal", spectrum.luminosity or 1.0).nominal
+        return contents_like(spectrum, values, weight, np.ones(len(values), dtype=bool))
 
 
 def read_model(path: str | Path, features: Sequence[str]) -> ModelEvents:

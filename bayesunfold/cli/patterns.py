@@ -51,10 +51,9 @@ def expand(section: SystematicSection, columns: Sequence[str], trees: Sequence[s
             )
             raise InputError(msg)
         return [section]
-    decided = {key: values[key] for key in DECIDING if key in having}
-    background = None if decided else deciding_background(section)
-    if background is not None:
-        decided = {key: value for key in OF_BACKGROUND if _has(value := getattr(background, key))}
+    background = deciding_background(section)
+    keys, place = (DECIDING, section) if background is None else (OF_BACKGROUND, background)
+    decided = {key: value for key in keys if _has(value := getattr(place, key))}
     if not decided:
         msg = (
             f"the systematic {section.name!r} needs {PLACE} in one of {', '.join(DECIDING)}, or of a background's "

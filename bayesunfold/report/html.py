@@ -17,10 +17,9 @@ from numpy.typing import ArrayLike
 from bayesunfold._support.checks import check_bins, check_known, check_mapping
 from bayesunfold._support.files import atomic_text
 from bayesunfold._support.versions import installed_versions
-from bayesunfold.binning import project
 from bayesunfold.errors import InputError
 from bayesunfold.io.arviz import default_bins
-from bayesunfold.normalization import EXTRA, Finish, assign_groups
+from bayesunfold.normalization import contents_like
 from bayesunfold.plots import plot_correlation, plot_history, plot_ranking, plot_sources, plot_spectrum
 from bayesunfold.report.checks import MARKS, Check, checks_of_tests, detector_closure, verdicts
 from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, plot_draws, plot_weights
@@ -236,9 +235,7 @@ def generator_of(result: UnfoldingResult, name: str, spectrum: Spectrum) -> np.n
     sim = result.simulation
     weight = np.where(sim.pass_gen, sim.weight, 0.0)
     weight = weight * (result.nominal.sum() / weight.sum())
-    groups, n_bins = assign_groups([sim.gen_column(name)], spectrum.edges, sim.pass_gen)
-    sums = project(groups, weight, n_bins + EXTRA)
-    return Finish(sums, spectrum.edges, spectrum.normalization, "nominal", spectrum.luminosity or 1.0).nominal
+    return contents_like(spectrum, sim.gen_column(name), weight, sim.pass_gen)
 
 
 def _page(title: str, sections: Mapping[str, str], notes: Sequence[str] = ()) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "check_background_names",
     "combined",
     "prepare_background_changes",
+    "same_events",
 ]
 
 Array = NDArray[np.floating]
@@ -150,6 +151,11 @@ def check_background_names(name: str, varied: Iterable[str], backgrounds: Sequen
             raise InputError(msg)
 
 
+def same_events(features: Array, nominal: Array) -> bool:
+    """Whether a variation has the nominal events, so that only their weights change."""
+    return features.shape == nominal.shape and np.array_equal(features, nominal, equal_nan=True)
+
+
 def combined(
     nominal: tuple[Array, Array], pairs: Sequence[tuple[tuple[Array, Array], tuple[Array, Array] | None]]
 ) -> tuple[Array, Array, list[WeightChange]]:
@@ -178,7 +184,7 @@ def combined(
     for pair in pairs:
         sides.append([])
         for features, w in (side for side in pair if side is not None):
-            same = features.shape == x.shape and np.array_equal(features, x, equal_nan=True)
+            same = same_events(features, x)
             sides[-1].append((0 if same else size, w - weight if same else w, same))
             if not same:
                 parts.append(features)
@@ -238,7 +244,7 @@ def _check_side(
     features, (x, weight) = side.columns_for(simulation), nominal
     check_distance(scale.each(features), simulation.reco_names, what)
     _check_total(float(side.weight.sum()), float(weight.sum()), what)
-    if features.shape == x.shape and np.array_equal(features, x, equal_nan=True):
+    if same_events(features, x):
         return not np.array_equal(side.weight, weight)
     for name, before, after in zip(simulation.reco_names, x.T, features.T, strict=True):
         _warn_of_edge(before[np.isfinite(before)], after[np.isfinite(after)], f"{what}: {name}")

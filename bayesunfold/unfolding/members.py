@@ -357,25 +357,21 @@ class Members:
 
     def refolded_blocks(self) -> Iterator[tuple[slice, Array]]:
         """As :meth:`blocks`, for events that pass detector level, fakes included."""
-        return self._passing_blocks(self.events.passes.reco, None, self.events.reco_factor)
+        factor = self.events.reco_factor
+        for rows, weights in self._passing_blocks(self.events.passes.reco, None):
+            yield rows, weights if factor is None else weights * factor[rows, None].astype(weights.dtype)
 
-    def _passing_blocks(
-        self, passing: NDArray[np.bool_], source: str | None, factor: Array | None = None
-    ) -> Iterator[tuple[slice, Array]]:
+    def _passing_blocks(self, passing: NDArray[np.bool_], source: str | None) -> Iterator[tuple[slice, Array]]:
         self.norm(source)  # once, before the threads ask for it
-        return map_here(partial(self._scaled, passing, factor, source), self.perturbations.simulation.blocks())
+        return map_here(partial(self._scaled, passing, source), self.perturbations.simulation.blocks())
 
-    def _scaled(
-        self, passing: NDArray[np.bool_], factor: Array | None, source: str | None, block: Block
-    ) -> tuple[slice, Array]:
-        """Rows and weights of a block, times a factor of each event; zero for events that do not pass."""
+    def _scaled(self, passing: NDArray[np.bool_], source: str | None, block: Block) -> tuple[slice, Array]:
+        """Rows and weights of a block; zero for events that do not pass."""
         all_kept = self.kept()
         kept = None if all_kept is None else all_kept[block.rows]
         raw = self._raw(*block, source, kept)
         raw[~passing[block.rows]] = 0.0
         raw *= self.norm(source).astype(raw.dtype)
-        if factor is not None:
-            raw *= factor[block.rows, None].astype(raw.dtype)
         return block.rows, raw
 
     def accumulate(
@@ -404,7 +400,7 @@ class Members:
             values = factor if values is None else values * factor
 
         def one(block: Block) -> Array:
-            rows, weights = self._scaled(passing, None, source, block)
+            rows, weights = self._scaled(passing, source, block)
             scaled = weights if values is None else weights * values[rows, None]
             return sums_by_group(groups[rows], scaled, n_groups)
 
@@ -438,7 +434,7 @@ class Members:
 
     def _moments(self, block: Block) -> tuple[Array, Array]:
         """Sum of the particle-level weights of a block, and of their squares."""
-        _, weights = self._scaled(self.events.passes.gen, None, None, block)
+        _, weights = self._scaled(self.events.passes.gen, None, block)
         return weights.sum(axis=0, dtype=np.float64), np.einsum("es,es->s", weights, weights, dtype=np.float64)
 
     def relative_widths(self, groupings: Sequence[NDArray[np.integer]], n_groups: int) -> Sequence[Array]:

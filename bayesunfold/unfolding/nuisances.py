@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from bayesunfold.unfolding.profiled import (
     varied_backgrounds,
 )
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
-from bayesunfold.unfolding.systematics import Systematic
+from bayesunfold.unfolding.systematics import Systematic, scale_factors
 
 __all__ = ["Moved", "Nuisances", "SignedEvents"]
 
@@ -199,16 +200,16 @@ class Nuisances:
             if name in self.varied:
                 factor *= self._varied(self.varied[name], alpha)[1]
 
-            def on_top(
-                side: Background, now: Background = moved[name], b: Background = b, factor: float = factor
-            ) -> Background:
-                parts = [(now, 1.0), (side, factor), (b, -factor)]
-                features = np.concatenate([part.columns_for(self.simulation) for part, _ in parts])
-                weight = np.concatenate([part.weight * scale for part, scale in parts])
-                return _background(b, weight, features, self._reco_names())
-
+            on_top = partial(self._side_on_top, moved[name], b, factor)
             out[name] = (up, down) if moved[name] is b else (on_top(up), None if down is None else on_top(down))
         return out
+
+    def _side_on_top(self, now: Background, nominal: Background, factor: float, side: Background) -> Background:
+        """A moved background with a factor times what a variation changes of the nominal one."""
+        parts = [(now, 1.0), (side, factor), (nominal, -factor)]
+        features = np.concatenate([part.columns_for(self.simulation) for part, _ in parts])
+        weight = np.concatenate([part.weight * scale for part, scale in parts])
+        return _background(nominal, weight, features, self._reco_names())
 
     def _normalisation(self, b: Background, alpha: Array) -> float:
         """Factor on the yield of a background."""
@@ -373,7 +374,8 @@ def _on_top(
     """A variation that is not profiled, of the moved simulation, and of backgrounds that are moved already."""
     passes, new = moved.pass_reco, moved.pass_reco & ~nominal.pass_reco
     sides: dict[str, Any] = {}
-    seen = _relative_factor(nominal, moved)
+    before = scale_factors(nominal)
+    seen = np.divide(scale_factors(moved), before, out=np.ones(len(before)), where=before != 0)
     for side in ("up", "down"):
         weight, reco, flag = (getattr(systematic, f"{kind}_{side}") for kind in ("weight", "reco", "pass_reco"))
         if weight is not None:
@@ -388,14 +390,4 @@ def _on_top(
             scale = as_reco_factor(scale, nominal.pass_reco, f"reco_factor_{side}") * seen
         sides |= {f"weight_{side}": weight, f"reco_{side}": reco, f"pass_reco_{side}": flag}
         sides[f"reco_factor_{side}"] = scale
-    return Systematic(systematic.name, **sides, backgrounds=backgrounds or None)
-
-
-def _relative_factor(nominal: Simulation, moved: Simulation) -> Array:
-    """Scale factors of the moved simulation over the nominal ones, shape (n,)."""
-    if moved.reco_factor is None:
-        return np.ones(len(nominal))
-    if nominal.reco_factor is None:
-        return moved.reco_factor
-    zero = nominal.reco_factor == 0
-    return np.divide(moved.reco_factor, nominal.reco_factor, out=np.ones(len(nominal)), where=~zero)
+    return systematic.changed(**sides, backgrounds=backgrounds or None)

@@ -13,7 +13,12 @@ from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Simulation
 from bayesunfold.unfolding.background_changes import VariedBackground
 from bayesunfold.unfolding.standardized import Scales
-from bayesunfold.unfolding.systematics import Systematic, relative_change, shifted_detector_level
+from bayesunfold.unfolding.systematics import (
+    Systematic,
+    relative_change,
+    scale_factors,
+    shifted_detector_level,
+)
 from bayesunfold.unfolding.two_point import two_point_change
 
 __all__ = [
@@ -165,7 +170,7 @@ def _scale_factors(systematic: Systematic, simulation: Simulation, scales: Scale
         )
         raise InputError(msg)
     passes = simulation.pass_reco
-    nominal = np.ones(len(passes)) if simulation.reco_factor is None else simulation.reco_factor
+    nominal = scale_factors(simulation)
     sides = []
     for direction in ("up", "down"):
         found = shifted_detector_level(systematic, simulation, scales.reco, direction)

@@ -33,6 +33,7 @@ __all__ = [
     "draw_alphas",
     "prepare_systematics",
     "relative_change",
+    "scale_factors",
     "shifted_detector_level",
 ]
 
@@ -372,9 +373,14 @@ def _check_full_factor(simulation: Simulation, passes: NDArray[np.bool_], factor
         raise InputError(msg)
 
 
+def scale_factors(simulation: Simulation) -> Array:
+    """Of all events; one without any."""
+    return np.ones(len(simulation)) if simulation.reco_factor is None else simulation.reco_factor
+
+
 def _changed_factor(simulation: Simulation, passes: NDArray[np.bool_], factor: Array) -> Array | None:
     """Scale factors of a variation; None if those of passing events are the nominal ones."""
-    nominal = np.ones(len(factor)) if simulation.reco_factor is None else simulation.reco_factor
+    nominal = scale_factors(simulation)
     return None if np.array_equal(factor[passes], nominal[passes]) else factor
 
 

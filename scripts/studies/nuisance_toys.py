@@ -35,6 +35,9 @@ import bayesunfold as bu
 
 BACKGROUND = 600
 
+LEAST = 20
+"""Expected events of a bin that counts."""
+
 
 def resolution_toy(
     rng: np.random.Generator, n: int, mean: float, sizes: tuple[float, float], nominal: float, unit: float, second: bool
@@ -76,6 +79,12 @@ def score_resolution(seed: int, toy: str, events: int) -> dict[str, Any]:
     return out
 
 
+def held(spectrum: bu.Spectrum, truth: np.ndarray) -> list[list[bool]]:
+    """Which bins with enough events the 68 and 95 % bands hold."""
+    core = truth >= LEAST
+    return [[bool(b) for b in ((lo <= truth) & (truth <= hi))[core]] for lo, hi in map(spectrum.interval, (0.68, 0.95))]
+
+
 def score_background(seed: int) -> dict[str, Any]:
     """Normalisation of the background, and what the bands of the unfolded spectrum hold."""
     simulation, data = make_toy(seed)
@@ -91,15 +100,11 @@ def score_background(seed: int) -> dict[str, Any]:
     low, high = np.quantile(draws, [0.16, 0.84])
     spectrum = result.spectrum("gen", EDGES)
     truth = EXPECTED * np.diff(stats.norm(*TRUTH).cdf(EDGES))
-    core = truth >= 20
-    inside = [
-        [bool(b) for b in ((lo <= truth) & (truth <= hi))[core]] for lo, hi in map(spectrum.interval, (0.68, 0.95))
-    ]
     return {
         "seed": seed,
         "seconds": sum(result.seconds.values()),
         "background": [float(draws.mean()), float(draws.std()), float(low), float(high), 1.2],
-        "inside": inside,
+        "inside": held(spectrum, truth),
     }
 
 
@@ -122,10 +127,8 @@ def score_shower(seed: int) -> dict[str, Any]:
     low, high = np.quantile(draws, [0.16, 0.84])
     inside: list[list[bool]] = [[], []]
     for name, expected in make.expected(SHOWER_BINS).items():
-        spectrum, core = result.spectrum(name, SHOWER_BINS[name]), expected >= 20
-        for k, level in enumerate((0.68, 0.95)):
-            lower, upper = spectrum.interval(level)
-            inside[k] += [bool(b) for b in ((lower <= expected) & (expected <= upper))[core]]
+        for of_level, more in zip(inside, held(result.spectrum(name, SHOWER_BINS[name]), expected), strict=True):
+            of_level += more
     return {
         "seed": seed,
         "seconds": sum(result.seconds.values()),

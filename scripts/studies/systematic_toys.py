@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nuisance_toys import run
+from nuisance_toys import LEAST, held, run
 from results import keep
 from scipy import stats
 
@@ -88,16 +88,12 @@ def score(seed: int, toy: str, method: str, said: str) -> dict[str, Any]:
     result = unfolder.fit(made["simulation"], made["data"], made.get("backgrounds", ()), made["systematics"])
     spectrum = result.spectrum("gen", EDGES)
     truth = EXPECTED * np.diff(stats.norm(*TRUTH).cdf(EDGES))
-    core = truth >= 20
-    inside = [
-        [bool(b) for b in ((lo <= truth) & (truth <= hi))[core]] for lo, hi in map(spectrum.interval, (0.68, 0.95))
-    ]
     return {
         "seed": seed,
         "alpha": alpha,
         "seconds": sum(result.seconds.values()),
-        "inside": inside,
-        "width": float((spectrum.std() / np.sqrt(truth))[core].mean()),
+        "inside": held(spectrum, truth),
+        "width": float((spectrum.std() / np.sqrt(truth))[truth >= LEAST].mean()),
         "joint": bool(spectrum.chi2(truth).p_value > 0.05),
     }
 
