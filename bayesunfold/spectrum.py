@@ -285,8 +285,8 @@ class Spectrum:
     def by_source(self) -> dict[str, Array]:
         """Standard deviation per bin from each source of uncertainty alone, and in total.
 
-        Squares add up to the square of the total, within sampling error, where sources are
-        independent; after conditioning on ADVI or NUTS draws they are so only approximately.
+        Squares add up to the square of the total, within sampling error, where sources are independent. Systematics
+        with a ``correlation`` are not, and after conditioning on ADVI or NUTS draws sources are so only approximately.
         """
         if self.exact_sources:
             return {name: np.array(std) for name, std in self.exact_sources.items()} | {"total": self.std()}

@@ -244,7 +244,13 @@ class Job:
                 for name, value in section.scaled_variations(weighted).items()
             }
             systematics.append(
-                Systematic(section.name, **given, backgrounds=self._varied(section), profile=section.profile)
+                Systematic(
+                    section.name,
+                    **given,
+                    correlation=section.correlation,
+                    backgrounds=self._varied(section),
+                    profile=section.profile,
+                )
             )
         return simulation, systematics, None if truth is None else events.gen(truth)
 
@@ -286,6 +292,7 @@ class Job:
             up=sides["up"],
             down=sides.get("down"),
             absent=cast("Absent", section.absent),
+            correlation=section.correlation,
             backgrounds=self._varied(section),
             profile=section.profile,
         )

@@ -84,7 +84,7 @@ def deciding_background(section: SystematicSection) -> VariedBackgroundSection |
 def _has(value: object) -> bool:
     if isinstance(value, msgspec.Struct):
         return any(_has(v) for v in msgspec.structs.asdict(value).values())
-    if isinstance(value, list):
+    if isinstance(value, list | dict):
         return any(_has(v) for v in value)
     return isinstance(value, str) and PLACE in value
 
@@ -104,6 +104,8 @@ def _names(pattern: str, candidates: Sequence[str]) -> list[str]:
 def _replaced(value: object, name: str) -> object:
     if isinstance(value, list):
         return [_replaced(v, name) for v in value]
+    if isinstance(value, dict):
+        return {key.replace(PLACE, name): v for key, v in value.items()}
     if isinstance(value, msgspec.Struct):
         return type(value)(**{k: _replaced(v, name) for k, v in msgspec.structs.asdict(value).items()})
     return value.replace(PLACE, name) if isinstance(value, str) else value

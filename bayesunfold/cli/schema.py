@@ -60,6 +60,7 @@ KINDS = {
     list[str]: "list of texts",
     list[int]: "list of whole numbers",
     list[float]: "list of numbers",
+    dict[str, float]: "table of numbers",
 }
 
 

@@ -273,6 +273,10 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
     ] = None
     reco_factor_down: Annotated[str | None, Meta(description="the same at -1")] = None
     profile: Annotated[bool, Meta(description="data constrain the nuisance parameter (method direct)")] = False
+    correlation: Annotated[
+        dict[str, float] | None,
+        Meta(description="of the nuisance parameter with those of other systematics, {other = 0.5}, before the data"),
+    ] = None
     file: Annotated[Files | None, Meta(description="files of the variation, whose events are matched by key")] = None
     file_down: Annotated[Files | None, Meta(description="the same at -1; file if omitted")] = None
     tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group of the variation")] = None

@@ -289,6 +289,6 @@ def _posterior_variance(change: Array, problem: Problem, mode: Mode) -> float:
     """``b' H^-1 b`` of a linear function of the network's parameters."""
     prior, a = ParameterPrior(problem.precisions(mode.tau), mode.free), mode.derivative
     scaled = prior.spread(change)
-    inner = a @ prior.spread(a.T) + np.eye(len(a)) + mode.columns @ mode.columns.T
+    inner = a @ prior.spread(a.T) + np.eye(len(a)) + mode.columns @ mode.correlation @ mode.columns.T
     seen = a @ scaled
     return float(change @ scaled - seen @ cho_solve(cho_factor(inner, lower=True), seen))

@@ -147,8 +147,9 @@ def draw_parameters(
 ) -> dict[str, Array]:
     """Displacements of the parameters from the mode, equation (D7), by source, shape (P + K, n_members).
 
-    The parameters of the network come first, then the profiled nuisance parameters, which are columns of ``A`` with a
-    prior precision of one. The source of each is the noise of its own prior: what another calibration would have said.
+    The parameters of the network come first, then the profiled nuisance parameters, which are columns of ``A`` with the
+    prior covariance :attr:`Mode.correlation`. The source of each is the noise of its own prior: what another
+    calibration would have said.
 
     Parameters
     ----------
@@ -181,17 +182,20 @@ def draw_parameters(
         """Network and nuisance parameters, what mimics the latter being part of the former."""
         return np.vstack([drawn[:n_parameters] + free @ drawn[n_parameters:rows], drawn[rows:]]) if k else drawn
 
+    root = np.linalg.cholesky(mode.correlation)
+    spread = np.hstack([a[:, :rows], a[:, rows:] @ mode.correlation]).T  # but for the network's precisions
+
     for tau, members in distinct(log_tau):
         precision = np.concatenate([problem.precisions(tau), np.ones(a.shape[1] - n_parameters)])
         factor = cho_factor(covariance(base, grams, tau), lower=True)
 
         def gain(moments: Array, factor: tuple[Array, bool] = factor, precision: Array = precision) -> Array:
-            return merged((a.T @ cho_solve(factor, moments)) / precision[:, None])
+            return merged((spread @ cho_solve(factor, moments)) / precision[:, None])
 
         for name, change in changes.items():
             out[name][:, members] = gain(change[:, members])
         drawn = noise[:, members] / np.sqrt(precision)[:, None]
-        own, drawn = drawn[rows:], np.vstack([drawn[:rows], np.zeros((k, len(members)))])
+        own, drawn = root @ drawn[rows:], np.vstack([drawn[:rows], np.zeros((k, len(members)))])
         shift = gain(y[:, None]) - here[:, None]  # the mean at these precisions
         out["prior"][:, members] += merged(drawn) - gain(a @ drawn) + shift
         for row, name in enumerate(nuisances):

@@ -46,6 +46,7 @@ from bayesunfold.omnifold.checkpoint import (
 from bayesunfold.omnifold.costs import PHASES, iteration_costs
 from bayesunfold.omnifold.iteration import Iteration, iterate, recall, told, train
 from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
+from bayesunfold.unfolding.correlations import given_correlations
 from bayesunfold.unfolding.event_groups import GROUPS, check_event_groups
 from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.reading import check_inputs, check_simulation, read_inputs
@@ -253,7 +254,7 @@ class UnbinnedFBU:
             check_hyperprior(self.model, layer_names(layout, simulation.gen_names))
         seed = choose_seed(self.random_seed, checkpoint)
         clock = [time.perf_counter()]
-        inputs = Inputs(simulation, data, tuple(backgrounds))
+        inputs = Inputs(simulation, data, tuple(backgrounds), given_correlations(systematics))
         phases = Phases("unfolding", self._costs(settings, events), show=self.progressbar)
         with on_client(client), on_backend(backend), block_threads(), phases.active():
             profile, others = self._profile(inputs, events, systematics, seed)
@@ -299,7 +300,8 @@ class UnbinnedFBU:
             settings.prior,
             hyperprior,
             self.model,
-            *(() if found.profile is None else (found.profile.nuisances.names, mode.columns, mode.free)),
+            () if found.profile is None else found.profile.nuisances.names,
+            *(() if found.profile is None else (mode.columns, mode.free, mode.correlation)),
         )
         nuisances = None
         if found.profile is not None:

@@ -168,6 +168,8 @@ class Mode:
         Profiled nuisance parameters, where the simulation is.
     columns : array, shape (p, K)
         Derivative of the refolded moments by them, whitened: ``B`` of (N1) to (N3).
+    correlation : array, shape (K, K)
+        Of the nuisance parameters before the data: their prior covariance, ``R``.
     free : array, shape (P, K)
         Changes of the parameters that mimic them, equation (N4).
     """
@@ -179,6 +181,7 @@ class Mode:
     decrement: float
     alpha: Array = field(default_factory=lambda: np.zeros(0))
     columns: Array = field(default_factory=lambda: np.zeros((1, 0)))
+    correlation: Array = field(default_factory=lambda: np.zeros((0, 0)))
     free: Array = field(default_factory=lambda: np.zeros((1, 0)))
 
     @property

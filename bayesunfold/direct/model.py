@@ -113,11 +113,21 @@ def network_model(layout: Layout, moments: LinearMoments, names: Sequence[str]) 
         derivative = pm.Data("derivative", np.asarray(moments.derivative, dtype=np.float64))
         change = derivative @ pt.concatenate(shifts)
         if moments.columns is not None and moments.free is not None:
-            change += pm.Data("columns", moments.columns) @ pm.Normal("alpha", 0.0, 1.0, dims="systematic")
+            change += pm.Data("columns", moments.columns) @ _nuisance_parameters(moments)
             mimic = pm.Normal("mimic", 0.0, 1.0, dims="systematic")
             change += (derivative @ pm.Data("free", moments.free)) @ mimic
         pm.Normal("moments", change, 1.0, observed=moments.observed, dims="moment")
     return model
+
+
+def _nuisance_parameters(moments: LinearMoments) -> Any:
+    """The variable ``alpha`` (systematic) of the model in whose context it is called."""
+    import pymc as pm
+
+    k = len(moments.systematics)
+    if np.array_equal(moments.correlation, np.eye(k)):
+        return pm.Normal("alpha", 0.0, 1.0, dims="systematic")
+    return pm.MvNormal("alpha", np.zeros(k), cov=moments.correlation, dims="systematic")
 
 
 def precision_model(evidence: Evidence, names: Sequence[str], custom: PrecisionModel | None = None) -> pm.Model:
@@ -220,7 +230,7 @@ def _network_draws(
     """Moments of draws of network and nuisances, without noise, from the prior or given observed ones, shape (n, p)."""
     a, base = moments.derivative, np.eye(len(moments.observed))
     if moments.columns is not None and moments.free is not None:
-        more = np.hstack([a @ moments.free, moments.columns])
+        more = np.hstack([a @ moments.free, moments.columns @ np.linalg.cholesky(moments.correlation)])
         a = np.hstack([a, more])
         base += more @ more.T
     drawn = rng.standard_normal((len(log_precision), a.shape[1]))

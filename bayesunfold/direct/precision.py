@@ -2,7 +2,8 @@
 
 The moments are linear in the network's parameters near the mode, ``y = A theta + noise``, so the parameters can be
 integrated out: ``y ~ N(0, C)`` with ``C = 1 + sum_g A_g A_g' / tau_g``, equation (D5). Profiled nuisance parameters,
-of precision one, are more columns, and so are changes of the network that mimic them: ``C`` gains ``B B' + M M'``.
+of prior covariance ``R``, are more columns, and so are changes of the network that mimic them: ``C`` gains
+``B R B' + M M'``.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def pseudo_observation(problem: Problem, mode: Mode) -> Array:
 
 def base_covariance(mode: Mode) -> Array:
     """Of the moments at a given network, but for what mimics nuisance parameters, shape (p, p)."""
-    return np.eye(len(mode.residual)) + mode.mimics @ mode.mimics.T + mode.columns @ mode.columns.T
+    return np.eye(len(mode.residual)) + mode.mimics @ mode.mimics.T + mode.columns @ mode.correlation @ mode.columns.T
 
 
 def grams_of(derivative: Array, groups: Sequence[slice]) -> tuple[Array, ...]:

@@ -290,7 +290,8 @@ def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) 
 def _with_columns(profile: Profile, setup: Setup, problem: Problem, mode: Mode, most: int = FINAL_EVENTS) -> Mode:
     """What is linear about the nuisance parameters at a mode, and the changes that mimic them."""
     columns, free = profile.columns(problem, mode, *_weights(profile, setup, mode), most)
-    return replace(mode, alpha=profile.alpha, columns=columns, free=free)
+    correlation = profile.nuisances.correlation
+    return replace(mode, alpha=profile.alpha, columns=columns, correlation=correlation, free=free)
 
 
 def _distance(problem: Problem, mode: Mode, theta: Array, tau: Array) -> float:
@@ -343,7 +344,9 @@ def warn_of_nuisances(profile: Profile, columns: Array) -> None:
     length = np.linalg.norm(columns, axis=0)
     for k, name in enumerate(names):
         if length[k] < UNSEEN:
-            msg = f"{name!r} changes nothing that the data see; its posterior is its prior."
+            told = np.any(np.delete(profile.nuisances.correlation[k], k))
+            end = "what is known of it is what its correlations say" if told else "its posterior is its prior"
+            msg = f"{name!r} changes nothing that the data see; {end}."
             warnings.warn(msg, ProfilingWarning, stacklevel=4)
     seen = np.flatnonzero(length >= UNSEEN)
     unit = columns[:, seen] / length[seen]
@@ -371,7 +374,7 @@ def joint_mean(problem: Problem, mode: Mode, tau: Array) -> tuple[Array, Array, 
     theta : array, shape (P,)
     alpha, std : array, shape (K,)
     """
-    y, a, b = pseudo_observation(problem, mode), mode.derivative, mode.columns
+    y, a, b = pseudo_observation(problem, mode), mode.derivative, mode.columns @ mode.correlation
     total = covariance(base_covariance(mode), grams_of(a, problem.groups), tau)
     factor = cho_factor(total, lower=True)
     pulled = cho_solve(factor, y)

@@ -20,7 +20,8 @@ Groups
 ``moments``
     Of a direct posterior: ``observed`` (moment), ``derivative`` (moment, parameter), ``centre`` (parameter) and
     ``log_precision`` (draw, layer); attributes ``width`` and ``hyperprior``. With profiled nuisance parameters also
-    ``columns`` (moment, systematic) and ``free`` (parameter, systematic).
+    ``columns`` (moment, systematic), ``free`` (parameter, systematic) and ``correlation`` (systematic,
+    other_systematic).
 ``nuisances``
     ``estimate`` (systematic) of the profiled ones, and what each source moves of them, ``displacement`` (source,
     systematic, draw). The simulation and backgrounds of the file are those at the estimate.
@@ -84,7 +85,7 @@ def __dir__() -> list[str]:
 def to_groups(result: UnfoldingResult) -> xr.DataTree:
     """What makes a result again, by the groups of this module."""
     m, record = result.members, result.record
-    groups: Groups = {"/": xr.Dataset(attrs=_attributes(record, m.negative_data))}
+    groups: Groups = {"/": xr.Dataset(attrs=_attributes(record, result.inputs, m.negative_data))}
     groups |= _inputs(result)
     for level, scale in (("gen", m.events.scales.gen), ("reco", m.events.scales.reco)):
         groups[f"scales/{level}"] = xr.Dataset({name: _scale_array(name, v) for name, v in scale.state().items()})
@@ -106,7 +107,7 @@ def to_groups(result: UnfoldingResult) -> xr.DataTree:
     return xr.DataTree.from_dict(groups | _systematics(m.perturbations))
 
 
-def _attributes(record: Record, negative_data: float) -> dict[str, str | int | float]:
+def _attributes(record: Record, inputs: Inputs, negative_data: float) -> dict[str, str | int | float]:
     return {
         "bayesunfold": installed_version("bayesunfold"),
         "settings": json.dumps(record.settings.state()),
@@ -115,6 +116,7 @@ def _attributes(record: Record, negative_data: float) -> dict[str, str | int | f
         "history": json.dumps(record.history),
         "seconds": json.dumps(record.seconds),
         "negative_data": float(negative_data),
+        "correlations": json.dumps(inputs.correlations),
     }
 
 
@@ -199,6 +201,7 @@ def _moments(moments: LinearMoments) -> xr.Dataset:
     if moments.columns is not None and moments.free is not None:
         dataset["columns"] = ("moment", "systematic"), moments.columns
         dataset["free"] = ("parameter", "systematic"), moments.free
+        dataset["correlation"] = ("systematic", "other_systematic"), moments.correlation
         dataset = dataset.assign_coords(systematic=list(moments.systematics))
     return dataset
 
@@ -304,7 +307,7 @@ def from_groups(tree: xr.DataTree) -> UnfoldingResult:
     _check(tree, settings)
     kept = _group(tree, "simulation")
     return UnfoldingResult(
-        inputs=Inputs(simulation, data, backgrounds),
+        inputs=Inputs(simulation, data, backgrounds, json.loads(tree.attrs.get("correlations", "{}"))),
         members=_members(tree, events, settings, first, last),
         measurement=Measurement(first.step1, _draws(tree), _read_moments(tree), _read_nuisances(tree)),
         iterations=networks,
@@ -420,6 +423,7 @@ def _read_moments(tree: xr.DataTree) -> LinearMoments | None:
     if "moments" not in tree.children:
         return None
     dataset = _group(tree, "moments")
+    systematics = _labels(dataset, "systematic") if "columns" in dataset else ()
     return LinearMoments(
         dataset["observed"].values,
         dataset["derivative"].values,
@@ -427,9 +431,10 @@ def _read_moments(tree: xr.DataTree) -> LinearMoments | None:
         dataset["log_precision"].values,
         float(dataset.attrs["width"]),
         str(dataset.attrs["hyperprior"]),
-        systematics=_labels(dataset, "systematic") if "columns" in dataset else (),
+        systematics=systematics,
         columns=dataset["columns"].values if "columns" in dataset else None,
         free=dataset["free"].values if "columns" in dataset else None,
+        correlation=dataset["correlation"].values if "correlation" in dataset else np.eye(len(systematics)),
     )
 
 

@@ -293,6 +293,7 @@ def _events_table(result: UnfoldingResult, n_draws: int, single: Sequence[str]) 
 
 def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]) -> dict[str, Any]:
     """What each family of weight columns is, and how uncertainties are made from it."""
+    correlations = result.inputs.correlations
     return {
         "nominal": {"column": "weight_nominal", "meaning": "point estimate"},
         "posterior": {
@@ -304,6 +305,7 @@ def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]
         },
         "systematic": {
             name: {"up": f"weight_{name}_up", "down": f"weight_{name}_down", "propagation": PAIR_RECIPE}
+            | ({"correlation": dict(correlations[name])} if name in correlations else {})
             for name in result.members.systematics
         },
         "source": {

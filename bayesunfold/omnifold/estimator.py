@@ -35,6 +35,7 @@ from bayesunfold.omnifold.costs import PHASES, iteration_costs
 from bayesunfold.omnifold.iteration import Learn, Networks, recall, told, train
 from bayesunfold.omnifold.loop import State, iterations, start_perturbations
 from bayesunfold.omnifold.settings import Settings
+from bayesunfold.unfolding.correlations import given_correlations
 from bayesunfold.unfolding.event_groups import GROUPS, check_event_groups
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import check_learned
@@ -231,7 +232,7 @@ class OmniFold:
             _warn_if_negative(members)
             check_learned(events, state.first.classifier, members.push, simulation.reco_names, covered)
         return UnfoldingResult(
-            inputs=Inputs(simulation, data, tuple(backgrounds)),
+            inputs=Inputs(simulation, data, tuple(backgrounds), given_correlations(systematics)),
             members=members,
             measurement=Measurement(state.first.classifier, state.first.draws),
             iterations=state.networks,

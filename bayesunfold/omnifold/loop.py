@@ -149,7 +149,7 @@ def start_perturbations(
 ) -> Perturbations:
     """Everything that fluctuates, drawn once, before the first iteration."""
     n_members = settings.draws
-    alphas = draw_alphas(len(systematics), n_members, seed)
+    alphas = draw_alphas(systematics, n_members, seed)
     effects = prepare_systematics(list(systematics), simulation, events.scales.reco, alphas, seed)
     layout, _ = settings.layouts(events)
     return Perturbations(

@@ -9,7 +9,7 @@ Between minus one and one the two sides of a variation are joined by a parabola.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from bayesunfold._support.checks import as_features, as_flag, as_reco_factor, as
 from bayesunfold._support.streams import stream
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.unfolding.background_changes import Sides, VariedBackground
+from bayesunfold.unfolding.correlations import prior_correlation
 from bayesunfold.unfolding.profiled import (
     BackgroundYield,
     DetectorLevel,
@@ -80,6 +81,8 @@ class Nuisances:
         Uniform numbers that decide which events pass where a share of them does.
     varied : mapping of str to VariedBackground
         By background: what profiled systematics change of it.
+    correlation : array, shape (K, K)
+        Of the parameters before the data.
     """
 
     each: tuple[Nuisance, ...]
@@ -88,7 +91,8 @@ class Nuisances:
     systematics: tuple[Systematic, ...]
     reco: Array
     chance: Array
-    varied: Mapping[str, VariedBackground] = field(default_factory=dict)
+    varied: Mapping[str, VariedBackground]
+    correlation: Array
 
     @classmethod
     def of(
@@ -110,7 +114,8 @@ class Nuisances:
         others = tuple(as_weights(s, simulation, seed) for s in systematics if not s.profile)
         chance = stream(seed, "migration").random(len(simulation))
         varied = varied_backgrounds(systematics, backgrounds, simulation)
-        return cls(every, simulation, tuple(backgrounds), others, reco, chance, varied)
+        correlation = prior_correlation(systematics, [nuisance.name for nuisance in every])
+        return cls(every, simulation, tuple(backgrounds), others, reco, chance, varied, correlation)
 
     def __len__(self) -> int:
         return len(self.each)

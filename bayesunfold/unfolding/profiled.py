@@ -246,5 +246,6 @@ def as_weights(systematic: Systematic, simulation: Simulation, seed: int) -> Sys
         systematic.name,
         weight_up=v * (1.0 + change),
         weight_down=v * (1.0 - change),
+        correlation=systematic.correlation,
         backgrounds=systematic.backgrounds or None,
     )

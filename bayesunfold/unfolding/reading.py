@@ -12,6 +12,7 @@ from bayesunfold._support.files import check_writable
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.events import Background, Data, Simulation, as_data
 from bayesunfold.unfolding.background_changes import check_background_changes
+from bayesunfold.unfolding.correlations import check_correlations
 from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
@@ -50,6 +51,7 @@ def read_inputs(
     if len(set(names)) != len(names):
         msg = f"backgrounds and systematics are named {names}; give each its own name."
         raise InputError(msg)
+    check_correlations(systematics)
     if checkpoint is not None:
         if not isinstance(checkpoint, str | Path):
             msg = f"checkpoint is {checkpoint!r}; name a file, for instance 'run.npz'."
@@ -105,7 +107,7 @@ def check_inputs(
     _, events, _ = read_inputs(simulation, data, backgrounds, systematics, (0, 0), checkpoint)
     known = [s for s in systematics if s.alternative is None]
     Nuisances.of(simulation, backgrounds, [s for s in known if s.profile], events.scales, 0)
-    prepare_systematics(known, simulation, events.scales.reco, draw_alphas(len(known), 2, 0), 0)
+    prepare_systematics(known, simulation, events.scales.reco, draw_alphas(known, 2, 0), 0)
     for systematic in systematics:
         if systematic.alternative is not None:
             check_alternative(systematic.name, systematic.alternative, simulation)

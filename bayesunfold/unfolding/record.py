@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, Protocol, TypedDict
 
@@ -70,11 +70,21 @@ class MethodSettings(Protocol):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was unfolded."""
+    """What was unfolded.
+
+    Attributes
+    ----------
+    simulation : Simulation
+    data : Data
+    backgrounds : tuple of Background
+    correlations : dict of str to dict of str to float
+        By systematic: correlations of its nuisance parameter with those of others, as they were given.
+    """
 
     simulation: Simulation
     data: Data
     backgrounds: tuple[Background, ...] = ()
+    correlations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ class LinearMoments:
         Derivative of the moments by them.
     free : array, shape (P, K)
         Changes of the network that mimic them, with a prior of their own.
+    correlation : array, shape (K, K)
+        Of the nuisance parameters before the data.
     """
 
     observed: NDArray[np.floating]
@@ -115,6 +127,7 @@ class LinearMoments:
     systematics: tuple[str, ...] = ()
     columns: NDArray[np.floating] | None = None
     free: NDArray[np.floating] | None = None
+    correlation: NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclass(frozen=True)

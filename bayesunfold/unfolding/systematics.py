@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, ProfilingWarning
 from bayesunfold.events import Background, Simulation
 from bayesunfold.unfolding.background_changes import as_background_sides
+from bayesunfold.unfolding.correlations import as_correlation, prior_correlation
 from bayesunfold.unfolding.matching import Absent, matched_variation
 from bayesunfold.unfolding.overlap import hard_edge
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
@@ -75,6 +76,9 @@ class Systematic:
     alternative : Simulation, optional
         Events of another model with the same features. A classifier of both levels together learns their ratio to the
         nominal events, whose weights then vary by it.
+    correlation : mapping of str to float, optional
+        By the name of another systematic: the correlation of its nuisance parameter with this one before the data, as
+        between parts of one calibration in two periods. Given once, by either of the two. Independent if omitted.
     backgrounds : mapping of str to Background, or to a pair of these, optional
         By the name of a background: the background as it is at plus one standard deviation, or at plus and at minus
         one. It may have other events than the nominal one (those that pass the selection in the variation), or other
@@ -88,8 +92,9 @@ class Systematic:
     Raises
     ------
     InputError
-        Nothing or too much given, wrong lengths, non-positive totals, a variation identical to nominal. Most is known
-        only when the simulation is: :meth:`OmniFold.fit` raises it before any training.
+        Nothing or too much given, wrong lengths, non-positive totals, a variation identical to nominal, correlations
+        that cannot all be. Most is known only when the simulation is: :meth:`OmniFold.fit` raises it before any
+        training.
 
     Warns
     -----
@@ -120,6 +125,7 @@ class Systematic:
         reco_factor_up: ArrayLike | None = None,
         reco_factor_down: ArrayLike | None = None,
         alternative: Simulation | None = None,
+        correlation: Mapping[str, float] | None = None,
         backgrounds: Mapping[str, Background | tuple[Background, Background | None]] | None = None,
         profile: bool = False,
     ) -> None:
@@ -157,6 +163,7 @@ class Systematic:
         self.pass_reco_up, self.pass_reco_down = pass_reco_up, pass_reco_down
         self.reco_factor_up, self.reco_factor_down = reco_factor_up, reco_factor_down
         self.alternative = alternative
+        self.correlation = as_correlation(correlation, name)
         self.profile = check_flag(profile, "profile")
         if self.profile and alternative is not None:
             msg = (
@@ -176,6 +183,7 @@ class Systematic:
         down: Mapping[str, ArrayLike] | None = None,
         absent: Absent = "error",
         most_lost: float = 0.01,
+        correlation: Mapping[str, float] | None = None,
         backgrounds: Mapping[str, Background | tuple[Background, Background | None]] | None = None,
         profile: bool = False,
     ) -> Systematic:
@@ -196,7 +204,7 @@ class Systematic:
         most_lost : float
             Largest share of the variation's events that the simulation may have no row for; they are counted in a
             warning.
-        backgrounds, profile
+        correlation, backgrounds, profile
             As for the class.
 
         Raises
@@ -233,7 +241,7 @@ class Systematic:
         if down is not None and len({k.rsplit("_", 1)[0] for k in sides}) * 2 != len(sides):
             for side in ("up", "down"):  # flags that did not change on one side
                 sides.setdefault(f"pass_reco_{side}", simulation.pass_reco)
-        return cls(name, **sides, backgrounds=backgrounds, profile=profile)
+        return cls(name, **sides, correlation=correlation, backgrounds=backgrounds, profile=profile)
 
     def changed(self, **changes: Any) -> Systematic:
         """The same with some arguments replaced.
@@ -244,7 +252,7 @@ class Systematic:
         >>> Systematic("fsr", weight_up=np.ones(3)).changed(name="isr").name
         'isr'
         """
-        names = ("name", "alternative", "backgrounds", "profile")
+        names = ("name", "alternative", "correlation", "backgrounds", "profile")
         sides = [f"{kind}_{side}" for kind in ("weight", "reco", "pass_reco", "reco_factor") for side in ("up", "down")]
         given = {name: getattr(self, name) for name in (*names, *sides)}
         return Systematic(**given | changes)
@@ -258,6 +266,7 @@ class Systematic:
     def __repr__(self) -> str:
         kind = "weights" if self.weight_up is not None else "detector level"
         more = f", backgrounds {', '.join(self.backgrounds)}" if self.backgrounds else ""
+        more += f", correlated with {', '.join(self.correlation)}" if self.correlation else ""
         more += ", profiled" if self.profile else ""
         if self.alternative is not None:
             return f"Systematic({self.name}: two-point, {len(self.alternative)} alternative events{more})"
@@ -462,6 +471,8 @@ def prepare_systematics(
     return effects
 
 
-def draw_alphas(n: int, members: int, seed: int) -> Array:
-    """Nuisance parameters of ``n`` systematics, shape (n, members)."""
-    return stream(seed, "systematics").standard_normal((n, members))
+def draw_alphas(systematics: Sequence[Systematic], members: int, seed: int) -> Array:
+    """Nuisance parameters of systematics, with their correlations, shape (systematics, members)."""
+    drawn = stream(seed, "systematics").standard_normal((len(systematics), members))
+    root = np.linalg.cholesky(prior_correlation(systematics, [s.name for s in systematics]))
+    return np.asarray(root @ drawn) if any(s.correlation for s in systematics) else drawn

@@ -241,6 +241,9 @@ def test_patterns_find_columns_of_friends_of_the_particle_level_and_aliases(fold
     alias = '[alias]\nc_up = "w * 1.1 * up"\n'
     _, found = load_job(write(folder, text + SETTINGS + alias)).simulation()
     assert [s.name for s in found] == ["b", "c"]
+    other = '[[systematic]]\nname = "a"\nweight_up = "w * up"\ncorrelation = {b = 0.5}\n'
+    _, found = load_job(write(folder, text + other + SETTINGS + alias)).simulation()
+    assert [s.correlation for s in found] == [{}, {}, {"b": 0.5}]
 
 
 def test_weights_with_signs_as_a_data_driven_background(folder):

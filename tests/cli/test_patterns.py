@@ -27,6 +27,14 @@ def test_columns_that_match():
     ]
 
 
+def test_the_place_in_names_of_correlated_ones():
+    section = SystematicSection(
+        name="{name} 2017", weight_up="w_JET_{name}__1up", correlation={"{name} 2016": 0.5, "all": 0.1}
+    )
+    found = expand(section, COLUMNS, [])
+    assert [s.correlation for s in found] == [{"A 2016": 0.5, "all": 0.1}, {"B 2016": 0.5, "all": 0.1}]
+
+
 def test_the_place_in_an_expression_and_in_a_list():
     section = SystematicSection(name="jet {name}", reco_up=["y", "log(y_{name}_up + 1)"])
     found = expand(section, ["y", "y_jes_up", "y_jer_up"], [])

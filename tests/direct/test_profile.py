@@ -177,14 +177,20 @@ def linear():
     rng = np.random.default_rng(8)
     p, size = mode.derivative.shape
     mode = replace(
-        mode, alpha=np.array([0.3, -0.2]), columns=rng.normal(0, 2, (p, 2)), free=0.1 * rng.normal(0, 1, (size, 2))
+        mode,
+        alpha=np.array([0.3, -0.2]),
+        columns=rng.normal(0, 2, (p, 2)),
+        correlation=np.eye(2),
+        free=0.1 * rng.normal(0, 1, (size, 2)),
     )
     return problem, mode
 
 
-def test_draws_have_the_covariance_of_network_and_nuisance_parameters(linear):
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_draws_have_the_covariance_of_network_and_nuisance_parameters(linear, correlation):
     """Equation (D7) with the columns (N1) to (N4): 6 standard errors of 4000 draws, in moments and parameters."""
     problem, mode = linear
+    mode = replace(mode, correlation=np.array([[1.0, correlation], [correlation, 1.0]]))
     n, rng, size = 4000, np.random.default_rng(4), problem.layout.n_parameters
     noise = rng.standard_normal((size + 4, n))
     changes = {"data": rng.standard_normal((len(mode.residual), n))}
@@ -193,7 +199,7 @@ def test_draws_have_the_covariance_of_network_and_nuisance_parameters(linear):
     a = np.hstack([mode.derivative, mode.columns])
     prior = np.zeros((size + 2, size + 2))
     prior[:size, :size] = np.diag(1 / problem.precisions(mode.tau)) + mode.free @ mode.free.T
-    prior[size:, size:] = np.eye(2)
+    prior[size:, size:] = mode.correlation
     posterior = prior - prior @ a.T @ np.linalg.solve(np.eye(len(a)) + a @ prior @ a.T, a @ prior)
     look = np.vstack([a, np.eye(size + 2)[size:]])
     expected, found = look @ posterior @ look.T, np.cov(look @ total)
