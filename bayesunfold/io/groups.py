@@ -34,6 +34,8 @@ Groups
     ``alpha`` (systematic, draw), ``up`` and ``down`` (systematic, event); of detector level also ``moves``
     (systematic), whether events move in and out of it, and ``outside`` (systematic, side), the weight that comes in
     from outside.
+``systematics/ratios``
+    ``draws`` (systematic, ratio_draw, event) of two-point uncertainties: posterior draws of ``up`` less ``up``.
 """
 
 from __future__ import annotations
@@ -236,6 +238,12 @@ def _systematics(perturbations: Perturbations) -> Groups:
                 "down": (("systematic", "event"), np.stack([v.down for v in variations.values()])),
             },
             coords={"systematic": list(variations)},
+        )
+    learned = {name: v.draws for name, v in variations.items() if v.draws is not None}
+    if learned:
+        groups["systematics/ratios"] = xr.Dataset(
+            {"draws": (("systematic", "ratio_draw", "event"), np.stack([draws.T for draws in learned.values()]))},
+            coords={"systematic": list(learned)},
         )
     if acceptances:
         stays = np.zeros(perturbations.simulation.n, dtype=np.int8)
@@ -539,11 +547,15 @@ def _effects(tree: xr.DataTree) -> dict[str, Effect]:
         row = nuisances.names.index(name)
         return {source: values[row] for source, values in nuisances.by_source.items()}
 
+    learned: dict[str, Array] = {}
+    if _has(tree, "systematics/ratios"):
+        dataset = _group(tree, "systematics/ratios")
+        learned = {name: d.T for name, d in zip(_labels(dataset, "systematic"), dataset["draws"].values, strict=True)}
     if _has(tree, "systematics/weights"):
         dataset = _group(tree, "systematics/weights")
         for k, name in enumerate(_labels(dataset, "systematic")):
             alpha, up, down = (dataset[part].values[k] for part in ("alpha", "up", "down"))
-            effects[name] = Variation(alpha, up, down, parts(name))
+            effects[name] = Variation(alpha, up, down, parts(name), learned.get(name))
     if _has(tree, "systematics/detector"):
         dataset = _group(tree, "systematics/detector")
         for k, name in enumerate(_labels(dataset, "systematic")):

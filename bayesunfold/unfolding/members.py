@@ -20,7 +20,16 @@ from bayesunfold.classifier.arithmetic import forward
 from bayesunfold.errors import ConvergenceError, InputError
 from bayesunfold.unfolding.event_groups import GroupedFluctuations, in_groups
 from bayesunfold.unfolding.group_totals import SAMPLED, GroupTotals, sums_by_group
-from bayesunfold.unfolding.perturbations import Acceptance, Block, Effect, Fluctuations, Perturbations, Shift, alpha_of
+from bayesunfold.unfolding.perturbations import (
+    Acceptance,
+    Block,
+    Effect,
+    Fluctuations,
+    Perturbations,
+    Shift,
+    Variation,
+    alpha_of,
+)
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
@@ -99,10 +108,11 @@ class Members:
 
         Of a profiled one: of its posterior, the other parameters following.
 
-        Displacements are linear in the nuisance parameter on either side of zero, so any member gives them. Ask the
-        two for weights with ``source=systematic``.
+        Displacements are linear in the nuisance parameter on either side of zero, so any member gives them; where a
+        ratio has draws, all members give its mean. Ask the two for weights with ``source=systematic``.
         """
         effect = self.perturbations.effects[systematic]
+        learned = isinstance(effect, Variation) and effect.draws is not None
         alpha, size = effect.alpha, 1.0
         if not isinstance(effect, Shift) and effect.parts is not None:
             alpha, size = effect.parts[systematic], float(effect.alpha.std(ddof=1))
@@ -116,6 +126,8 @@ class Members:
 
         def per_unit(values: Array) -> Array:
             """What goes with one standard deviation, of the posterior if it is profiled, up and down."""
+            if learned:
+                return np.multiply.outer(values @ alpha / (alpha @ alpha), np.array([1.0, -1.0]))
             return values[..., chosen] * (size / np.abs(alpha[chosen]))
 
         def scaled(displacement: Displacement) -> Displacement:
@@ -124,6 +136,8 @@ class Members:
             return Displacement(displacement.classifier, {systematic: moved})
 
         def one(other: Effect) -> Effect:
+            if isinstance(other, Variation) and other.parts is None:
+                return Variation(np.array([1.0, -1.0]), other.up, other.down)
             if isinstance(other, Shift) or other.parts is None:
                 return replace(other, alpha=np.array([1.0, -1.0]))
             moved = per_unit(other.parts[systematic]) if systematic in other.parts else np.zeros(2)
@@ -227,16 +241,16 @@ class Members:
         for name, v in self.perturbations.variations.items():
             alpha = alpha_of(v, name, source)
             if alpha is not None:  # a profiled one is a slope, the same to both sides
-                out.append((v.up, v.down if v.parts is None else -v.up, alpha))
+                out += v.columns() if v.parts is None else [(v.up, -v.up, alpha)]
         return out
 
     def _all_variations(self, rows: Rows) -> list[Array]:
         """Relative change of the weights by all systematics that are not profiled, as one matrix product."""
-        names, up, down = self.perturbations.stacked_variations
+        names, up, down, alphas = self.perturbations.stacked_variations
         known = [k for k, name in enumerate(names) if self.perturbations.variations[name].parts is None]
         if not known:
             return []
-        alpha = np.stack([self.perturbations.variations[names[k]].alpha for k in known]).astype(np.float32)
+        alpha = alphas[known].astype(np.float32)
         return [up[rows][:, known] @ np.maximum(alpha, 0.0) + down[rows][:, known] @ np.maximum(-alpha, 0.0)]
 
     def signal_factor(self, source: str | None = None) -> Array:

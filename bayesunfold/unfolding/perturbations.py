@@ -157,12 +157,16 @@ class Variation:
         Relative change of each event's weight at ``alpha`` = 1 and -1; of a profiled one the change of its logarithm.
     parts : dict of source to array, shape (n_members,), optional
         Of a profiled one: what each source moves of ``alpha``, which is their sum.
+    draws : array, shape (n, M), float32, optional
+        Of a ratio that was learned from other events: posterior draws of ``up`` less ``up``, the same with the other
+        sign for ``down``. Member ``k`` has draw ``k`` modulo ``M``.
     """
 
     alpha: Array
     up: Array
     down: Array
     parts: Mapping[str, Array] | None = None
+    draws: Array | None = None
 
     def change(self, rows: slice | NDArray[np.integer], alpha: Array | None = None) -> Array:
         """Relative change of the weights, linear on either side of zero, or of their logarithm if it is profiled.
@@ -170,9 +174,23 @@ class Variation:
         Shape (events, n_members), for the members' parameters or others.
         """
         alpha = self.alpha if alpha is None else alpha
-        if self.parts is None:
-            return interpolate(self.up[rows], self.down[rows], alpha)
-        return np.multiply.outer(self.up[rows], alpha)
+        if self.parts is not None:
+            return np.multiply.outer(self.up[rows], alpha)
+        change = interpolate(self.up[rows], self.down[rows], alpha)
+        return change if self.draws is None else change + self.draws[rows] @ self.turns()
+
+    def turns(self) -> Array:
+        """The parameter of the members that have a draw, zero for the others, shape (M, n_members)."""
+        m = 0 if self.draws is None else self.draws.shape[1]
+        mine = np.arange(len(self.alpha)) % max(m, 1) == np.arange(m)[:, None]
+        return np.where(mine, self.alpha, 0.0)
+
+    def columns(self) -> list[tuple[Array, Array, Array]]:
+        """Changes at one and minus one, shape (n,), and their parameters, shape (n_members,), that add up to it."""
+        first = (self.up, self.down, self.alpha)
+        if self.draws is None:
+            return [first]
+        return [first, *((c, -c, a) for c, a in zip(self.draws.T, self.turns(), strict=True))]
 
 
 @dataclass(frozen=True)
@@ -276,6 +294,24 @@ class Source:
 Effect = Variation | Shift | Acceptance
 
 
+class StackedVariations(NamedTuple):
+    """Systematics of event weights as columns; one with draws has a column for each beside its own.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the systematics, shape (K,).
+    up, down : array, shape (n, K), float32
+        Changes of the weights at one and minus one.
+    alpha : array, shape (K, n_members)
+    """
+
+    names: tuple[str, ...]
+    up: Array
+    down: Array
+    alpha: Array
+
+
 @dataclass(frozen=True)
 class Perturbations:
     """Everything that fluctuates, member by member.
@@ -333,13 +369,15 @@ class Perturbations:
         return {name: effect for name, effect in self.effects.items() if isinstance(effect, Acceptance)}
 
     @cached_property
-    def stacked_variations(self) -> tuple[tuple[str, ...], Array, Array]:
-        """Names of the systematics of event weights, and their changes up and down, shape (n, K), float32."""
-        each = self.variations
-        if not each:
-            return (), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
-        up, down = (np.column_stack([getattr(v, side) for v in each.values()]) for side in ("up", "down"))
-        return tuple(each), up.astype(np.float32), down.astype(np.float32)
+    def stacked_variations(self) -> StackedVariations:
+        """All systematics of event weights."""
+        every = [(name, *column) for name, v in self.variations.items() for column in v.columns()]
+        if not every:
+            none = np.zeros((0, 0), np.float32)
+            return StackedVariations((), none, none, np.zeros((0, self.n_members)))
+        names, up, down, alpha = zip(*every, strict=True)
+        high, low = (np.column_stack(side).astype(np.float32) for side in (up, down))
+        return StackedVariations(names, high, low, np.stack(alpha))
 
     def named(self, *kinds: Kind) -> tuple[str, ...]:
         """Names of the sources of some kinds."""

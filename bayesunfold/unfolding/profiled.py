@@ -141,7 +141,7 @@ def read_nuisances(
 def _event_weights(systematic: Systematic, simulation: Simulation, seed: int) -> EventWeights:
     """Logarithms of the weights' factors, checked."""
     if systematic.alternative is not None:
-        log_up = np.log1p(two_point_change(systematic, simulation, seed))
+        log_up = np.log1p(two_point_change(systematic, simulation, seed)[0])
         return EventWeights(systematic.name, log_up, -log_up)
     sides = []
     for direction, weight in (("up", systematic.weight_up), ("down", systematic.weight_down)):
@@ -240,12 +240,14 @@ def as_weights(systematic: Systematic, simulation: Simulation, seed: int) -> Sys
     """A two-point uncertainty as weights of the simulated events; others as they are."""
     if systematic.alternative is None:
         return systematic
-    change = two_point_change(systematic, simulation, seed)
+    change, draws = two_point_change(systematic, simulation, seed)
     v = simulation.weight
-    return Systematic(
+    out = Systematic(
         systematic.name,
         weight_up=v * (1.0 + change),
         weight_down=v * (1.0 - change),
         correlation=systematic.correlation,
         backgrounds=systematic.backgrounds or None,
     )
+    out.ratio_draws = draws
+    return out

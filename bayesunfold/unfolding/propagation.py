@@ -246,8 +246,9 @@ class Refit:
 
     def finish(self, sums: _Sums) -> None:
         """What takes the sums over all events."""
-        for k, (name, v) in enumerate(self.perturbations.variations.items()):
-            sums.add(name, interpolate(sums.sides[0][:, k], sums.sides[1][:, k], v.alpha))
+        stacked = self.perturbations.stacked_variations
+        for k, (name, alpha) in enumerate(zip(stacked.names, stacked.alpha, strict=True)):
+            sums.add(name, interpolate(sums.sides[0][:, k], sums.sides[1][:, k], alpha))
         for name, each in self.changed.items():
             up, down = (np.sum([self.whole_score(sides[k]) for sides in each], axis=0) for k in (0, 1))
             sums.add(name, interpolate(up, down, self.perturbations.effects[name].alpha))
@@ -266,9 +267,10 @@ class Refit:
             sums.add(sample.name, np.multiply.outer(-phi.dot(zero), p.scales[sample.name]))
         if sample.name != "simulation":
             return sums
-        names, up, down = p.stacked_variations
-        if names:
-            sums.sides = [phi.dot(net[:, None] * side[rows]).astype(np.float64) for side in (up, down)]
+        stacked = p.stacked_variations
+        if stacked.names:
+            both = stacked.up, stacked.down
+            sums.sides = [phi.dot(net[:, None] * side[rows]).astype(np.float64) for side in both]
         self.detector_terms(sums, rows, phi.dot(net))
         if len(self.classifier.classes.samples) > 2:  # the signal is what backgrounds leave of the data
             for name, change in p.signal.items():
@@ -340,7 +342,7 @@ class Refit:
         p = self.perturbations
         sums.add("simulation", -np.outer(sums.residual_of_ones, p.simulation.weighted(difference)))
         for name, v in p.variations.items():
-            scalar = interpolate(difference @ v.up, difference @ v.down, v.alpha)
+            scalar = np.sum([interpolate(difference @ up, difference @ down, a) for up, down, a in v.columns()], axis=0)
             sums.add(name, -np.outer(sums.residual_of_ones, scalar))
 
     def solve(self, sums: _Sums, solved: Sequence[Displacement]) -> Displacement:

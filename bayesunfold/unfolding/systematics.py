@@ -75,7 +75,8 @@ class Systematic:
         simulation's ``reco_factor`` there.
     alternative : Simulation, optional
         Events of another model with the same features. A classifier of both levels together learns their ratio to the
-        nominal events, whose weights then vary by it.
+        nominal events, whose weights then vary by it. The members have different draws from the posterior of the ratio,
+        so that its own statistics are part of the uncertainty; profiled, only its mean is.
     correlation : mapping of str to float, optional
         By the name of another systematic: the correlation of its nuisance parameter with this one before the data, as
         between parts of one calibration in two periods. Given once, by either of the two. Independent if omitted.
@@ -163,6 +164,7 @@ class Systematic:
         self.pass_reco_up, self.pass_reco_down = pass_reco_up, pass_reco_down
         self.reco_factor_up, self.reco_factor_down = reco_factor_up, reco_factor_down
         self.alternative = alternative
+        self.ratio_draws: Array | None = None  # of ``weight_up`` that was learned, relative, less its mean
         self.correlation = as_correlation(correlation, name)
         self.profile = check_flag(profile, "profile")
         if self.profile and alternative is not None:
@@ -255,7 +257,9 @@ class Systematic:
         names = ("name", "alternative", "correlation", "backgrounds", "profile")
         sides = [f"{kind}_{side}" for kind in ("weight", "reco", "pass_reco", "reco_factor") for side in ("up", "down")]
         given = {name: getattr(self, name) for name in (*names, *sides)}
-        return Systematic(**given | changes)
+        out = Systematic(**given | changes)
+        out.ratio_draws = self.ratio_draws
+        return out
 
     @property
     def two_sided(self) -> bool:
@@ -453,14 +457,14 @@ def prepare_systematics(
     for k, systematic in enumerate(systematics):
         alpha = alphas[k]
         if systematic.alternative is not None:
-            up = two_point_change(systematic, simulation, seed)
-            effects[systematic.name] = Variation(alpha, up, -up)
+            up, draws = two_point_change(systematic, simulation, seed)
+            effects[systematic.name] = Variation(alpha, up, -up, draws=draws)
         elif systematic.weight_up is not None:
             up = relative_change(systematic, systematic.weight_up, simulation, "up")
             down = -up
             if systematic.weight_down is not None:
                 down = relative_change(systematic, systematic.weight_down, simulation, "down")
-            effects[systematic.name] = Variation(alpha, up, down)
+            effects[systematic.name] = Variation(alpha, up, down, draws=systematic.ratio_draws)
         elif not systematic.changes_simulation:
             effects[systematic.name] = Variation(alpha, *np.zeros((2, len(simulation))))
         else:

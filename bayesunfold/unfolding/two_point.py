@@ -17,17 +17,32 @@ __all__ = ["check_alternative", "two_point_change"]
 
 Array = NDArray[np.floating]
 
+INTERVALS = 12
+"""Of the network's additive part, for each feature: bins of one feature then have their own statistics."""
+
+DRAWS = 20
+"""Draws of the ratio that members share; the variance of its own statistics is known to a third."""
+
 
 def __dir__() -> list[str]:
     return __all__
 
 
-def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) -> Array:
-    """Relative weight that turns the nominal simulation into the alternative one, minus one.
+def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) -> tuple[Array, Array]:
+    """Relative weight that turns the nominal simulation into the alternative one, minus one, and what is known of it.
 
-    A classifier sees both levels and both pass flags of every event, with neutral values where a level is absent.
+    A classifier sees both levels and both pass flags of every event, with neutral values where a level is absent. The
+    evidence chooses the scales of its prior: where the samples are alike, their ratio is close to one.
+
+    Returns
+    -------
+    change : array, shape (n,)
+        Its posterior mean.
+    draws : array, shape (n, M), float32
+        Posterior draws, less the mean: the statistics of both samples.
     """
     from bayesunfold.classifier.estimator import BayesianClassifier
+    from bayesunfold.classifier.network import Network
 
     other = systematic.alternative
     if other is None:
@@ -37,9 +52,12 @@ def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) 
     x = _joint(simulation, other)
     y = np.repeat([0, 1], [len(simulation), len(other)])
     weight = np.concatenate([simulation.weight, other.weight])
-    classifier = BayesianClassifier(inference="laplace", draws=2, random_state=seed % 2**31)
+    network = Network(prior_scale="evidence", additive=INTERVALS)
+    classifier = BayesianClassifier(network, inference="laplace", draws=DRAWS, random_state=seed % 2**31)
     classifier.fit(x, y, sample_weight=weight)
-    return np.exp(classifier.log_ratio(x[: len(simulation)])) - 1.0
+    ratio = np.exp(classifier.log_ratio_draws(x[: len(simulation)])).T
+    mean = ratio.mean(axis=1)
+    return mean - 1.0, (ratio - mean[:, None]).astype(np.float32)
 
 
 def check_alternative(name: str, other: Simulation, simulation: Simulation) -> None:
