@@ -5,7 +5,9 @@
 * ``efficiency``: events above zero are found with an efficiency that is known to 10 %; said as scale factors
   (``right``) or as generator weights of both levels (``wrong``),
 * ``scale``: signal and background, a third of the data, share an energy scale that is known to 2 %; said with the
-  background's part (``right``) or of the signal alone (``wrong``).
+  background's part (``right``) or of the signal alone (``wrong``),
+* ``model``: another simulation of 4000 events, whose readings lie 0.06 higher, stands for one standard deviation
+  (``right``), or is left out (``wrong``).
 
 Every toy has fresh data, a fresh simulation and its own true value of the parameter, drawn from N(0, 1). Truth
 N(0.3, 0.9) with 8000 expected events, generator N(0, 1) with 20 000, resolution 0.3; bins with 20 events count.
@@ -28,6 +30,9 @@ import bayesunfold as bu
 EXPECTED, SIMULATED, BACKGROUND = 8000, 20_000, 4000
 TRUTH, RESOLUTION = (0.3, 0.9), 0.3
 EDGES = np.linspace(-2.4, 3.0, 13)
+ALTERNATIVE, HIGHER = 4000, 0.06
+"""Events of the other simulation, and by how much its readings are higher."""
+
 FOUND, EFFICIENCY, SCALE, OFFSET = 0.8, 0.1, 0.02, 5.0
 """Share of events that are found; one standard deviation of that, and of the scale; what a reading is scaled about."""
 
@@ -76,7 +81,19 @@ def scale_toy(rng: np.random.Generator, alpha: float, said: str) -> dict[str, An
     }
 
 
-TOYS = {"efficiency": efficiency_toy, "scale": scale_toy}
+def model_toy(rng: np.random.Generator, alpha: float, said: str) -> dict[str, Any]:
+    """Readings lie higher in another simulation, which has few events."""
+    truth = rng.normal(*TRUTH, rng.poisson(EXPECTED))
+    gen, other = rng.normal(0, 1, SIMULATED), rng.normal(0, 1, ALTERNATIVE)
+    alternative = bu.Simulation(other, other + HIGHER + rng.normal(0, RESOLUTION, ALTERNATIVE))
+    return {
+        "simulation": bu.Simulation(gen, gen + rng.normal(0, RESOLUTION, SIMULATED)),
+        "data": bu.Data(truth + alpha * HIGHER + rng.normal(0, RESOLUTION, len(truth))),
+        "systematics": [bu.Systematic("model", alternative=alternative)] if said == "right" else [],
+    }
+
+
+TOYS = {"efficiency": efficiency_toy, "scale": scale_toy, "model": model_toy}
 
 
 def score(seed: int, toy: str, method: str, said: str) -> dict[str, Any]:
@@ -109,7 +126,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
-    size = {"efficiency": EFFICIENCY, "scale": SCALE}[args.toy]
+    size = {"efficiency": EFFICIENCY, "scale": SCALE, "model": HIGHER}[args.toy]
     path = args.out / f"systematic-{args.toy}-{size}-{args.method}-{args.said}.jsonl"
     one = partial(score, toy=args.toy, method=args.method, said=args.said)
     found = run(one, args.toys, args.workers, path)
@@ -133,6 +150,8 @@ def main() -> None:
             ("efficiency", "wrong"): "weights of both levels",
             ("scale", "right"): "signal and background",
             ("scale", "wrong"): "signal alone",
+            ("model", "right"): "another simulation",
+            ("model", "wrong"): "nothing",
         }[args.toy, args.said]
         cells = {
             "toys": f"{len(found)}",
