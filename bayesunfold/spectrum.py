@@ -10,7 +10,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -26,6 +26,7 @@ from bayesunfold._support.tables import as_table
 from bayesunfold.binning import BinAxis
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
+from bayesunfold.source_groups import grouped_draws, match_groups
 
 if TYPE_CHECKING:
     import hist
@@ -297,6 +298,52 @@ class Spectrum:
             split = {name: np.asarray(make()).std(axis=0, ddof=1) for name, make in self.sources.items()}
             self._cache["by_source"] = split | {"total": self.std()}
         return dict(self._cache["by_source"])
+
+    def grouped(self, groups: Mapping[str, str | Sequence[str]]) -> Spectrum:
+        """The same spectrum with sources of uncertainty in groups, for tables, figures and files.
+
+        The sources of a group fluctuate together, correlations of their nuisance parameters included; profiled
+        parameters in a group are no longer shown one by one.
+
+        Parameters
+        ----------
+        groups : mapping of str to str or sequence of str
+            By the group's name: names of sources, or patterns of them, such as ``"jes*"``. Sources in no group stay.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            If the spectrum does not know its sources, a pattern matches none, or a source is in two groups.
+
+        Examples
+        --------
+        >>> import bayesunfold as bu
+        >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]], truth=[900, 1600])
+        >>> list(bu.MatrixInversion().fit(R, [100, 150]).grouped({"statistics": ["data", "sim*"]}).by_source())
+        ['statistics', 'total']
+        """
+        if not self.knows_sources:
+            msg = f"this {self.method} spectrum does not know its sources of uncertainty; there is nothing to group."
+            raise InputError(msg)
+        found = match_groups(groups, list(self.sources or self.exact_sources))
+        drawn, exact = self.sources, self.exact_sources
+        return replace(
+            self,
+            sources={
+                group: drawn[group]
+                if names == (group,)
+                else partial(grouped_draws, [drawn[name] for name in names], np.nan_to_num(self.nominal))
+                for group, names in found.items()
+                if drawn
+            },
+            exact_sources={
+                group: np.sqrt(np.sum([np.square(exact[name]) for name in names], axis=0))
+                for group, names in found.items()
+                if exact
+            },
+            parameters={name: p for name, p in self.parameters.items() if found.get(name) == (name,)},
+            _cache={},
+        )
 
     def ranking(self) -> pd.DataFrame:
         """Impact of every source on every bin, the largest of a bin first.

@@ -183,7 +183,7 @@ def keep(found: list[dict[str, object]]) -> None:
         note = "python benchmarks/bench_scale.py --keep"
         text = json.dumps({"note": note, "columns": columns, "rows": content}, indent=1, ensure_ascii=False)
         (DOCS / "studies" / "results" / f"{name}.json").write_text(text + "\n")
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(2, 1, sharex=True, figsize=(6.4, 6.8), layout="constrained")
     for method in METHODS:
         for one, style in ((False, "o-"), (True, "s--")):
             line = [f for f in ordered if f["method"] == method and f["one by one"] == one and not f["files"]]
@@ -193,8 +193,8 @@ def keep(found: list[dict[str, object]]) -> None:
             label = method + (", events one by one" if one else "")
             for axis, name in zip(axes, ("fit [s]", "peak memory [GB]"), strict=True):
                 axis.loglog([f["n"] for f in line], [f[name] for f in line], style, label=label)
-                axis.set_xlabel("simulated events (half as many data)")
                 axis.set_ylabel(name)
+    axes[1].set_xlabel("simulated events (half as many data)")
     axes[0].legend()
     figure.savefig(DOCS / "figures" / "scale.png", dpi=110)
 

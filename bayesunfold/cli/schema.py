@@ -61,6 +61,7 @@ KINDS = {
     list[int]: "list of whole numbers",
     list[float]: "list of numbers",
     dict[str, float]: "table of numbers",
+    dict[str, list[str]]: "table of lists of texts",
 }
 
 

@@ -425,6 +425,10 @@ class OutputSection(Struct, kw_only=True, frozen=True):
     ] = None
     abstract: Annotated[str, Meta(description="of the HEPData submission")] = ""
     generator: Annotated[str | None, Meta(description="generator and tune, for the metadata of the publication")] = None
+    groups: Annotated[
+        dict[str, list[str]] | None,
+        Meta(description='groups of sources of uncertainty in report and files, {"jet energy" = ["jes*", "jer"]}'),
+    ] = None
     event_selection: Annotated[str | None, Meta(description="the particle-level selection in words, likewise")] = None
     reference: Annotated[str | None, Meta(description="arXiv number or DOI, likewise")] = None
 

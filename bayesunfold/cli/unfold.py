@@ -25,6 +25,7 @@ from bayesunfold.io.storage import check_target
 from bayesunfold.io.yoda import check_analysis
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.report import write_report
+from bayesunfold.source_groups import match_groups
 from bayesunfold.spectrum import Normalization, Spectrum
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.systematics import Systematic
@@ -151,7 +152,12 @@ def _read(job: Job, *, progressbar: bool) -> Inputs:
     unfolder = job.unfolder(progressbar=progressbar)
     simulation, systematics = job.simulation()
     _check_spectra(job, simulation)
-    return Inputs(unfolder, simulation, job.data(), job.backgrounds(), systematics)
+    backgrounds = job.backgrounds()
+    if job.sections.output.groups:
+        sources = ["data", "simulation", "prior", *(b.name for b in backgrounds), *(s.name for s in systematics)]
+        sources += ["generator"] if job.sections.unfolding.generator_prior else []
+        match_groups(job.sections.output.groups, sources)
+    return Inputs(unfolder, simulation, job.data(), backgrounds, systematics)
 
 
 def _check_output(job: Job) -> None:
@@ -236,7 +242,7 @@ def _write(job: Job, result: UnfoldingResult) -> list[Path]:
 
 
 def _spectra(job: Job, result: UnfoldingResult) -> dict[str, Spectrum]:
-    return {
+    spectra = {
         section.observable: result.spectrum(
             section.observable,
             section.bins,
@@ -246,3 +252,5 @@ def _spectra(job: Job, result: UnfoldingResult) -> dict[str, Spectrum]:
         )
         for section in job.sections.spectrum
     }
+    groups = job.sections.output.groups
+    return {name: spectrum.grouped(groups) for name, spectrum in spectra.items()} if groups else spectra

@@ -49,19 +49,19 @@ def plot_history(result: UnfoldingResult) -> Figure:
     history = result.history
     k = np.arange(1, len(history) + 1)
     with style():
-        fig = figure(8.0, 3.4)
-        left, right = fig.subplots(1, 2)
-        left.semilogy(k, [entry["change"] for entry in history], "o-", color="#3f90da")
-        left.axhline(AUTO_CHANGE, color="#bd1f01", ls="--", label='limit of iterations="auto"')
-        left.set_ylabel("largest change / band")
-        left.legend()
+        fig = figure(6.4, 5.4)
+        top, bottom = fig.subplots(2, 1, sharex=True)
+        top.semilogy(k, [entry["change"] for entry in history], "o-", color="#3f90da")
+        top.axhline(AUTO_CHANGE, color="#bd1f01", ls="--", label='limit of iterations="auto"')
+        top.set_ylabel("largest change / band")
+        top.legend()
         for color, name in zip(CYCLE, history[0]["losses"], strict=False):
             loss = np.array([entry["losses"][name] for entry in history])
-            right.plot(k, loss - loss[0], "o-", color=color, label=name)
-        right.set_ylabel("objective - its first value")
-        right.legend()
-        for ax in (left, right):
-            ax.set_xlabel("iteration")
+            bottom.plot(k, loss - loss[0], "o-", color=color, label=name)
+        bottom.set_ylabel("objective - its first value")
+        bottom.legend()
+        bottom.set_xlabel("iteration")
+        for ax in (top, bottom):
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.minorticks_off()
     return fig

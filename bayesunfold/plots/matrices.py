@@ -123,7 +123,7 @@ def _name_edges(ax: Axes, blocks: list[tuple[str, Array, int]]) -> None:
 
 
 def plot_map(spectrum: Spectrum, level: float = 0.68, experiment: Experiment | None = None) -> Figure:
-    """A spectrum in two observables as a map, and the relative half width of its band beside it.
+    """A spectrum in two observables as a map, and the relative half width of its band below it.
 
     Parameters
     ----------
@@ -153,8 +153,8 @@ def plot_map(spectrum: Spectrum, level: float = 0.68, experiment: Experiment | N
     )
     x, y = spectrum.edges
     with style(experiment) as figure:
-        fig = figure(9.6, 4.2)
-        axes = fig.subplots(1, 2, sharey=True)
+        fig = figure(6.4, 7.6)
+        axes = fig.subplots(2, 1, sharex=True)
         shown = (
             (spectrum.nominal, "viridis", ".4g", content_title(spectrum)),
             (relative, "magma_r", ".2g", f"half width of the {100 * level:.0f} % band [%]"),
@@ -165,10 +165,10 @@ def plot_map(spectrum: Spectrum, level: float = 0.68, experiment: Experiment | N
             wide = least > 0 and most > FAR * least
             mesh = ax.pcolormesh(x, y, cells, cmap=colors, norm="log" if wide else None)
             fig.colorbar(mesh, ax=ax, label=title)
-            ax.set_xlabel(titles(spectrum)[0])
+            ax.set_ylabel(titles(spectrum)[1])
             if spectrum.n_bins <= NUMBERED:
                 _write_cells(ax, x, y, cells, mesh, form, dark=colors == "viridis")
-        axes[0].set_ylabel(titles(spectrum)[1])
+        axes[1].set_xlabel(titles(spectrum)[0])
     return fig
 
 
@@ -179,5 +179,5 @@ def _write_cells(ax: Axes, x: Array, y: Array, cells: Array, mesh: QuadMesh, for
             white = (float(np.ravel(mesh.norm(np.array([value])))[0]) < 0.5) == dark
             place = 0.5 * (x[i] + x[i + 1]), 0.5 * (y[j] + y[j + 1])
             ax.text(
-                *place, f"{value:{form}}", ha="center", va="center", fontsize=6, color="white" if white else "black"
+                *place, f"{value:{form}}", ha="center", va="center", fontsize=8, color="white" if white else "black"
             )

@@ -36,9 +36,9 @@ def plot_closure(closure: Closure, feature: int = 0) -> Figure:
         "weighted source": (a, s["source_weight"] * s["weights"], COLORS["unfolded"], "-"),
     }
     with style():
-        fig = figure(10.0, 4.6)
-        left, right = cast("Any", fig.subfigures(1, 2))
-        top, bottom = left.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+        fig = figure(6.4, 9.2)
+        upper, lower = cast("Any", fig.subfigures(2, 1, height_ratios=(4.8, 4.4)))
+        top, bottom = upper.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         contents = {name: np.histogram(x, edges, weights=w)[0] / w.sum() for name, (x, w, _, _) in shapes.items()}
         reference = np.where(contents["target"] > 0, contents["target"], np.nan)
         for name, (_, _, color, dashes) in shapes.items():
@@ -51,7 +51,7 @@ def plot_closure(closure: Closure, feature: int = 0) -> Figure:
         bottom.set_ylabel("ratio to\ntarget")
         bottom.set_xlabel(s["names"][feature])
         bottom.set_xlim(edges[0], edges[-1])
-        ax = right.subplots()
+        ax = lower.subplots()
         label = np.repeat([0, 1], [len(a), len(b)])
         for name, score, w, color, auc in (
             ("before", s["before"], s["source_weight"], COLORS["generator"], closure.auc_before),

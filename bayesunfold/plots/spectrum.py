@@ -178,6 +178,9 @@ FARTHEST = 0.6
 MOST_SLICES = 24
 """Most slices that have panels or names."""
 
+FEW_SLICES = 4
+"""Most slices in two columns, which are read on a narrow screen too; more have three."""
+
 _Drawn = list[tuple[Array, Array | None, dict[str, Any]]]
 """Contents, standard deviations of what has them, and how each model looks."""
 
@@ -364,7 +367,7 @@ def plot_slices(
     given = {"truth": truth, "generator": generator}
     flat = {name: _contents(values, spectrum, name) for name, values in given.items()}
     n = len(first) - 1
-    columns = min(n, 3)
+    columns = min(n, 2 if n <= FEW_SLICES else 3)
     rows = -(-n // columns)
     with style(experiment) as figure:
         fig = figure(3.2 * columns, 2.7 * rows)

@@ -62,8 +62,8 @@ def covered(toys: list[dict[str, np.ndarray]], practice: str) -> np.ndarray:
 
 def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:
     """How often each practice holds the truth in each bin, one panel per detector."""
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(found), sharey=True)
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    panels = figure.subplots(len(found), 1, sharex=True, sharey=True)
     for ax, (detector, toys) in zip(panels, found.items(), strict=True):
         smear, bins = PROBLEMS[detector]
         core = toys[0]["truth"] >= LEAST
@@ -73,8 +73,9 @@ def draw(found: dict[str, list[dict[str, np.ndarray]]]) -> Figure:
             error = np.sqrt(np.maximum(share * (1 - share), 1 / len(toys)) / len(toys))
             ax.errorbar(centres, share, error, fmt="o", ms=4, color=COLORS[name], label=label)
         ax.axhline(0.68, color="black", lw=1, ls="--")
-        ax.set(xlabel="particle level", ylim=(0, 1.02), title=f"{detector} detector: smearing {smear:g}")
-    panels[0].set_ylabel("68 % interval holds the truth")
+        ax.set(ylabel="68 % interval holds the truth", ylim=(0, 1.02))
+        ax.set_title(f"{detector} detector: smearing {smear:g}")
+    panels[-1].set_xlabel("particle level")
     panels[-1].legend(fontsize="small", loc="center", bbox_to_anchor=(0.5, 0.36))
     return figure
 

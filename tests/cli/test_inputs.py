@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -216,6 +217,15 @@ def test_a_blind_run_writes_nothing_to_publish(folder, capsys):
     path = write(folder, text + "[coverage]\nexpected_data = 50000\n")
     assert main(["unfold", str(path)]) == 2
     assert "needs more simulated events, or a smaller coverage.expected_data" in capsys.readouterr().err
+
+
+def test_sources_in_groups(folder, capsys):
+    text = ONE + SETTINGS.replace("report = false", "report = true") + 'groups = {statistics = ["data", "sim*"], shower = ["tilt"]}\n'
+    assert main(["unfold", str(write(folder, text))]) == 0
+    numbers = json.loads((folder / "run" / "report.json").read_text())
+    assert set(numbers["spectra"]["t"]["std_by_source"]) == {"statistics", "prior", "shower", "total"}
+    assert main(["unfold", "--check", str(write(folder, text.replace('"tilt"]', '"tylt"]')))]) == 2
+    assert "no source matches 'tylt' of the group 'shower'; there are: data" in capsys.readouterr().err
 
 
 def test_factors_of_both_levels_are_the_same(folder):
