@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,14 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.cli.blind import BlindSplit, split_blind
 from bayesunfold.cli.patterns import PLACE, deciding_background, expand
 from bayesunfold.cli.schema import read_configuration
-from bayesunfold.cli.sections import Configuration, Files, Source, SystematicSection, VariedBackgroundSection
+from bayesunfold.cli.sections import (
+    Configuration,
+    CoverageSection,
+    Files,
+    Source,
+    SystematicSection,
+    VariedBackgroundSection,
+)
 from bayesunfold.cli.simulated import NOT_READ, SimulatedColumns, Wanted, match_tables, table
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
@@ -247,12 +254,25 @@ class Job:
                 Systematic(
                     section.name,
                     **given,
+                    alternative=self._alternative(section),
                     correlation=section.correlation,
                     backgrounds=self._varied(section),
                     profile=section.profile,
                 )
             )
         return simulation, systematics, None if truth is None else events.gen(truth)
+
+    def _alternative(self, section: SystematicSection) -> Simulation | None:
+        """The other simulation of a two-point uncertainty, read with the expressions of the nominal one."""
+        source = section.other_simulation(self.sections.simulation)
+        if source is None:
+            return None
+        sections = msgspec.structs.replace(self.sections, simulation=source, systematic=[], coverage=CoverageSection())
+        other = Job(self.path, sections, self.progressbar)
+        simulation, _, _ = other._simulation
+        self.manifest += [replace(e, sample=e.sample.replace("simulation", section.name, 1)) for e in other.manifest]
+        self.unused += other.unused
+        return simulation
 
     def _matched(self, section: SystematicSection, simulation: Simulation, keys: tuple[np.ndarray, ...]) -> Systematic:
         """A variation with events of its own."""

@@ -166,6 +166,9 @@ class BackgroundSection(Source, kw_only=True, frozen=True):
     profile: Annotated[bool, Meta(description="data constrain the normalisation (method direct)")] = False
 
 
+OWN = ("file", "file_down", "tree", "tree_down", "selection", "key")
+"""Keys of a variation with events of its own."""
+
 VARIED = (
     "weight_up",
     "weight_down",
@@ -288,6 +291,16 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
     absent: Annotated[
         str, Meta(description='"error" or "fails": what a simulated event means that the variation lacks')
     ] = "error"
+    alternative: Annotated[
+        Files | None,
+        Meta(
+            description="files of another simulation, of another generator or made again with other events, with the "
+            "columns of [simulation]; the ratio of the two is learned"
+        ),
+    ] = None
+    alternative_gen: Annotated[
+        Files | None, Meta(description="files of its particle level, if [simulation] has gen_file")
+    ] = None
     background: list[VariedBackgroundSection] = []
 
     @property
@@ -302,11 +315,41 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
         ------
         InputError
         """
+        if self.alternative is not None:
+            given = [*self.variations(), *(k for k in OWN if getattr(self, k) is not None)]
+            if given:
+                msg = (
+                    f"the systematic {self.name!r} has an alternative simulation and {', '.join(given)}; what differs "
+                    "is learned from the alternative. Make two sections of it."
+                )
+                raise InputError(msg)
+        elif self.alternative_gen is not None:
+            msg = f"the systematic {self.name!r} has alternative_gen and no alternative; give the latter's files too."
+            raise InputError(msg)
         alone = [k for k in ("selection", "key") if getattr(self, k) is not None and not self.has_events]
         alone += ["absent"] if self.absent != "error" and not self.has_events else []
         if alone:
             msg = f"the systematic {self.name!r} has {', '.join(alone)} and no file or tree of its own; give one."
             raise InputError(msg)
+
+    def other_simulation(self, nominal: SimulationSection) -> SimulationSection | None:
+        """Where the alternative simulation is, read like the nominal one; None if there is none.
+
+        Raises
+        ------
+        InputError
+            If the particle level's files are missing, or one too many.
+        """
+        if self.alternative is None:
+            return None
+        if (nominal.gen_file is None) != (self.alternative_gen is None):
+            cure = "give alternative_gen" if self.alternative_gen is None else "leave alternative_gen out"
+            msg = (
+                f"the systematic {self.name!r}: [simulation] has {'no' if nominal.gen_file is None else 'a'} gen_file, "
+                f"and the alternative is read likewise; {cure}."
+            )
+            raise InputError(msg)
+        return msgspec.structs.replace(nominal, file=self.alternative, gen_file=self.alternative_gen)
 
     def scaled_variations(self, source: Source) -> dict[str, str | list[str]]:
         """As :meth:`variations`, weights times the factors of the source's files."""

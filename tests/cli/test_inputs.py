@@ -219,6 +219,35 @@ def test_a_blind_run_writes_nothing_to_publish(folder, capsys):
     assert "needs more simulated events, or a smaller coverage.expected_data" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", [ONE, TWO])
+def test_another_simulation(folder, text):
+    for name in ("one", "reco", "truth"):
+        columns = dict(np.load(folder / f"{name}.npz"))
+        np.savez(folder / f"other_{name}.npz", **{k: v[: 3 * len(v) // 4] for k, v in columns.items()})
+    other = 'alternative = "other_one.npz"\n'
+    if text == TWO:
+        other = 'alternative = "other_reco.npz"\nalternative_gen = "other_truth.npz"\n'
+    section = f'[[systematic]]\nname = "model"\n{other}correlation = {{tilt = 0.2}}\n'
+    job = load_job(write(folder, text + section + SETTINGS))
+    simulation, (_, model) = job.simulation()
+    assert 0.6 * len(simulation) < len(model.alternative) < 0.9 * len(simulation)
+    assert model.alternative.gen_names == simulation.gen_names
+    assert model.correlation == {"tilt": 0.2}
+    assert {e.sample.split(",")[0] for e in job.manifest} == {"simulation", "model"}
+
+
+def test_another_simulation_is_said_once(folder):
+    section = '[[systematic]]\nname = "model"\n'
+    for text, more, words in (
+        (ONE, 'alternative = "x.npz"\nweight_up = "w"\n', "alternative simulation and weight_up"),
+        (ONE, 'alternative_gen = "x.npz"\n', "alternative_gen and no alternative"),
+        (ONE, 'alternative = "x.npz"\nalternative_gen = "y.npz"\n', "leave alternative_gen out"),
+        (TWO, 'alternative = "x.npz"\n', "give alternative_gen"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load_job(write(folder, text + section + more + SETTINGS)).simulation()
+
+
 def test_sources_in_groups(folder, capsys):
     text = ONE + SETTINGS + 'groups = {statistics = ["data", "sim*"], shower = ["tilt"]}\n'
     job = load_job(write(folder, text))
