@@ -186,7 +186,12 @@ def summary(found: list[dict[str, Any]]) -> dict[str, float]:
         out[f"{name} 68 %"] = float(np.mean((low <= truth) & (truth <= high)))
     if "inside" in found[0]:
         inside = np.array([toy["inside"] for toy in found])
-        out |= {f"bins {level} %": float(inside[:, k].mean()) for k, level in enumerate((68, 95))}
+        for k, level in enumerate((68, 95)):
+            shares = inside[:, k].reshape(len(found), -1).mean(axis=1)
+            out |= {
+                f"bins {level} %": shares.mean(),
+                f"bins {level} % error": shares.std(ddof=1) / np.sqrt(len(shares)),
+            }
     return {name: float(value) for name, value in out.items()}
 
 
@@ -206,7 +211,9 @@ def cells(numbers: dict[str, float]) -> dict[str, str]:
             out[name] = f"{numbers[f'{name} average']:.4f} ± {numbers[f'{name} average error']:.4f}"
             out[f"{name} in its 68 % interval"] = f"{numbers[f'{name} 68 %']:.2f}"
     else:
-        out["bins in 68 / 95 %"] = f"{numbers['bins 68 %']:.3f} / {numbers['bins 95 %']:.3f}"
+        out["bins in 68 / 95 %"] = " / ".join(
+            f"{numbers[f'bins {level} %']:.3f} ± {numbers[f'bins {level} % error']:.3f}" for level in (68, 95)
+        )
     return out
 
 
