@@ -37,15 +37,21 @@ class Parameter:
         Of the posterior, in standard deviations of the prior.
     profiled : bool
         Whether data constrain it.
+    group : bool
+        Whether it stands for several sources, which have no single parameter.
     draws : array, shape (draws,), optional
         Of the posterior, of a profiled parameter.
+    correlated : bool
+        Whether it is correlated with others before the data; what goes with it is then not what its own source moves.
     """
 
     own: Array
     mean: float = 0.0
     std: float = 1.0
     profiled: bool = False
+    group: bool = False
     draws: Array | None = None
+    correlated: bool = False
 
 
 def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:
@@ -56,7 +62,7 @@ def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:
     draws : array, shape (draws, bins)
         In which only the source fluctuates.
     parameter : Parameter, optional
-        Without one the impact is the standard deviation, up and down alike.
+        Without one, or of a group of sources, the impact is the standard deviation, up and down alike.
 
     Examples
     --------
@@ -65,7 +71,7 @@ def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:
     >>> np.round(up, 6), np.round(down, 6)
     (array([3.]), array([-1.]))
     """
-    if parameter is None:
+    if parameter is None or parameter.group:
         std = draws.std(axis=0, ddof=1)
         return std, -std
     own = parameter.own
@@ -76,6 +82,24 @@ def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:
     sides = np.column_stack([np.ones(len(own)), np.maximum(own, 0.0), np.maximum(-own, 0.0)])
     _, up, down = np.linalg.lstsq(sides, draws, rcond=None)[0]
     return up, down
+
+
+def shared_impact(total: Array, parameter: Parameter) -> tuple[Array, Array]:
+    """Impact of a profiled parameter that is correlated with others before the data, shape (bins,), up and down.
+
+    The covariance of the bins with the parameter over its width, to the sampling error of the draws.
+
+    Parameters
+    ----------
+    total : array, shape (draws, bins)
+        In which all sources fluctuate.
+    parameter : Parameter
+        With draws.
+    """
+    draws = parameter.own if parameter.draws is None else parameter.draws
+    own = draws - draws.mean()
+    up = own @ total / ((len(own) - 1) * parameter.std)
+    return up, -up
 
 
 def correlation_table(draws: Array, parameters: Mapping[str, Parameter], labels: Sequence[str]) -> pd.DataFrame:
@@ -108,7 +132,11 @@ def correlation_table(draws: Array, parameters: Mapping[str, Parameter], labels:
 
 
 def ranking_table(
-    draws: Mapping[str, Array], parameters: Mapping[str, Parameter], nominal: Array, labels: Sequence[str]
+    draws: Mapping[str, Array],
+    parameters: Mapping[str, Parameter],
+    nominal: Array,
+    labels: Sequence[str],
+    total: Array,
 ) -> pd.DataFrame:
     """Impacts of all sources on all bins, the largest of a bin first.
 
@@ -120,6 +148,8 @@ def ranking_table(
     nominal : array, shape (bins,)
     labels : sequence of str
         Of the bins.
+    total : array, shape (draws, bins)
+        Draws in which all sources fluctuate.
 
     Returns
     -------
@@ -129,19 +159,26 @@ def ranking_table(
     """
     import pandas as pd
 
+    def kind_of(parameter: Parameter | None) -> str:
+        if parameter is None:
+            return "statistics"
+        return "group" if parameter.group else "profiled" if parameter.profiled else "systematic"
+
     frames = []
     with np.errstate(divide="ignore", invalid="ignore"):
         for source, drawn in draws.items():
             parameter = parameters.get(source)
-            up, down = impact_of(drawn, parameter)
-            kind = "statistics" if parameter is None else "profiled" if parameter.profiled else "systematic"
+            if parameter is not None and parameter.correlated:
+                up, down = shared_impact(total, parameter)
+            else:
+                up, down = impact_of(drawn, parameter)
             known = parameter is not None and parameter.profiled
             frames.append(
                 pd.DataFrame(
                     {
                         "bin": labels,
                         "source": source,
-                        "kind": kind,
+                        "kind": kind_of(parameter),
                         "up": up,
                         "down": down,
                         "relative up": up / nominal,

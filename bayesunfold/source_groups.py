@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.checks import check_mapping
 from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.impacts import Parameter
 
-__all__ = ["grouped_draws", "match_groups"]
+__all__ = ["grouped_draws", "grouped_parameters", "match_groups"]
 
 Array = NDArray[np.floating]
 
@@ -47,7 +48,8 @@ def match_groups(groups: Mapping[str, str | Sequence[str]], names: Sequence[str]
             msg = f"the group {group!r} is {given!r}; give a source's name or a pattern, 'jes*', or a list of these."
             raise InputTypeError(msg)
         for pattern in patterns:
-            found = [name for name in names if fnmatchcase(name, pattern)]
+            matcher = re.compile(re.escape(pattern).replace(r"\*", ".*"), re.DOTALL)
+            found = [name for name in names if matcher.fullmatch(name)]
             if not found:
                 msg = f"no source matches {pattern!r} of the group {group!r}; there are: {', '.join(names)}."
                 raise InputError(msg)
@@ -74,8 +76,36 @@ def grouped_draws(makers: Sequence[Callable[[], Array]], nominal: Array) -> Arra
     makers : sequence of callable
         Each makes draws in which one source fluctuates, shape (draws, bins).
     nominal : array, shape (bins,)
+
+    Raises
+    ------
+    InputError
+        If the sources have different numbers of draws.
     """
-    out = np.array(makers[0](), dtype=np.float64)
-    for make in makers[1:]:
-        out += make() - nominal
+    drawn = [np.asarray(make(), dtype=np.float64) for make in makers]
+    sizes = {len(d) for d in drawn}
+    if len(sizes) > 1:
+        msg = f"the sources of a group have {sorted(sizes)} draws; only sources with as many draws are added."
+        raise InputError(msg)
+    return np.asarray(np.sum(drawn, axis=0) - (len(drawn) - 1) * nominal)
+
+
+def grouped_parameters(
+    groups: Mapping[str, Sequence[str]], parameters: Mapping[str, Parameter]
+) -> dict[str, Parameter]:
+    """Nuisance parameters by group, and those that data constrain.
+
+    The latter stay whatever group they are in, for the correlations with the bins.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of str
+        From :func:`match_groups`.
+    parameters : mapping of source to Parameter
+    """
+    out = {name: p for name, p in parameters.items() if p.profiled and name not in groups}
+    for group, names in groups.items():
+        known = [parameters[name] for name in names if name in parameters]
+        if known:
+            out[group] = known[0] if len(names) == 1 else Parameter(np.zeros(0), group=True)
     return out

@@ -26,7 +26,7 @@ from bayesunfold._support.tables import as_table
 from bayesunfold.binning import BinAxis
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
-from bayesunfold.source_groups import grouped_draws, match_groups
+from bayesunfold.source_groups import grouped_draws, grouped_parameters, match_groups
 
 if TYPE_CHECKING:
     import hist
@@ -302,8 +302,7 @@ class Spectrum:
     def grouped(self, groups: Mapping[str, str | Sequence[str]]) -> Spectrum:
         """The same spectrum with sources of uncertainty in groups, for tables, figures and files.
 
-        The sources of a group fluctuate together, correlations of their nuisance parameters included; profiled
-        parameters in a group are no longer shown one by one.
+        The sources of a group fluctuate together, correlations of their nuisance parameters included.
 
         Parameters
         ----------
@@ -341,7 +340,7 @@ class Spectrum:
                 for group, names in found.items()
                 if exact
             },
-            parameters={name: p for name, p in self.parameters.items() if found.get(name) == (name,)},
+            parameters=grouped_parameters(found, self.parameters),
             _cache={},
         )
 
@@ -351,10 +350,10 @@ class Spectrum:
         Returns
         -------
         pandas.DataFrame
-            ``bin``, ``source``, ``kind`` (``"statistics"``, ``"systematic"`` or ``"profiled"``), ``up`` and ``down`` in
-            the units of the spectrum, ``relative up`` and ``relative down``, and ``mean`` and ``std`` of profiled
-            nuisance parameters. The impact of one of these is the change that goes with its posterior standard
-            deviation, the other parameters following.
+            ``bin``, ``source``, ``kind`` (``"statistics"``, ``"systematic"``, ``"profiled"`` or ``"group"``), ``up``
+            and ``down`` in the units of the spectrum, ``relative up`` and ``relative down``, and ``mean`` and ``std``
+            of profiled nuisance parameters. The impact of one of these is the change that goes with its posterior
+            standard deviation, the other parameters following.
 
         Raises
         ------
@@ -373,7 +372,7 @@ class Spectrum:
             draws = {name: np.outer([1.0, -1.0], std / np.sqrt(2.0)) for name, std in stds.items() if name != "total"}
         else:
             draws = {name: np.asarray(make()) for name, make in self.sources.items()}
-        return ranking_table(draws, self.parameters, self.nominal, self.bin_labels)
+        return ranking_table(draws, self.parameters, self.nominal, self.bin_labels, self.draw_matrix)
 
     def nuisance_correlations(self) -> pd.DataFrame:
         """Correlation of every bin with the profiled nuisance parameters, a row per bin and a column per parameter.

@@ -8,6 +8,8 @@ import pytest
 import bayesunfold as bu
 from bayesunfold import plots
 from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.impacts import Parameter
+from bayesunfold.io import Publication
 from bayesunfold.source_groups import match_groups
 
 NAMES = ["data", "jes 1", "jes 2", "muon"]
@@ -39,6 +41,45 @@ def test_a_group_fluctuates_together(correlation):
     names = plots.plot_sources(found).axes[0].get_legend_handles_labels()[1]
     assert names == ["data", "jets", "muon", "total"]
     assert set(found.ranking()["source"]) == {"data", "jets", "muon"}
+
+
+def test_one_source_under_another_name_keeps_its_parameter():
+    alpha = np.array([-2.0, -1.0, 1.0, 2.0])
+    drawn = 10.0 + np.where(alpha > 0, 3 * alpha, alpha)[:, None]
+    one = bu.Spectrum(
+        (np.array([0.0, 1.0]),),
+        drawn,
+        np.array([10.0]),
+        sources={"fsr [up]": lambda: drawn, "isr": lambda: drawn},
+        parameters={"fsr [up]": Parameter(alpha), "isr": Parameter(alpha)},
+    )
+    row = one.grouped({"shower": "fsr [*]"}).ranking().set_index("source").loc["shower"]
+    assert row["kind"] == "systematic"
+    assert row["up"] == pytest.approx(3.0)
+    assert row["down"] == pytest.approx(-1.0)
+    both = one.grouped({"theory": ["fsr*", "isr"]}).ranking().set_index("source").loc["theory"]
+    assert both["kind"] == "group"
+
+
+def test_sources_of_different_numbers_of_draws_do_not_add():
+    few = bu.Spectrum(
+        (np.array([0.0, 1.0]),),
+        np.ones((4, 1)),
+        np.ones(1),
+        sources={"a": lambda: np.ones((4, 1)), "b": lambda: np.ones((5, 1))},
+    )
+    with pytest.raises(InputError, match="have \\[4, 5\\] draws"):
+        few.grouped({"both": "*"}).by_source()
+
+
+def test_pairs_of_a_publication_add_as_their_parameters_do():
+    """Two independent pairs of equal size: the root of two of one, to 6 errors of 1000 draws."""
+    nominal = np.ones(100)
+    pair = nominal * np.array([[1.01], [0.99]])
+    found = Publication({"x": np.zeros(100)}, nominal, nominal * np.array([[0.9], [1.1]]), {}, {"a": pair, "b": pair})
+    spectrum = found.spectrum("x", [-1, 1])
+    assert spectrum.by_source()["a"] == pytest.approx(1.0, rel=0.01)
+    assert spectrum.grouped({"both": "*"}).by_source()["both"] == pytest.approx(np.sqrt(2), rel=3 / np.sqrt(1000))
 
 
 def test_exact_sources_add_in_squares():

@@ -84,7 +84,9 @@ def deciding_background(section: SystematicSection) -> VariedBackgroundSection |
 def _has(value: object) -> bool:
     if isinstance(value, msgspec.Struct):
         return any(_has(v) for v in msgspec.structs.asdict(value).values())
-    if isinstance(value, list | dict):
+    if isinstance(value, dict):
+        return any(_has(v) for v in (*value, *value.values()))
+    if isinstance(value, list):
         return any(_has(v) for v in value)
     return isinstance(value, str) and PLACE in value
 

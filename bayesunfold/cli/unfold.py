@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from bayesunfold._support.files import atomic_write, check_writable
+from bayesunfold._support.streams import LUMINOSITY
 from bayesunfold.binning import bin_index
 from bayesunfold.classifier.backend import Backend, on_backend
 from bayesunfold.cli.configuration import FileEntry, Job
@@ -156,7 +157,9 @@ def _read(job: Job, *, progressbar: bool) -> Inputs:
     if job.sections.output.groups:
         sources = ["data", "simulation", "prior", *(b.name for b in backgrounds), *(s.name for s in systematics)]
         sources += ["generator"] if job.sections.unfolding.generator_prior else []
-        match_groups(job.sections.output.groups, sources)
+        for section in job.sections.spectrum:
+            divided = bool(section.luminosity_uncertainty) and LUMINOSITY not in sources
+            match_groups(job.sections.output.groups, [*sources, *([LUMINOSITY] if divided else [])])
     return Inputs(unfolder, simulation, job.data(), backgrounds, systematics)
 
 

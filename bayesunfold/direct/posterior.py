@@ -22,6 +22,7 @@ from bayesunfold.direct.scores import ScoreFunctions
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.omnifold.problems import acceptance_of, push_outside, varied_backgrounds, varied_step1
+from bayesunfold.unfolding.correlations import partners_of
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Shifted, Variation, list_sources
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
@@ -226,6 +227,7 @@ def members_of(
     )
     if found.profile is not None:
         kept = _with_nuisances(kept, found.profile, push, first.step1, alphas)
+        kept = replace(kept, correlated=frozenset(partners_of(names, mode.correlation)))
     displacement = projected(network, project, by_source)
     return Members(events, push, kept, displacement, fakes, free_misses=free_misses), one, alphas
 

@@ -3,7 +3,8 @@
 Groups
 ------
 ``/``
-    Attributes ``settings``, ``versions``, ``history``, ``seconds`` (JSON), ``random_seed``, ``negative_data``.
+    Attributes ``settings``, ``versions``, ``history``, ``seconds``, ``correlations`` (JSON), ``random_seed``,
+    ``negative_data``.
 ``simulation``
     ``gen`` (event, gen_feature), ``reco`` (event, reco_feature), ``weight``, ``pass_gen``, ``pass_reco`` (event); with
     scale factors, ``reco_factor``; where the bias was estimated, ``closure_weight``.
@@ -63,6 +64,7 @@ from bayesunfold.omnifold.iteration import Iteration, Networks, iterate, recall
 from bayesunfold.omnifold.loop import sample_fluctuations
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.conditioning import Conditioning
+from bayesunfold.unfolding.correlations import partners_of
 from bayesunfold.unfolding.functions import Functions, FunctionScale
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Variation, list_sources
@@ -510,12 +512,14 @@ def _members(
     effects = _effects(tree)
     measured, yields = _group(tree, "measurement"), _group(tree, "yields")
     n_members = measured.sizes["draw"]
+    moments = _read_moments(tree)
     perturbations = Perturbations(
         list_sources([b.name for b in events.backgrounds], effects, generator=settings.generator_prior > 0),
         sample_fluctuations(events, n_members, int(tree.attrs["random_seed"]), settings.event_groups),
         np.zeros((len(first.step1.theta), n_members)),
         effects,
         signal=dict(zip(_labels(yields, "source"), yields["change"].values, strict=True)),
+        correlated=frozenset() if moments is None else frozenset(partners_of(moments.systematics, moments.correlation)),
     )
     multiplier = measured["multiplier"].values if "multiplier" in measured else None
     if multiplier is not None:

@@ -29,6 +29,7 @@ from bayesunfold.binning import as_axes
 from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectrum
+from bayesunfold.unfolding.correlations import partners_of
 from bayesunfold.unfolding.perturbations import interpolate
 
 if TYPE_CHECKING:
@@ -49,13 +50,19 @@ RECIPE = (
 PAIR_RECIPE = (
     "Compute the quantity with the up and the down column; the differences from the quantity with nominal weights are "
     "its shifts at plus and minus one standard deviation of a Normal nuisance parameter. They are part of the "
-    "posterior draws already: use them to correlate the systematic with other measurements, not in addition."
+    "posterior draws already: use them to correlate the systematic with other measurements, not in addition. Where a "
+    "correlation with another systematic is given, the covariance of two quantities has the product of their shifts by "
+    "the one and by the other, times it, in both orders."
 )
 SOURCE_RECIPE = (
     "As the posterior draws, but this source alone fluctuates. Its variance is part of the posterior draws' already."
 )
-PULLS = ndtri((np.arange(100) + 0.5) / 100)
-"""Values of a Normal nuisance parameter that stand for its distribution, for spectra of one systematic alone."""
+LEARNED = (
+    "The pair is the mean of a ratio of two samples that was learned. What their statistics leave open of it is in the "
+    "posterior draws only."
+)
+PULLS = 1000
+"""Values of a nuisance parameter, in equal quantiles, for spectra of one systematic alone, if no source has draws."""
 
 
 def __dir__() -> list[str]:
@@ -142,10 +149,12 @@ class Publication:
         finish = Finish(sums(self.nominal[None])[0], edges, normalization, "nominal", size)
         drawn = sums(self.draws)
 
+        pulls = self._pulls()
+
         def single(name: str) -> Array:
             if name in self.sources:
                 return finish(sums(self.sources[name]))
-            return finish(_at_pulls(sums(self.pairs[name]), sums(self.nominal[None])[0]))
+            return finish(_at_pulls(sums(self.pairs[name]), sums(self.nominal[None])[0], pulls[name]))
 
         sources: dict[str, Callable[[], Array]] = {name: partial(single, name) for name in (*self.sources, *self.pairs)}
         return Spectrum(
@@ -160,6 +169,22 @@ class Publication:
             sources=sources,
         )
 
+    def _pulls(self) -> dict[str, Array]:
+        """By systematic: values of its nuisance parameter, with the correlations that were published."""
+        entries = self.metadata.get("weights", {}).get("systematic", {})
+        names = list(self.pairs)
+        n = len(next(iter(self.sources.values()))) if self.sources else PULLS
+        scores = ndtri((np.arange(n) + 0.5) / n)
+        drawn = np.array([np.random.default_rng(k).permutation(scores) for k in range(len(names))]).reshape(-1, n)
+        matrix = np.eye(len(names))
+        for k, name in enumerate(names):
+            for other, value in entries.get(name, {}).get("correlation", {}).items():
+                if other in names:
+                    matrix[k, names.index(other)] = value
+        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T  # rounded correlations may have a zero
+        return dict(zip(names, root @ drawn, strict=True))
+
     def _observable(self, values: str | ArrayLike) -> tuple[str, Array]:
         if isinstance(values, str):
             if values not in self.features:
@@ -173,10 +198,10 @@ class Publication:
         return "observable", column
 
 
-def _at_pulls(pair: Array, nominal: Array) -> Array:
-    """Sums of one systematic at :data:`PULLS`, straight lines on either side of the point estimate."""
+def _at_pulls(pair: Array, nominal: Array, pulls: Array) -> Array:
+    """Sums of one systematic at values of its parameter, straight lines on either side of the point estimate."""
     up, down = pair - nominal
-    return nominal + interpolate(up, down, PULLS).T
+    return nominal + interpolate(up, down, pulls).T
 
 
 def write_publication(
@@ -293,7 +318,8 @@ def _events_table(result: UnfoldingResult, n_draws: int, single: Sequence[str]) 
 
 def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]) -> dict[str, Any]:
     """What each family of weight columns is, and how uncertainties are made from it."""
-    correlations = result.inputs.correlations
+    correlations = _correlations(result)
+    learned = {name for name, v in result.members.perturbations.variations.items() if v.draws is not None}
     return {
         "nominal": {"column": "weight_nominal", "meaning": "point estimate"},
         "posterior": {
@@ -305,7 +331,8 @@ def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]
         },
         "systematic": {
             name: {"up": f"weight_{name}_up", "down": f"weight_{name}_down", "propagation": PAIR_RECIPE}
-            | ({"correlation": dict(correlations[name])} if name in correlations else {})
+            | ({"correlation": correlations[name]} if name in correlations else {})
+            | ({"statistics": LEARNED} if name in learned else {})
             for name in result.members.systematics
         },
         "source": {
@@ -318,6 +345,22 @@ def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]
             for name in single
         },
     }
+
+
+def _correlations(result: UnfoldingResult) -> dict[str, dict[str, float]]:
+    """By systematic: correlations of its parameter with those of others, after the data where these constrain them."""
+    names = list(result.members.systematics)
+    matrix = np.eye(len(names))
+    for name, others in result.inputs.correlations.items():
+        for other, value in others.items():
+            i, j = names.index(name), names.index(other)
+            matrix[i, j] = matrix[j, i] = value
+    nuisances = result.measurement.nuisances
+    if nuisances is not None:
+        rows = [k for k, name in enumerate(nuisances.names) if name in names]
+        place = [names.index(nuisances.names[k]) for k in rows]
+        matrix[np.ix_(place, place)] = np.round(np.atleast_2d(np.corrcoef(nuisances.draws()[rows])), 4)
+    return partners_of(names, matrix)
 
 
 def check_publication(folder: Path, gen_names: Sequence[str]) -> None:

@@ -39,24 +39,24 @@ def plot_classifiers(result: UnfoldingResult) -> Figure:
         "step 2, last iteration": _two_classes(result.members.step2.classifier),
     }
     with style():
-        fig = figure(8.4, 4.0)
-        left, right = fig.subplots(1, 2)
+        fig = figure(6.4, 7.6)
+        upper, lower = fig.subplots(2, 1)
         for color, (name, (z, y, w)) in zip((COLORS["unfolded"], COLORS["simulation"]), samples.items(), strict=True):
             curve = reliability(z, y, w)
             low, high = np.percentile(curve.observed, [16, 84], axis=0)
-            left.fill_between(curve.predicted, low, high, color=color, alpha=0.4, lw=0)
-            left.plot(curve.predicted, curve.observed.mean(axis=0), color=color, lw=1.4, label=name)
-            _draw_roc(right, roc_curve(expit(z), y, w), color, f"AUC {weighted_auc(z, y, w):.3f}")
-        for ax in (left, right):
+            upper.fill_between(curve.predicted, low, high, color=color, alpha=0.4, lw=0)
+            upper.plot(curve.predicted, curve.observed.mean(axis=0), color=color, lw=1.4, label=name)
+            _draw_roc(lower, roc_curve(expit(z), y, w), color, f"AUC {weighted_auc(z, y, w):.3f}")
+        for ax in (upper, lower):
             ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
-        low, high = left.get_xlim()
-        left.set_ylim(low, high)
-        left.set_xlabel("predicted probability of class 1")
-        left.set_ylabel("observed share")
-        right.set_xlabel("class 0 accepted")
-        right.set_ylabel("class 1 accepted")
-        left.legend(fontsize="small")
-        right.legend(fontsize="small")
+        low, high = upper.get_xlim()
+        upper.set_ylim(low, high)
+        upper.set_xlabel("predicted probability of class 1")
+        upper.set_ylabel("observed share")
+        lower.set_xlabel("class 0 accepted")
+        lower.set_ylabel("class 1 accepted")
+        upper.legend(fontsize="small")
+        lower.legend(fontsize="small")
     return fig
 
 
@@ -102,16 +102,16 @@ def plot_weights(result: UnfoldingResult) -> Figure:
     push = result.members.push[gen]
     sizes = result.members.effective_sizes()
     with style():
-        fig = figure(8.4, 3.6)
-        left, right = fig.subplots(1, 2)
-        left.hist(push, bins=60, color=COLORS["unfolded"], log=True)
-        left.set_xlabel("push weight, point estimate")
-        left.set_ylabel("simulated events")
-        right.hist(sizes, bins=30, color=COLORS["simulation"], label="members")
-        right.axvline(effective_size(result.nominal), color="black", lw=1.4, label="point estimate")
-        right.set_xlabel("Kish effective size")
-        right.set_ylabel("members")
-        right.legend(fontsize="small")
+        fig = figure(6.4, 6.4)
+        upper, lower = fig.subplots(2, 1)
+        upper.hist(push, bins=60, color=COLORS["unfolded"], log=True)
+        upper.set_xlabel("push weight, point estimate")
+        upper.set_ylabel("simulated events")
+        lower.hist(sizes, bins=30, color=COLORS["simulation"], label="members")
+        lower.axvline(effective_size(result.nominal), color="black", lw=1.4, label="point estimate")
+        lower.set_xlabel("Kish effective size")
+        lower.set_ylabel("members")
+        lower.legend(fontsize="small")
     return fig
 
 

@@ -13,7 +13,7 @@ from bayesunfold.errors import InputError, InputTypeError
 if TYPE_CHECKING:
     from bayesunfold.unfolding.systematics import Systematic
 
-__all__ = ["as_correlation", "check_correlations", "given_correlations", "prior_correlation"]
+__all__ = ["as_correlation", "check_correlations", "given_correlations", "partners_of", "prior_correlation"]
 
 Array = NDArray[np.floating]
 LEAST = 1e-6
@@ -36,8 +36,9 @@ def as_correlation(given: object, name: str) -> dict[str, float]:
         raise InputTypeError(msg)
     out = {}
     for other, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not -1 < value < 1:
-            cure = "One that is shared whole is one systematic." if value in (-1, 1) else ""
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not number or not -1 < value < 1:
+            cure = "One that is shared whole is one systematic." if number and abs(value) == 1 else ""
             msg = f"correlation of {name!r} with {other!r} is {value!r}; it must be a number between -1 and 1. {cure}"
             raise InputError(msg.strip())
         if other == name:
@@ -78,7 +79,8 @@ def check_correlations(systematics: Sequence[Systematic]) -> None:
         told = ", ".join(repr(s.name) for s in systematics if _is_told(s, systematics))
         msg = (
             f"the correlations of {told} cannot all be: the lowest eigenvalue of their matrix is {lowest:.2g} and must "
-            "be positive. Two that are each correlated with a third are correlated with one another; give that too."
+            f"be at least {LEAST:g}. Two that are each correlated with a third are correlated with one another; give "
+            "that too. Two that are all but the same are one systematic."
         )
         raise InputError(msg)
 
@@ -104,6 +106,22 @@ def prior_correlation(systematics: Sequence[Systematic], names: Sequence[str]) -
             if s.name in row and other in row:
                 matrix[row[s.name], row[other]] = matrix[row[other], row[s.name]] = value
     return matrix
+
+
+def partners_of(names: Sequence[str], correlation: Array) -> dict[str, dict[str, float]]:
+    """By parameter: the others that it is correlated with.
+
+    Examples
+    --------
+    >>> partners_of(["a", "b", "c"], np.array([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]))
+    {'a': {'b': 0.5}, 'b': {'a': 0.5}}
+    """
+    out = {}
+    for k, name in enumerate(names):
+        others = {other: float(r) for other, r in zip(names, correlation[k], strict=True) if r != 0 and other != name}
+        if others:
+            out[name] = others
+    return out
 
 
 def _is_told(systematic: Systematic, systematics: Sequence[Systematic]) -> bool:

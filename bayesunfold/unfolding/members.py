@@ -8,7 +8,7 @@ something asks for them. Member ``s`` of event ``i`` weighs
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal, cast
 
@@ -17,17 +17,15 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.threads import block_threads, map_blocks, map_here
 from bayesunfold.classifier.arithmetic import forward
-from bayesunfold.errors import ConvergenceError, InputError
+from bayesunfold.errors import ConvergenceError
 from bayesunfold.unfolding.event_groups import GroupedFluctuations, in_groups
 from bayesunfold.unfolding.group_totals import SAMPLED, GroupTotals, sums_by_group
+from bayesunfold.unfolding.pairs import OneSigma
 from bayesunfold.unfolding.perturbations import (
     Acceptance,
     Block,
-    Effect,
     Fluctuations,
     Perturbations,
-    Shift,
-    Variation,
     alpha_of,
 )
 from bayesunfold.unfolding.propagation import Displacement
@@ -108,51 +106,25 @@ class Members:
 
         Of a profiled one: of its posterior, the other parameters following.
 
-        Displacements are linear in the nuisance parameter on either side of zero, so any member gives them; where a
-        ratio has draws, all members give its mean. Ask the two for weights with ``source=systematic``.
+        Ask the two for weights with ``source=systematic``.
         """
-        effect = self.perturbations.effects[systematic]
-        learned = isinstance(effect, Variation) and effect.draws is not None
-        alpha, size = effect.alpha, 1.0
-        if not isinstance(effect, Shift) and effect.parts is not None:
-            alpha, size = effect.parts[systematic], float(effect.alpha.std(ddof=1))
-        chosen = [int(np.argmax(alpha)), int(np.argmin(alpha))]
-        if np.isnan(alpha).any():
-            msg = f"the file was saved without the nuisance parameters of {systematic!r}; unfold and save again."
-            raise InputError(msg)
-        if not alpha[chosen[1]] < 0 < alpha[chosen[0]]:
-            msg = f"all {len(alpha)} members vary {systematic!r} in one direction; use more draws, at least 20."
-            raise InputError(msg)
+        one = OneSigma(self.perturbations, systematic)
 
-        def per_unit(values: Array) -> Array:
-            """What goes with one standard deviation, of the posterior if it is profiled, up and down."""
-            if learned:
-                return np.multiply.outer(values @ alpha / (alpha @ alpha), np.array([1.0, -1.0]))
-            return values[..., chosen] * (size / np.abs(alpha[chosen]))
+        def moved(displacement: Displacement) -> Displacement:
+            found = one.of(displacement.by_source)
+            none = np.zeros((displacement.classifier.basis.shape[1], 2))
+            return Displacement(displacement.classifier, {systematic: none if found is None else found})
 
-        def scaled(displacement: Displacement) -> Displacement:
-            found = displacement.by_source.get(systematic)
-            moved = np.zeros((displacement.classifier.basis.shape[1], 2)) if found is None else per_unit(found)
-            return Displacement(displacement.classifier, {systematic: moved})
-
-        def one(other: Effect) -> Effect:
-            if isinstance(other, Variation) and other.parts is None:
-                return Variation(np.array([1.0, -1.0]), other.up, other.down)
-            if isinstance(other, Shift) or other.parts is None:
-                return replace(other, alpha=np.array([1.0, -1.0]))
-            moved = per_unit(other.parts[systematic]) if systematic in other.parts else np.zeros(2)
-            return replace(other, alpha=moved, parts={systematic: moved})
-
-        signal = self.perturbations.signal.get(systematic)
+        signal = one.of(self.perturbations.signal)
         pair = Perturbations(
             self.perturbations.sources,
             {"simulation": self._pair()},
             np.zeros((0, 2)),
-            {name: one(other) for name, other in self.perturbations.effects.items()},
-            {} if signal is None else {systematic: per_unit(signal)},
+            {name: one.effect(other) for name, other in self.perturbations.effects.items()},
+            {} if signal is None else {systematic: signal},
         )
-        fakes = None if self.fakes is None else scaled(self.fakes)
-        return Members(self.events, self.push, pair, scaled(self.step2), fakes, free_misses=self.free_misses)
+        fakes = None if self.fakes is None else moved(self.fakes)
+        return Members(self.events, self.push, pair, moved(self.step2), fakes, free_misses=self.free_misses)
 
     def _pair(self) -> Fluctuations:
         """Fluctuations of two members, which nobody asks for, summed as those of this ensemble are."""

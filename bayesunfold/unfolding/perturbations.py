@@ -333,6 +333,8 @@ class Perturbations:
         By background: relative change of its normalisation.
     backgrounds : dict of str to sequence of BackgroundChange
         By systematic: what it changes of the backgrounds.
+    correlated : set of str
+        Profiled parameters that are correlated with others before the data.
     """
 
     sources: tuple[Source, ...]
@@ -342,6 +344,7 @@ class Perturbations:
     signal: Mapping[str, Array] = field(default_factory=dict)
     scales: Mapping[str, Array] = field(default_factory=dict)
     backgrounds: Mapping[str, Sequence[BackgroundChange]] = field(default_factory=dict)
+    correlated: frozenset[str] = frozenset()
 
     @property
     def n_members(self) -> int:
@@ -376,7 +379,7 @@ class Perturbations:
             none = np.zeros((0, 0), np.float32)
             return StackedVariations((), none, none, np.zeros((0, self.n_members)))
         names, up, down, alpha = zip(*every, strict=True)
-        high, low = (np.column_stack(side).astype(np.float32) for side in (up, down))
+        high, low = (np.column_stack([c.astype(np.float32, copy=False) for c in side]) for side in (up, down))
         return StackedVariations(names, high, low, np.stack(alpha))
 
     def named(self, *kinds: Kind) -> tuple[str, ...]:

@@ -36,7 +36,8 @@ def parameters_of(members: Members, nuisances: NuisanceDraws | None) -> dict[str
         for k, name in enumerate(nuisances.names):
             own = nuisances.by_source[name][k]
             mean, std = float(drawn[k].mean()), float(drawn[k].std(ddof=1))
-            out[name] = Parameter(own, mean, std, profiled=True, draws=drawn[k])
+            shared = name in members.perturbations.correlated
+            out[name] = Parameter(own, mean, std, profiled=True, draws=drawn[k], correlated=shared)
     return out
 
 
@@ -64,4 +65,4 @@ def rank_expectation(
     nominal = members.nominal()
     centre = np.array([np.average(values[used], weights=nominal[used])])
     draws = {source: mean(source) for source in members.sources}
-    return ranking_table(draws, parameters_of(members, nuisances), centre, [label])
+    return ranking_table(draws, parameters_of(members, nuisances), centre, [label], mean(None))

@@ -79,7 +79,8 @@ class Systematic:
         so that its own statistics are part of the uncertainty; profiled, only its mean is.
     correlation : mapping of str to float, optional
         By the name of another systematic: the correlation of its nuisance parameter with this one before the data, as
-        between parts of one calibration in two periods. Given once, by either of the two. Independent if omitted.
+        between parts of one calibration in two periods. Given once, by either of the two; both are profiled, or
+        neither. Independent if omitted.
     backgrounds : mapping of str to Background, or to a pair of these, optional
         By the name of a background: the background as it is at plus one standard deviation, or at plus and at minus
         one. It may have other events than the nominal one (those that pass the selection in the variation), or other

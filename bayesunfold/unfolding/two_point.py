@@ -39,7 +39,7 @@ def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) 
     change : array, shape (n,)
         Its posterior mean.
     draws : array, shape (n, M), float32
-        Posterior draws, less the mean: the statistics of both samples.
+        Posterior draws, less their mean: the statistics of both samples.
     """
     from bayesunfold.classifier.estimator import BayesianClassifier
     from bayesunfold.classifier.network import Network
@@ -57,7 +57,7 @@ def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) 
     classifier.fit(x, y, sample_weight=weight)
     ratio = np.exp(classifier.log_ratio_draws(x[: len(simulation)])).T
     mean = ratio.mean(axis=1)
-    return mean - 1.0, (ratio - mean[:, None]).astype(np.float32)
+    return mean - 1.0, np.asfortranarray(ratio - mean[:, None], dtype=np.float32)  # columns are asked for
 
 
 def check_alternative(name: str, other: Simulation, simulation: Simulation) -> None:

@@ -57,6 +57,7 @@ def test_a_section_without_the_place_is_itself():
     ("section", "words"),
     [
         (SystematicSection(name="jet", weight_up="w_{name}__1up"), "in weight_up and not in its name"),
+        (SystematicSection(name="jet", weight_up="w", correlation={"{name} 16": 0.5}), "in correlation and not in its"),
         (SystematicSection(name="{name}", weight_up="w"), "needs {name} in one of"),
         (SystematicSection(name="{name}", weight_up="v_{name}"), "no column matches 'v_{name}'; near names: "),
         (SystematicSection(name="{name}", tree="{name}_up", reco_up=["y"]), "no tree matches '{name}_up'"),

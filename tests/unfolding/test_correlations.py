@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pymc as pm
 import pytest
@@ -50,6 +48,14 @@ def correlated(toy):
     return unfold(toy, [first, bu.Systematic("b", weight_up=v * (1 + b), correlation={"a": RHO})])
 
 
+@pytest.fixture(scope="module")
+def efficiencies(toy):
+    """Two uncertainties of the detector level, which do not cancel in the answer."""
+    a, b = two(toy.simulation)
+    first = bu.Systematic("a", reco_factor_up=1 + a)
+    return unfold(toy, [first, bu.Systematic("b", reco_factor_up=1 + b, correlation={"a": RHO})])
+
+
 def test_correlated_ones_are_independent_ones_turned(toy, correlated):
     """``z_a a + (r z_a + sqrt(1 - r^2) z_b) b`` is also that of two independent changes."""
     a, b = two(toy.simulation)
@@ -65,17 +71,17 @@ def test_correlated_ones_are_independent_ones_turned(toy, correlated):
     np.testing.assert_allclose(two_.weights.values, one.weights.values, **SINGLE)
 
 
-def test_the_total_is_not_that_of_independent_sources(toy, correlated):
-    """Widths of the sources stay, their sum is ``a^2 + b^2 + 2 r a b``; to 6 errors of 200 draws."""
-    a, b = two(toy.simulation)
-    v = toy.simulation.weight
-    alone = unfold(toy, [bu.Systematic(n, weight_up=v * (1 + c)) for n, c in (("a", a), ("b", b))])
-    split, before = (r.spectrum("gen", BINS).by_source() for r in (correlated, alone))
-    for name in ("a", "b"):
-        np.testing.assert_allclose(split[name], before[name], rtol=6 / np.sqrt(2 * 200) * np.sqrt(2))
-    alphas = [e.alpha for e in correlated.members.perturbations.effects.values()]
+def test_the_total_is_not_that_of_independent_sources(efficiencies):
+    """The variance of both is ``a^2 + b^2 + 2 r a b``, of what the two sources move; to 6 errors of 200 draws."""
+    spectrum = efficiencies.spectrum("gen", BINS)
+    moved = {name: make() - spectrum.nominal for name, make in spectrum.sources.items() if name in ("a", "b")}
+    alpha = {name: e.alpha for name, e in efficiencies.members.perturbations.effects.items()}
+    slope = {name: alpha[name] @ moved[name] / (alpha[name] @ alpha[name]) for name in moved}
+    both = spectrum.grouped({"both": ["a", "b"]}).by_source()["both"]
+    expected = np.sqrt(slope["a"] ** 2 + slope["b"] ** 2 + 2 * RHO * slope["a"] * slope["b"])
+    np.testing.assert_allclose(both, expected, rtol=6 / np.sqrt(2 * 200))
     error = (1 - RHO**2) / np.sqrt(200)
-    assert abs(np.corrcoef(alphas)[0, 1] - RHO) < 6 * error
+    assert abs(np.corrcoef(alpha["a"], alpha["b"])[0, 1] - RHO) < 6 * error
 
 
 def test_draws_have_the_correlations():
@@ -88,34 +94,41 @@ def test_draws_have_the_correlations():
     np.testing.assert_array_equal(draw_alphas([weights("a")], 5, 1), draw_alphas([weights("b")], 5, 1))
 
 
-def test_files_keep_them(correlated, tmp_path):
-    correlated.save(tmp_path / "result.nc")
+def test_files_keep_them(efficiencies, tmp_path):
+    efficiencies.save(tmp_path / "result.nc")
     again = bu.load(tmp_path / "result.nc")
     assert again.inputs.correlations == {"b": {"a": RHO}}
     bu.io.write_publication(again, tmp_path / "published", draws=10)
     entry = yaml.safe_load((tmp_path / "published" / "metadata.yaml").read_text())["weights"]["systematic"]
     assert entry["b"]["correlation"] == {"a": RHO}
-    assert "correlation" not in entry["a"]
-    assert json.dumps(again.inputs.correlations)
+    assert entry["a"]["correlation"] == {"b": RHO}
+    read = bu.io.read_publication(tmp_path / "published").spectrum("gen", BINS)
+    both, mine = (
+        s.grouped({"both": ["a", "b"]}).by_source()["both"] for s in (read, efficiencies.spectrum("gen", BINS))
+    )
+    np.testing.assert_allclose(both, mine, rtol=6 / np.sqrt(2 * 200))
 
 
-def test_what_is_known_of_one_is_known_of_the_other():
-    """One changes nothing that is seen: its mean is r times the other's, its variance 1 - r^2 (1 - the other's)."""
+def two_readings():
+    """Truth N(0.3, 0.9); the better of two readings is shifted, and the other one says by how much."""
     rng = np.random.default_rng(6)
     n = 3000
     gen, truth = rng.normal(0, 1, n), rng.normal(0.3, 0.9, n)
     a, b = rng.normal(size=(2, n)), rng.normal(size=(2, n))
     reco = np.c_[gen + 0.4 * a[0], gen + 0.5 * a[1]]
     data = np.c_[truth + 0.4 * b[0], truth + 0.4 + 0.5 * b[1]]
-    moved = [np.c_[reco[:, 0], reco[:, 1] + shift] for shift in (0.3, -0.3)]
-    nothing = [np.c_[reco[:, 0], reco[:, 1] + shift] for shift in (1e-9, -1e-9)]
-    systematics = [
-        bu.Systematic("seen", reco_up=moved[0], reco_down=moved[1], profile=True),
-        bu.Systematic("unseen", reco_up=nothing[0], reco_down=nothing[1], correlation={"seen": RHO}, profile=True),
-    ]
+    up, down = (np.c_[reco[:, 0], reco[:, 1] + shift] for shift in (0.3, -0.3))
+    return bu.Simulation(gen, reco), bu.Data(data), [bu.Systematic("seen", reco_up=up, reco_down=down, profile=True)]
+
+
+def test_what_is_known_of_one_is_known_of_the_other():
+    """One changes nothing that is seen: its mean is r times the other's, its variance 1 - r^2 (1 - the other's)."""
+    simulation, data, systematics = two_readings()
+    up, down = (simulation.reco + np.array([0.0, shift]) for shift in (1e-9, -1e-9))
+    systematics.append(bu.Systematic("unseen", reco_up=up, reco_down=down, correlation={"seen": RHO}, profile=True))
     unfolder = bu.UnbinnedFBU(random_seed=1, draws=400, progressbar=False)
     with pytest.warns(ProfilingWarning, match="what is known of it is what its correlations say"):
-        result = unfolder.fit(bu.Simulation(gen, reco), bu.Data(data), systematics=systematics)
+        result = unfolder.fit(simulation, data, systematics=systematics)
     seen, unseen = (result.nuisances.loc[name] for name in ("seen", "unseen"))
     assert abs(seen["mean"] - 4 / 3) < 5 * seen["std"]
     assert seen["std"] < 0.4
@@ -124,6 +137,34 @@ def test_what_is_known_of_one_is_known_of_the_other():
     assert abs(unseen["std"] / expected - 1) < 6 / np.sqrt(800)
     drawn = pm.draw(result.model["alpha"], 4000, random_seed=1)
     assert abs(np.corrcoef(drawn.T)[0, 1] - RHO) < 6 * (1 - RHO**2) / np.sqrt(4000)
+
+
+def test_impacts_are_covariances_with_the_parameter(tmp_path):
+    """Over its width, in rankings and pairs; to 6 errors of 400 draws. The tilt is known by its correlation alone."""
+    simulation, data, systematics = two_readings()
+    tilt = bu.Systematic(
+        "tilt", reco_factor_up=1 + 0.3 * np.tanh(simulation.gen[:, 0]), correlation={"seen": RHO}, profile=True
+    )
+    unfolder = bu.UnbinnedFBU(random_seed=1, draws=400, progressbar=False)
+    result = unfolder.fit(simulation, data, systematics=[*systematics, tilt])
+    assert result.nuisances.loc["tilt", "std"] > 0.7
+    result.save(tmp_path / "result.nc")
+    place = np.digitize(simulation.gen[:, 0], BINS) - 1
+    place = np.where((place >= 0) & (place < len(BINS) - 1), place, -1)
+    for found in (result, bu.load(tmp_path / "result.nc")):
+        spectrum = found.spectrum("gen", BINS)
+        ranking = spectrum.ranking().set_index(["source", "bin"])["up"]
+        centred = spectrum.draw_matrix - spectrum.draw_matrix.mean(axis=0)
+        for name, drawn in zip(found.nuisances.index, found.measurement.nuisances.draws(), strict=True):
+            covariance = (drawn - drawn.mean()) @ centred / (399 * drawn.std(ddof=1))
+            error = np.sqrt((spectrum.std() ** 2 + covariance**2) / 400)
+            assert np.all(np.abs(ranking[name].to_numpy() - covariance) < 6 * error)
+            pair = found.members.one_sigma(name).accumulate(place, len(BINS) - 1, name)
+            assert np.all(np.abs(0.5 * (pair[0] - pair[1]) - covariance) < 6 * error + 0.05 * np.abs(covariance))
+            assert name != "tilt" or np.abs(covariance).max() > 6 * error.max()  # it has an impact
+        grouped = spectrum.grouped({"both": ["seen", "tilt"]})
+        assert list(grouped.nuisance_correlations().columns) == ["seen", "tilt"]
+        assert set(grouped.ranking().set_index("source").loc["both", "kind"]) == {"group"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""What goes with one standard deviation of a nuisance parameter, up and down, of all that members have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesunfold.errors import InputError
+from bayesunfold.unfolding.perturbations import Effect, Perturbations, Shift, Variation
+
+__all__ = ["OneSigma"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class OneSigma:
+    """Combinations of members in which a systematic stands one standard deviation up, and one down.
+
+    What members have of a systematic is linear in its parameter on either side of zero, so any member gives it; where a
+    ratio has draws, all members give its mean. Of a profiled one it is one standard deviation of the posterior, the
+    other parameters following: the covariance with the parameter over its width. Of one that is correlated with others
+    before the data, all members and all sources give that, to their sampling error.
+
+    Parameters
+    ----------
+    perturbations : Perturbations
+    systematic : str
+
+    Raises
+    ------
+    InputError
+        If members do not vary it in both directions, or a file does not have its parameters.
+    """
+
+    def __init__(self, perturbations: Perturbations, systematic: str) -> None:
+        effect = perturbations.effects[systematic]
+        alpha, size = effect.alpha, 1.0
+        profiled = not isinstance(effect, Shift) and effect.parts is not None
+        if not isinstance(effect, Shift) and effect.parts is not None:
+            alpha, size = effect.parts[systematic], float(effect.alpha.std(ddof=1))
+        _check(alpha, systematic)
+        self.systematic = systematic
+        self.every = profiled and systematic in perturbations.correlated
+        if self.every:
+            self.weights = _slope(effect.alpha - effect.alpha.mean(), size)
+        elif isinstance(effect, Variation) and effect.draws is not None:
+            self.weights = _mean(alpha)
+        else:
+            self.weights = _any(alpha, size)
+
+    def of(self, by_source: Mapping[str, Array]) -> Array | None:
+        """From what each source moves, shape (..., n_members): up and down, shape (..., 2); None for nothing."""
+        found = [values for name, values in by_source.items() if self.every or name == self.systematic]
+        return np.asarray(np.sum(found, axis=0) @ self.weights) if found else None
+
+    def effect(self, other: Effect) -> Effect:
+        """The effect of a systematic, the same or another, in the two members."""
+        both = np.array([1.0, -1.0])
+        if isinstance(other, Shift):
+            return Shift(both, other.up, other.down)
+        if other.parts is not None:
+            found = self.of(other.parts)
+            moved = np.zeros(2) if found is None else found
+            return _with(other, moved, {self.systematic: moved})
+        return _with(other, both, None)
+
+
+def _with(effect: Effect, alpha: Array, parts: Mapping[str, Array] | None) -> Effect:
+    """The same change of weights or of acceptance with other parameters, and the mean of a ratio."""
+    if isinstance(effect, Variation):
+        return Variation(alpha, effect.up, effect.down, parts)
+    if isinstance(effect, Shift):
+        return effect
+    return type(effect)(alpha, effect.up, effect.down, effect.outside, parts)
+
+
+def _check(alpha: Array, systematic: str) -> None:
+    if np.isnan(alpha).any():
+        msg = f"the file was saved without the nuisance parameters of {systematic!r}; unfold and save again."
+        raise InputError(msg)
+    if not alpha.min() < 0 < alpha.max():
+        msg = f"all {len(alpha)} members vary {systematic!r} in one direction; use more draws, at least 20."
+        raise InputError(msg)
+
+
+def _any(alpha: Array, size: float) -> Array:
+    """The members that are farthest up and down, brought to ``size``."""
+    out = np.zeros((len(alpha), 2))
+    for side, member in enumerate((int(np.argmax(alpha)), int(np.argmin(alpha)))):
+        out[member, side] = size / abs(alpha[member])
+    return out
+
+
+def _mean(alpha: Array) -> Array:
+    """All members of each side."""
+    sides = np.column_stack([np.maximum(alpha, 0.0), np.maximum(-alpha, 0.0)])
+    return np.asarray(sides / (sides**2).sum(axis=0))
+
+
+def _slope(alpha: Array, size: float) -> Array:
+    """All members: the covariance with a parameter over its width."""
+    up = size * alpha / (alpha @ alpha)
+    return np.column_stack([up, -up])
