@@ -32,6 +32,7 @@ STUDIES = {
     "systematic-toys": "coverage where efficiencies, scales and backgrounds decide",
     "usual-practice": "coverage of the bands beside that of error bars that are often drawn",
     "zjets-bias": "seven observables: bias at the result",
+    "zjets-nature": "seven observables of the second sample beside IBU by its iterations",
     "zjets-toys": "seven observables: coverage when the response is right",
     "tables": "write or check the tables of the documentation",
 }
