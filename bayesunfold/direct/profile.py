@@ -149,6 +149,9 @@ class Profile:
         changes = np.zeros((problem.layout.n_parameters, len(signed)))
         for k, samples in enumerate(signed):
             noise = sum(_noise(problem.moments, sample) for sample in samples)
+            learned = self.nuisances.ratio_noise(k, self.now, push, rows)
+            if learned is not None:
+                noise = noise + _spread(problem.moments, *learned)
             measured = None if self.measured is None else self.measured[k]
             out[:, k], change = smoothed(out[:, k], np.asarray(noise), mode.derivative, measured)
             rest = out[:, k] - mode.derivative @ change
@@ -177,6 +180,12 @@ def _noise(moments: Moments, sample: list[tuple[Array, Array]]) -> Array:
     rows = used[thinned_rows(len(used), NOISE_EVENTS)]
     values = np.sum([moments.features(x[rows]) * weight[rows, None] for x, weight in sample], axis=0)
     return np.asarray(values.T @ values) * (len(used) / max(1, len(rows)))
+
+
+def _spread(moments: Moments, x: Array, weights: Array) -> Array:
+    """Covariance of sums of moments over draws of the weights, shape (p, p)."""
+    found = moments.totals(x, np.any(weights != 0, axis=1).astype(np.float64), weights)
+    return np.asarray(found @ found.T) / found.shape[1]
 
 
 def smoothed(column: Array, noise: Array, derivative: Array, measured: bool | None = None) -> tuple[Array, Array]:

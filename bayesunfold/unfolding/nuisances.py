@@ -267,8 +267,7 @@ class Nuisances:
         total = events.signal_yield
         used = np.zeros(len(events), dtype=bool)
         used[rows] = True
-        w = np.where(events.passes.reco & used, events.reco_weight * push, 0.0)
-        w *= total / w.sum()
+        w = _refolded(events, push, rows)
         out: list[SignedEvents] = []
         for k, nuisance in enumerate(self.each):
             if isinstance(nuisance, EventWeights | ScaleFactors):  # at detector level they are the same
@@ -288,6 +287,17 @@ class Nuisances:
             for x, change in self._background_slopes(k, alpha, now):  # the signal is what they leave of the data
                 out[-1] += [[(x, change)], [(events.reco, w * (-change.sum() / total))]]
         return out
+
+    def ratio_noise(self, k: int, now: Moved, push: Array, rows: NDArray[np.integer]) -> tuple[Array, Array] | None:
+        """Events and weights, shape (n, M), that a draw of a learned ratio adds to a parameter's derivative.
+
+        None if it has no such draws. Arguments are those of :meth:`derivatives`.
+        """
+        nuisance = self.each[k]
+        if not isinstance(nuisance, EventWeights) or nuisance.draws is None:
+            return None
+        w = _refolded(now.events, push, rows)
+        return now.events.reco, w[:, None] * (nuisance.draws - (w @ nuisance.draws) / w.sum())
 
     def _per_unit(self, name: str) -> float:
         """Change of the logarithm of a background's yield per unit of its parameter."""
@@ -350,6 +360,14 @@ class Nuisances:
             if changes:
                 out[nuisance.name] = -sum(changes) / now.events.signal_yield
         return out
+
+
+def _refolded(events: StandardizedEvents, push: Array, rows: NDArray[np.integer]) -> Array:
+    """Weights of the refolded signal, of some of the events alone, shape (n,)."""
+    used = np.zeros(len(events), dtype=bool)
+    used[rows] = True
+    w = np.where(events.passes.reco & used, events.reco_weight * push, 0.0)
+    return np.asarray(w * (events.signal_yield / w.sum()))
 
 
 def _passes_slope(nuisance: DetectorLevel, alpha: float) -> Array | None:

@@ -61,11 +61,15 @@ def slope(up: Array, down: Array, alpha: float) -> Array:
 
 @dataclass(frozen=True)
 class EventWeights:
-    """Logarithms of the factors on the events' weights at one and minus one, shape (n,)."""
+    """Logarithms of the factors on the events' weights at one and minus one, shape (n,).
+
+    ``draws``, shape (n, M), are posterior draws of a ratio that was learned, less their mean.
+    """
 
     name: str
     up: Array
     down: Array
+    draws: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,9 @@ def read_nuisances(
 def _event_weights(systematic: Systematic, simulation: Simulation, seed: int) -> EventWeights:
     """Logarithms of the weights' factors, checked."""
     if systematic.alternative is not None:
-        log_up = np.log1p(two_point_change(systematic, simulation, seed)[0])
-        return EventWeights(systematic.name, log_up, -log_up)
+        change, draws = two_point_change(systematic, simulation, seed)
+        log_up = np.log1p(change)
+        return EventWeights(systematic.name, log_up, -log_up, np.log1p(draws / (1.0 + change)[:, None]))
     sides = []
     for direction, weight in (("up", systematic.weight_up), ("down", systematic.weight_down)):
         if weight is None:
