@@ -272,6 +272,8 @@ class UnbinnedFBU:
                 moved = found.profile.now
                 inputs = replace(inputs, simulation=moved.simulation, backgrounds=moved.backgrounds)
                 perturbations = start_perturbations(events, moved.simulation, moved.systematics, settings, seed)
+                learned = found.profile.nuisances.ratio_statistics(found.profile.alpha, settings.draws)
+                perturbations = replace(perturbations, effects={**perturbations.effects, **learned})
             signal, normalizations = yield_changes(events, perturbations, seed)
             perturbations = replace(perturbations, signal=signal, scales=normalizations)
             precisions = self._precisions(found, settings, simulation.gen_names, seed)

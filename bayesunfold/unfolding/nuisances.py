@@ -21,6 +21,7 @@ from bayesunfold._support.streams import stream
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.unfolding.background_changes import Sides, VariedBackground
 from bayesunfold.unfolding.correlations import prior_correlation
+from bayesunfold.unfolding.perturbations import Variation
 from bayesunfold.unfolding.profiled import (
     BackgroundYield,
     DetectorLevel,
@@ -35,6 +36,7 @@ from bayesunfold.unfolding.profiled import (
 )
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, scale_factors
+from bayesunfold.unfolding.two_point import DRAWS
 
 __all__ = ["Moved", "Nuisances", "SignedEvents"]
 
@@ -298,6 +300,19 @@ class Nuisances:
             return None
         w = _refolded(now.events, push, rows)
         return now.events.reco, w[:, None] * (nuisance.draws - (w @ nuisance.draws) / w.sum())
+
+    def ratio_statistics(self, alpha: Array, n_members: int) -> dict[str, Variation]:
+        """What is unknown of learned ratios, at a value of the parameters, as variations of the weights.
+
+        By the name of the systematic and ``", statistics"``. Each member has a draw, with either sign.
+        """
+        signs = np.where(np.arange(n_members) // DRAWS % 2 == 0, 1.0, -1.0)
+        none = np.zeros(len(self.simulation))
+        return {
+            f"{k.name}, statistics": Variation(signs, none, none, draws=np.expm1(a * k.draws).astype(np.float32))
+            for k, a in zip(self.each, alpha, strict=True)
+            if isinstance(k, EventWeights) and k.draws is not None
+        }
 
     def _per_unit(self, name: str) -> float:
         """Change of the logarithm of a background's yield per unit of its parameter."""

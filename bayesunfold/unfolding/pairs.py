@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,23 +62,16 @@ class OneSigma:
 
     def effect(self, other: Effect) -> Effect:
         """The effect of a systematic, the same or another, in the two members."""
-        both = np.array([1.0, -1.0])
+        alpha, parts = np.array([1.0, -1.0]), None
         if isinstance(other, Shift):
-            return Shift(both, other.up, other.down)
+            return replace(other, alpha=alpha)
         if other.parts is not None:
             found = self.of(other.parts)
-            moved = np.zeros(2) if found is None else found
-            return _with(other, moved, {self.systematic: moved})
-        return _with(other, both, None)
-
-
-def _with(effect: Effect, alpha: Array, parts: Mapping[str, Array] | None) -> Effect:
-    """The same change of weights or of acceptance with other parameters, and the mean of a ratio."""
-    if isinstance(effect, Variation):
-        return Variation(alpha, effect.up, effect.down, parts)
-    if isinstance(effect, Shift):
-        return effect
-    return type(effect)(alpha, effect.up, effect.down, effect.outside, parts)
+            alpha = np.zeros(2) if found is None else found
+            parts = {self.systematic: alpha}
+        if isinstance(other, Variation):
+            return replace(other, alpha=alpha, parts=parts, draws=None)
+        return replace(other, alpha=alpha, parts=parts)
 
 
 def _check(alpha: Array, systematic: str) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bayesunfold.impacts import Parameter, ranking_table
 from bayesunfold.unfolding.members import Members
-from bayesunfold.unfolding.perturbations import Shift, alpha_of
+from bayesunfold.unfolding.perturbations import Shift, Variation, alpha_of
 from bayesunfold.unfolding.record import NuisanceDraws
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def parameters_of(members: Members, nuisances: NuisanceDraws | None) -> dict[str
     """Of the systematics, and of backgrounds that are profiled, by source."""
     out: dict[str, Parameter] = {}
     for name, effect in members.perturbations.effects.items():
+        if isinstance(effect, Variation) and not effect.up.any():
+            continue  # statistics of a ratio: draws without a parameter
         own = None if isinstance(effect, Shift) else alpha_of(effect, name, name)
         if own is not None and np.isfinite(own).all():
             out[name] = Parameter(own)

@@ -114,6 +114,36 @@ def test_noise_of_a_ratio_measures_nothing():
     assert abs(row["std"] - 1) < 6 / np.sqrt(600)
 
 
+@pytest.mark.filterwarnings("ignore:the two-point uncertainty 'model' is profiled:bayesunfold.errors.ProfilingWarning")
+def test_statistics_of_a_profiled_ratio_are_a_source(tmp_path):
+    """Draws of the ratio's logarithm times the fitted parameter, a row of their own without a parameter."""
+    rng = np.random.default_rng(8)
+    gen, other, truth = rng.normal(0, 1, 3000), rng.normal(0, 1, 2000), rng.normal(0.2, 0.9, 1500)
+
+    def readings(t, shift):
+        return np.c_[t + shift + rng.normal(0, 0.5, len(t)), t + rng.normal(0, 0.5, len(t))]
+
+    simulation, data = bu.Simulation(gen, readings(gen, 0.0)), bu.Data(readings(truth, 0.3))
+    model = bu.Systematic("model", alternative=bu.Simulation(other, readings(other, 0.3)), profile=True)
+    unfolder = bu.UnbinnedFBU(random_seed=3, draws=200, progressbar=False)
+    result = unfolder.fit(simulation, data, systematics=[model])
+    row = result.nuisances.loc["model"]
+    assert abs(row["mean"] - 1) < 5 * row["std"]
+    effect = result.members.perturbations.variations["model, statistics"]
+    change, draws = two_point_change(model, simulation, 3)
+    factor = (1 + draws / (1 + change)[:, None]) ** result.measurement.nuisances.estimate[0]
+    np.testing.assert_allclose(effect.draws, factor - 1, rtol=1e-3, atol=1e-3)
+    spectrum = result.spectrum("gen", EDGES[1:-1])
+    assert np.all(spectrum.by_source()["model, statistics"] > 0)
+    kinds = spectrum.ranking().set_index("source")["kind"]
+    assert set(kinds.loc[["model, statistics"]]) == {"statistics"}
+    result.save(tmp_path / "result.nc")
+    again = bu.load(tmp_path / "result.nc").spectrum("gen", EDGES[1:-1])
+    np.testing.assert_allclose(
+        again.by_source()["model, statistics"], spectrum.by_source()["model, statistics"], rtol=1e-4
+    )
+
+
 def test_its_draws_stay_when_something_else_is_profiled():
     rng = np.random.default_rng(6)
     simulation, other = smeared(rng, 1500), smeared(rng, 400, 0.2)
