@@ -1,8 +1,9 @@
 """Coverage of the seven Z+jets observables when the response is right.
 
-``python scripts/studies zjets-toys [--toys 10] [--method direct [--additive 24]] [--iterations 5] [--out DIR]``. Toys are drawn from
-the simulation, with weights that make its seven particle-level observables the truth's (a cross-fitted classifier
-learns them): data and simulation then have the same response, which the real ones, of two tunes, have not.
+``python scripts/studies zjets-toys [--toys 10] [--method direct [--additive 24]] [--iterations 5] [--out DIR]``.
+Toys are drawn from the simulation, with weights that make its seven particle-level observables the truth's (a
+cross-fitted classifier learns them): data and simulation then have the same response, which the real ones, of two
+tunes, have not.
 """
 
 from __future__ import annotations
