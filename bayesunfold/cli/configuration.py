@@ -225,7 +225,11 @@ class Job:
     @cached_property
     def _simulation(self) -> tuple[Simulation, list[Systematic], np.ndarray | None]:
         """All simulated events, their variations, and what the section [coverage] multiplies their weights by."""
-        s, events = self.sections.simulation, self._simulated()
+        s = self.sections.simulation
+        for section in self.systematic:
+            section.check()
+            section.other_simulation(s)
+        events = self._simulated()
         weighted, truth = s.weight_source, self.sections.coverage.truth_weight
         weight = weighted.scaled(s.weight)
         simulation = Simulation(
@@ -240,7 +244,6 @@ class Job:
         )
         systematics = []
         for section in self.systematic:
-            section.check()
             if section.has_events:
                 systematics.append(self._matched(section, simulation, events.keys()))
                 continue

@@ -30,6 +30,7 @@ from bayesunfold.source_groups import match_groups
 from bayesunfold.spectrum import Normalization, Spectrum
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.systematics import Systematic
+from bayesunfold.unfolding.two_point import statistics_name
 
 __all__ = ["check_job", "run_job"]
 
@@ -156,6 +157,7 @@ def _read(job: Job, *, progressbar: bool) -> Inputs:
     backgrounds = job.backgrounds()
     if job.sections.output.groups:
         sources = ["data", "simulation", "prior", *(b.name for b in backgrounds), *(s.name for s in systematics)]
+        sources += [statistics_name(s.name) for s in systematics if s.profile and s.alternative is not None]
         sources += ["generator"] if job.sections.unfolding.generator_prior else []
         for section in job.sections.spectrum:
             divided = bool(section.luminosity_uncertainty) and LUMINOSITY not in sources

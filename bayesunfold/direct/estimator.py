@@ -272,7 +272,8 @@ class UnbinnedFBU:
                 moved = found.profile.now
                 inputs = replace(inputs, simulation=moved.simulation, backgrounds=moved.backgrounds)
                 perturbations = start_perturbations(events, moved.simulation, moved.systematics, settings, seed)
-                learned = found.profile.nuisances.ratio_statistics(found.profile.alpha, settings.draws)
+                size = np.hypot(found.profile.alpha, found.profile.std)
+                learned = found.profile.nuisances.ratio_statistics(size, settings.draws)
                 perturbations = replace(perturbations, effects={**perturbations.effects, **learned})
             signal, normalizations = yield_changes(events, perturbations, seed)
             perturbations = replace(perturbations, signal=signal, scales=normalizations)

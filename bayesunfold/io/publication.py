@@ -27,10 +27,12 @@ from bayesunfold._support.streams import LUMINOSITY
 from bayesunfold._support.threads import block_threads
 from bayesunfold.binning import as_axes
 from bayesunfold.errors import FileFormatError, InputError
+from bayesunfold.impacts import Parameter
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectrum
 from bayesunfold.unfolding.correlations import partners_of
 from bayesunfold.unfolding.perturbations import interpolate
+from bayesunfold.unfolding.two_point import statistics_name
 
 if TYPE_CHECKING:
     from bayesunfold.unfolding.members import Members
@@ -52,7 +54,8 @@ PAIR_RECIPE = (
     "its shifts at plus and minus one standard deviation of a Normal nuisance parameter. They are part of the "
     "posterior draws already: use them to correlate the systematic with other measurements, not in addition. Where a "
     "correlation with another systematic is given, the covariance of two quantities has the product of their shifts by "
-    "the one and by the other, times it, in both orders."
+    "the one and by the other, times it, in both orders. The pair of a profiled systematic is one standard deviation "
+    "of its posterior and has what goes with it of the other parameters: never add pairs of several profiled ones."
 )
 SOURCE_RECIPE = (
     "As the posterior draws, but this source alone fluctuates. Its variance is part of the posterior draws' already."
@@ -167,7 +170,18 @@ class Publication:
             flow=finish.flow(drawn),
             normalization=normalization,
             sources=sources,
+            parameters=self._parameters(pulls),
         )
+
+    def _parameters(self, pulls: Mapping[str, Array]) -> dict[str, Parameter]:
+        """Nuisance parameters of the systematics."""
+        entries = self.metadata.get("weights", {}).get("systematic", {})
+        posterior = {name: entries.get(name, {}).get("profiled") for name in pulls}
+        return {
+            name: Parameter(x) if p is None else Parameter(x * p["std"], p["mean"], p["std"], profiled=True)
+            for (name, x), p in zip(pulls.items(), posterior.values(), strict=True)
+            if name not in self.sources
+        }
 
     def _pulls(self) -> dict[str, Array]:
         """By systematic: values of its nuisance parameter, with the correlations that were published."""
@@ -319,7 +333,9 @@ def _events_table(result: UnfoldingResult, n_draws: int, single: Sequence[str]) 
 def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]) -> dict[str, Any]:
     """What each family of weight columns is, and how uncertainties are made from it."""
     correlations = _correlations(result)
-    learned = {name for name, v in result.members.perturbations.variations.items() if v.draws is not None}
+    profiled = _profiled(result)
+    variations = result.members.perturbations.variations
+    learned = {name for name in variations if statistics_name(name) in variations or variations[name].draws is not None}
     return {
         "nominal": {"column": "weight_nominal", "meaning": "point estimate"},
         "posterior": {
@@ -333,6 +349,7 @@ def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]
             name: {"up": f"weight_{name}_up", "down": f"weight_{name}_down", "propagation": PAIR_RECIPE}
             | ({"correlation": correlations[name]} if name in correlations else {})
             | ({"statistics": LEARNED} if name in learned else {})
+            | ({"profiled": profiled[name]} if name in profiled else {})
             for name in result.members.systematics
         },
         "source": {
@@ -348,19 +365,27 @@ def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]
 
 
 def _correlations(result: UnfoldingResult) -> dict[str, dict[str, float]]:
-    """By systematic: correlations of its parameter with those of others, after the data where these constrain them."""
+    """By systematic: correlations of its parameter with those of others; of profiled ones the pairs have them."""
     names = list(result.members.systematics)
     matrix = np.eye(len(names))
     for name, others in result.inputs.correlations.items():
         for other, value in others.items():
             i, j = names.index(name), names.index(other)
             matrix[i, j] = matrix[j, i] = value
-    nuisances = result.measurement.nuisances
-    if nuisances is not None:
-        rows = [k for k, name in enumerate(nuisances.names) if name in names]
-        place = [names.index(nuisances.names[k]) for k in rows]
-        matrix[np.ix_(place, place)] = np.round(np.atleast_2d(np.corrcoef(nuisances.draws()[rows])), 4)
+    for name in _profiled(result):
+        k = names.index(name)
+        matrix[k], matrix[:, k] = 0.0, 0.0
     return partners_of(names, matrix)
+
+
+def _profiled(result: UnfoldingResult) -> dict[str, dict[str, float]]:
+    """By profiled systematic: mean and standard deviation of its posterior."""
+    nuisances = result.measurement.nuisances
+    if nuisances is None:
+        return {}
+    found = zip(nuisances.names, nuisances.draws(), strict=True)
+    known = set(result.members.systematics)
+    return {name: {"mean": float(d.mean()), "std": float(d.std(ddof=1))} for name, d in found if name in known}
 
 
 def check_publication(folder: Path, gen_names: Sequence[str]) -> None:

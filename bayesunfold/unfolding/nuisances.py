@@ -36,7 +36,7 @@ from bayesunfold.unfolding.profiled import (
 )
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, scale_factors
-from bayesunfold.unfolding.two_point import DRAWS
+from bayesunfold.unfolding.two_point import DRAWS, statistics_name
 
 __all__ = ["Moved", "Nuisances", "SignedEvents"]
 
@@ -301,16 +301,17 @@ class Nuisances:
         w = _refolded(now.events, push, rows)
         return now.events.reco, w[:, None] * (nuisance.draws - (w @ nuisance.draws) / w.sum())
 
-    def ratio_statistics(self, alpha: Array, n_members: int) -> dict[str, Variation]:
-        """What is unknown of learned ratios, at a value of the parameters, as variations of the weights.
+    def ratio_statistics(self, size: Array, n_members: int) -> dict[str, Variation]:
+        """What is unknown of learned ratios, at a size of the parameters, as variations of the weights.
 
-        By the name of the systematic and ``", statistics"``. Each member has a draw, with either sign.
+        By the name of the systematic and ``", statistics"``. Each member has a draw, with either sign. The size is the
+        root mean square of the posterior: a parameter at zero that is not known lets the noise of a ratio in as well.
         """
         signs = np.where(np.arange(n_members) // DRAWS % 2 == 0, 1.0, -1.0)
         none = np.zeros(len(self.simulation))
         return {
-            f"{k.name}, statistics": Variation(signs, none, none, draws=np.expm1(a * k.draws).astype(np.float32))
-            for k, a in zip(self.each, alpha, strict=True)
+            statistics_name(k.name): Variation(signs, none, none, draws=np.expm1(a * k.draws).astype(np.float32))
+            for k, a in zip(self.each, size, strict=True)
             if isinstance(k, EventWeights) and k.draws is not None
         }
 

@@ -26,7 +26,8 @@ class OneSigma:
     What members have of a systematic is linear in its parameter on either side of zero, so any member gives it; where a
     ratio has draws, all members give its mean. Of a profiled one it is one standard deviation of the posterior, the
     other parameters following: the covariance with the parameter over its width. Of one that is correlated with others
-    before the data, all members and all sources give that, to their sampling error.
+    before the data, all members give that, to their sampling error, of all sources' changes of the networks and of the
+    profiled parameters; what other systematics change of the weights themselves is left out.
 
     Parameters
     ----------

@@ -179,6 +179,11 @@ class Variation:
         change = interpolate(self.up[rows], self.down[rows], alpha)
         return change if self.draws is None else change + self.draws[rows] @ self.turns()
 
+    @property
+    def is_noise(self) -> bool:
+        """Whether it is what is unknown of a ratio and nothing else: draws without a parameter."""
+        return self.parts is None and self.draws is not None and not self.up.any()
+
     def turns(self) -> Array:
         """The parameter of the members that have a draw, zero for the others, shape (M, n_members)."""
         m = 0 if self.draws is None else self.draws.shape[1]
@@ -266,7 +271,7 @@ def alpha_of(effect: Variation | Acceptance, name: str, source: str | None) -> A
     return effect.alpha if source == name else None
 
 
-Kind = Literal["data", "simulation", "prior", "background", "weights", "detector", "generator"]
+Kind = Literal["data", "simulation", "prior", "background", "weights", "detector", "ratio", "generator"]
 
 
 @dataclass(frozen=True)
@@ -278,8 +283,8 @@ class Source:
     name : str
     kind : str
         ``"data"`` and ``"simulation"``: events of finite number; ``"prior"``: of the networks; ``"background"``;
-        ``"weights"`` and ``"detector"``: systematics of event weights and of the detector level; ``"generator"``: prior
-        of the particle-level spectrum.
+        ``"weights"`` and ``"detector"``: systematics of event weights and of the detector level; ``"ratio"``:
+        statistics of a profiled two-point uncertainty; ``"generator"``: prior of the particle-level spectrum.
     """
 
     name: str
@@ -399,6 +404,8 @@ def list_sources(backgrounds: Iterable[str], effects: Mapping[str, Effect], *, g
     """All sources of uncertainty, in the order of all tables."""
     sources = [Source("data", "data"), Source("simulation", "simulation"), Source("prior", "prior")]
     sources += [Source(name, "background") for name in backgrounds]
-    sources += [Source(name, "weights") for name, effect in effects.items() if isinstance(effect, Variation)]
+    weights = {name: effect for name, effect in effects.items() if isinstance(effect, Variation)}
+    sources += [Source(name, "weights") for name, effect in weights.items() if not effect.is_noise]
+    sources += [Source(name, "ratio") for name, effect in weights.items() if effect.is_noise]
     sources += [Source(name, "detector") for name, effect in effects.items() if not isinstance(effect, Variation)]
     return (*sources, Source("generator", "generator")) if generator else tuple(sources)

@@ -34,6 +34,9 @@ __all__ = [
     "varied_backgrounds",
 ]
 
+LEAST = 1e-6
+"""Least draw of a ratio over its mean whose logarithm is taken: less is rounding."""
+
 Array = NDArray[np.floating]
 Flags = NDArray[np.bool_]
 
@@ -147,7 +150,8 @@ def _event_weights(systematic: Systematic, simulation: Simulation, seed: int) ->
     if systematic.alternative is not None:
         change, draws = two_point_change(systematic, simulation, seed)
         log_up = np.log1p(change)
-        return EventWeights(systematic.name, log_up, -log_up, np.log1p(draws / (1.0 + change)[:, None]))
+        over_mean = np.maximum(1.0 + draws.astype(np.float64) / (1.0 + change)[:, None], LEAST)
+        return EventWeights(systematic.name, log_up, -log_up, np.log(over_mean))
     sides = []
     for direction, weight in (("up", systematic.weight_up), ("down", systematic.weight_down)):
         if weight is None:

@@ -28,8 +28,8 @@ def parameters_of(members: Members, nuisances: NuisanceDraws | None) -> dict[str
     """Of the systematics, and of backgrounds that are profiled, by source."""
     out: dict[str, Parameter] = {}
     for name, effect in members.perturbations.effects.items():
-        if isinstance(effect, Variation) and not effect.up.any():
-            continue  # statistics of a ratio: draws without a parameter
+        if isinstance(effect, Variation) and effect.is_noise:
+            continue
         own = None if isinstance(effect, Shift) else alpha_of(effect, name, name)
         if own is not None and np.isfinite(own).all():
             out[name] = Parameter(own)

@@ -17,7 +17,7 @@ from bayesunfold.unfolding.nuisances import Nuisances
 from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_systematics
-from bayesunfold.unfolding.two_point import check_alternative
+from bayesunfold.unfolding.two_point import check_alternative, statistics_name
 
 __all__ = ["check_inputs", "check_not_profiled", "check_simulation", "read_inputs"]
 
@@ -48,6 +48,7 @@ def read_inputs(
     _check_list(backgrounds, Background, "backgrounds")
     _check_list(systematics, Systematic, "systematics")
     names = [b.name for b in backgrounds] + [s.name for s in systematics]
+    names += [statistics_name(s.name) for s in systematics if s.profile and s.alternative is not None]
     if len(set(names)) != len(names):
         msg = f"backgrounds and systematics are named {names}; give each its own name."
         raise InputError(msg)

@@ -13,7 +13,7 @@ from bayesunfold.events import Simulation
 if TYPE_CHECKING:
     from bayesunfold.unfolding.systematics import Systematic
 
-__all__ = ["check_alternative", "two_point_change"]
+__all__ = ["check_alternative", "statistics_name", "two_point_change"]
 
 Array = NDArray[np.floating]
 
@@ -26,6 +26,17 @@ DRAWS = 20
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def statistics_name(systematic: str) -> str:
+    """Of the source that the statistics of a profiled two-point uncertainty are.
+
+    Examples
+    --------
+    >>> statistics_name("shower")
+    'shower, statistics'
+    """
+    return f"{systematic}, statistics"
 
 
 def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) -> tuple[Array, Array]:

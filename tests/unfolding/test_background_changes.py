@@ -116,6 +116,7 @@ def test_a_shifted_background_moves_the_answer_as_a_new_unfolding_does(samples, 
     found = slope(drawn_by(result, "scale"), alpha_of(result, "scale"))
     assert np.linalg.norm(found - expected) < 0.25 * np.linalg.norm(expected)
     assert np.linalg.norm(expected) > 20
+    assert set(result.spectrum("gen", BINS).ranking().set_index("source").loc["scale", "kind"]) == {"systematic"}
 
 
 def test_a_varied_background_can_be_profiled(samples):

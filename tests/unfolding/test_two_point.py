@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 import bayesunfold as bu
+from bayesunfold.errors import InputError
 from bayesunfold.unfolding.perturbations import Variation, interpolate
 from bayesunfold.unfolding.two_point import two_point_change
 
@@ -112,11 +113,17 @@ def test_noise_of_a_ratio_measures_nothing():
     row = result.nuisances.loc["model"]
     assert abs(row["mean"]) < 6 / np.sqrt(300) + 0.05
     assert abs(row["std"] - 1) < 6 / np.sqrt(600)
+    plain = bu.UnbinnedFBU(random_seed=2, draws=300, progressbar=False).fit(
+        simulation, data, systematics=[model.changed(profile=False)]
+    )
+    noise, without = (r.spectrum("gen", EDGES[1:-1]).by_source() for r in (result, plain))
+    both = np.hypot(noise["model"], noise["model, statistics"])
+    assert np.all(both > 0.6 * without["model"])  # profiling has taught nothing, so the noise stays
 
 
 @pytest.mark.filterwarnings("ignore:the two-point uncertainty 'model' is profiled:bayesunfold.errors.ProfilingWarning")
 def test_statistics_of_a_profiled_ratio_are_a_source(tmp_path):
-    """Draws of the ratio's logarithm times the fitted parameter, a row of their own without a parameter."""
+    """Draws of the ratio's logarithm times the size of the parameter, a row of their own without a parameter."""
     rng = np.random.default_rng(8)
     gen, other, truth = rng.normal(0, 1, 3000), rng.normal(0, 1, 2000), rng.normal(0.2, 0.9, 1500)
 
@@ -131,12 +138,21 @@ def test_statistics_of_a_profiled_ratio_are_a_source(tmp_path):
     assert abs(row["mean"] - 1) < 5 * row["std"]
     effect = result.members.perturbations.variations["model, statistics"]
     change, draws = two_point_change(model, simulation, 3)
-    factor = (1 + draws / (1 + change)[:, None]) ** result.measurement.nuisances.estimate[0]
-    np.testing.assert_allclose(effect.draws, factor - 1, rtol=1e-3, atol=1e-3)
+    factor = (1 + draws / (1 + change)[:, None]) ** np.hypot(row["mean"], row["std"])
+    np.testing.assert_allclose(effect.draws, factor - 1, rtol=0.05, atol=0.02)  # mean and width of 200 draws
     spectrum = result.spectrum("gen", EDGES[1:-1])
     assert np.all(spectrum.by_source()["model, statistics"] > 0)
     kinds = spectrum.ranking().set_index("source")["kind"]
     assert set(kinds.loc[["model, statistics"]]) == {"statistics"}
+    assert result.members.systematics == ("model",)
+    folder = bu.io.write_publication(result, tmp_path / "published", draws=10, by_source=True)
+    entry = bu.io.read_publication(folder).metadata["weights"]
+    assert "model, statistics" in entry["source"]
+    assert entry["systematic"]["model"]["profiled"]["mean"] == pytest.approx(row["mean"])
+    assert "statistics" in entry["systematic"]["model"]
+    taken = bu.Systematic("model, statistics", weight_up=1.1 * simulation.weight)
+    with pytest.raises(InputError, match="give each its own name"):
+        unfolder.fit(simulation, data, systematics=[model, taken])
     result.save(tmp_path / "result.nc")
     again = bu.load(tmp_path / "result.nc").spectrum("gen", EDGES[1:-1])
     np.testing.assert_allclose(
