@@ -84,7 +84,7 @@ def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:
     return up, down
 
 
-def shared_impact(total: Array, parameter: Parameter) -> tuple[Array, Array]:
+def shared_impact(total: Array, parameter: Array) -> tuple[Array, Array]:
     """Impact of a profiled parameter that is correlated with others before the data, shape (bins,), up and down.
 
     The covariance of the bins with the parameter over its width, to the sampling error of the draws.
@@ -93,12 +93,11 @@ def shared_impact(total: Array, parameter: Parameter) -> tuple[Array, Array]:
     ----------
     total : array, shape (draws, bins)
         In which all sources fluctuate.
-    parameter : Parameter
-        With draws.
+    parameter : array, shape (draws,)
+        Of the posterior.
     """
-    draws = parameter.own if parameter.draws is None else parameter.draws
-    own = draws - draws.mean()
-    up = own @ total / ((len(own) - 1) * parameter.std)
+    centred = parameter - parameter.mean()
+    up = centred @ total / ((len(centred) - 1) * parameter.std(ddof=1))
     return up, -up
 
 
@@ -168,8 +167,8 @@ def ranking_table(
     with np.errstate(divide="ignore", invalid="ignore"):
         for source, drawn in draws.items():
             parameter = parameters.get(source)
-            if parameter is not None and parameter.correlated:
-                up, down = shared_impact(total, parameter)
+            if parameter is not None and parameter.correlated and parameter.draws is not None:
+                up, down = shared_impact(total, parameter.draws)
             else:
                 up, down = impact_of(drawn, parameter)
             known = parameter is not None and parameter.profiled

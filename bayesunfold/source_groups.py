@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from bayesunfold._support.checks import check_mapping
 from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.impacts import Parameter
 
-__all__ = ["check_parameters_of_groups", "grouped_draws", "grouped_parameters", "match_groups"]
+__all__ = ["check_names_of_groups", "check_pairs_of_groups", "grouped_draws", "grouped_parameters", "match_groups"]
 
 Array = NDArray[np.floating]
 
@@ -90,20 +90,28 @@ def grouped_draws(makers: Sequence[Callable[[], Array]], nominal: Array) -> Arra
     return np.asarray(np.sum(drawn, axis=0) - (len(drawn) - 1) * nominal)
 
 
-def check_parameters_of_groups(groups: Mapping[str, Sequence[str]], parameters: Mapping[str, Parameter]) -> None:
-    """Whether sources with profiled parameters can be in groups.
+def check_names_of_groups(groups: Mapping[str, Sequence[str]], profiled: Collection[str]) -> None:
+    """Whether a group has the name of a profiled parameter that it holds with others.
 
     Raises
     ------
     InputError
-        A group with the name of a profiled parameter that it holds with others; several profiled systematics of a
-        publication, whose pairs contain each other.
+    """
+    for group, names in groups.items():
+        if len(names) > 1 and group in names and group in profiled:
+            msg = f"the group {group!r} has the name of a profiled parameter in it; give the group another name."
+            raise InputError(msg)
+
+
+def check_pairs_of_groups(groups: Mapping[str, Sequence[str]], parameters: Mapping[str, Parameter]) -> None:
+    """Whether a group holds several profiled systematics of a publication, whose pairs contain each other.
+
+    Raises
+    ------
+    InputError
     """
     for group, names in groups.items():
         profiled = [name for name in names if name in parameters and parameters[name].profiled]
-        if len(names) > 1 and group in profiled:
-            msg = f"the group {group!r} has the name of a profiled parameter in it; give the group another name."
-            raise InputError(msg)
         if len(profiled) > 1 and any(parameters[name].draws is None for name in profiled):
             msg = (
                 f"the group {group!r} holds the profiled systematics {', '.join(profiled)} of a publication. The pair "

@@ -26,7 +26,13 @@ from bayesunfold._support.tables import as_table
 from bayesunfold.binning import BinAxis
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
-from bayesunfold.source_groups import check_parameters_of_groups, grouped_draws, grouped_parameters, match_groups
+from bayesunfold.source_groups import (
+    check_names_of_groups,
+    check_pairs_of_groups,
+    grouped_draws,
+    grouped_parameters,
+    match_groups,
+)
 
 if TYPE_CHECKING:
     import hist
@@ -325,7 +331,8 @@ class Spectrum:
             msg = f"this {self.method} spectrum does not know its sources of uncertainty; there is nothing to group."
             raise InputError(msg)
         found = match_groups(groups, list(self.sources or self.exact_sources))
-        check_parameters_of_groups(found, self.parameters)
+        check_names_of_groups(found, [name for name, p in self.parameters.items() if p.profiled])
+        check_pairs_of_groups(found, self.parameters)
         drawn, exact = self.sources, self.exact_sources
         return replace(
             self,

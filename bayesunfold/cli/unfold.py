@@ -26,7 +26,7 @@ from bayesunfold.io.storage import check_target
 from bayesunfold.io.yoda import check_analysis
 from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.report import write_report
-from bayesunfold.source_groups import match_groups
+from bayesunfold.source_groups import check_names_of_groups, match_groups
 from bayesunfold.spectrum import Normalization, Spectrum
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.systematics import Systematic
@@ -159,9 +159,11 @@ def _read(job: Job, *, progressbar: bool) -> Inputs:
         sources = ["data", "simulation", "prior", *(b.name for b in backgrounds), *(s.name for s in systematics)]
         sources += [statistics_name(s.name) for s in systematics if s.profile and s.alternative is not None]
         sources += ["generator"] if job.sections.unfolding.generator_prior else []
+        profiled = [*(b.name for b in backgrounds if b.profile), *(s.name for s in systematics if s.profile)]
         for section in job.sections.spectrum:
             divided = bool(section.luminosity_uncertainty) and LUMINOSITY not in sources
-            match_groups(job.sections.output.groups, [*sources, *([LUMINOSITY] if divided else [])])
+            found = match_groups(job.sections.output.groups, [*sources, *([LUMINOSITY] if divided else [])])
+            check_names_of_groups(found, profiled)
     return Inputs(unfolder, simulation, job.data(), backgrounds, systematics)
 
 

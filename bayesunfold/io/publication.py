@@ -30,7 +30,7 @@ from bayesunfold.errors import FileFormatError, InputError
 from bayesunfold.impacts import Parameter
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectrum
-from bayesunfold.unfolding.correlations import partners_of
+from bayesunfold.unfolding.correlations import partners_of, prior_correlation
 from bayesunfold.unfolding.perturbations import interpolate
 from bayesunfold.unfolding.two_point import statistics_name
 
@@ -173,31 +173,28 @@ class Publication:
             parameters=self._parameters(pulls),
         )
 
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        """By systematic: what the metadata say of its pair."""
+        entries = self.metadata.get("weights", {}).get("systematic", {})
+        return {name: entries.get(name, {}) for name in self.pairs}
+
     def _parameters(self, pulls: Mapping[str, Array]) -> dict[str, Parameter]:
         """Nuisance parameters of the systematics."""
-        entries = self.metadata.get("weights", {}).get("systematic", {})
-        posterior = {name: entries.get(name, {}).get("profiled") for name in pulls}
-        return {
-            name: Parameter(x) if p is None else Parameter(x * p["std"], p["mean"], p["std"], profiled=True)
-            for (name, x), p in zip(pulls.items(), posterior.values(), strict=True)
-            if name not in self.sources
-        }
+        out = {}
+        for name, entry in self._entries().items():
+            p = entry.get("profiled")
+            x = pulls[name]
+            out[name] = Parameter(x) if p is None else Parameter(x * p["std"], p["mean"], p["std"], profiled=True)
+        return out
 
     def _pulls(self) -> dict[str, Array]:
         """By systematic: values of its nuisance parameter, with the correlations that were published."""
-        entries = self.metadata.get("weights", {}).get("systematic", {})
         names = list(self.pairs)
         n = len(next(iter(self.sources.values()))) if self.sources else PULLS
         scores = ndtri((np.arange(n) + 0.5) / n)
         drawn = np.array([np.random.default_rng(k).permutation(scores) for k in range(len(names))]).reshape(-1, n)
-        matrix = np.eye(len(names))
-        for k, name in enumerate(names):
-            for other, value in entries.get(name, {}).get("correlation", {}).items():
-                if other in names:
-                    matrix[k, names.index(other)] = value
-        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
-        root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T  # rounded correlations may have a zero
-        return dict(zip(names, root @ drawn, strict=True))
+        given = {name: entry.get("correlation", {}) for name, entry in self._entries().items()}
+        return dict(zip(names, np.linalg.cholesky(prior_correlation(given, names)) @ drawn, strict=True))
 
     def _observable(self, values: str | ArrayLike) -> tuple[str, Array]:
         if isinstance(values, str):
@@ -366,16 +363,9 @@ def _weight_columns(result: UnfoldingResult, n_draws: int, single: Sequence[str]
 
 def _correlations(result: UnfoldingResult) -> dict[str, dict[str, float]]:
     """By systematic: correlations of its parameter with those of others; of profiled ones the pairs have them."""
-    names = list(result.members.systematics)
-    matrix = np.eye(len(names))
-    for name, others in result.inputs.correlations.items():
-        for other, value in others.items():
-            i, j = names.index(name), names.index(other)
-            matrix[i, j] = matrix[j, i] = value
-    for name in _profiled(result):
-        k = names.index(name)
-        matrix[k], matrix[:, k] = 0.0, 0.0
-    return partners_of(names, matrix)
+    profiled = _profiled(result)
+    names = [name for name in result.members.systematics if name not in profiled]
+    return partners_of(names, prior_correlation(result.inputs.correlations, names))
 
 
 def _profiled(result: UnfoldingResult) -> dict[str, dict[str, float]]:

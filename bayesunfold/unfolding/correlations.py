@@ -73,7 +73,7 @@ def check_correlations(systematics: Sequence[Systematic]) -> None:
                 one, not_one = (s.name, other) if s.profile else (other, s.name)
                 msg = f"{one!r} is profiled and {not_one!r} is not; correlated ones are profiled together, or neither."
                 raise InputError(msg)
-    matrix = prior_correlation(systematics, list(known))
+    matrix = prior_correlation(given_correlations(systematics), list(known))
     lowest = float(np.linalg.eigvalsh(matrix)[0]) if len(matrix) else 1.0
     if lowest < LEAST:
         told = ", ".join(repr(s.name) for s in systematics if _is_told(s, systematics))
@@ -90,21 +90,28 @@ def given_correlations(systematics: Sequence[Systematic]) -> dict[str, dict[str,
     return {s.name: s.correlation for s in systematics if s.correlation}
 
 
-def prior_correlation(systematics: Sequence[Systematic], names: Sequence[str]) -> Array:
-    """Correlation matrix of nuisance parameters, shape (K, K); those that no systematic names are independent.
+def prior_correlation(given: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> Array:
+    """Correlation matrix of nuisance parameters, shape (K, K); those that are not given are independent.
 
     Parameters
     ----------
-    systematics : sequence of Systematic
+    given : mapping of str to mapping of str to float
+        From :func:`given_correlations`; it may name others too.
     names : sequence of str
         The parameters.
+
+    Examples
+    --------
+    >>> prior_correlation({"a": {"b": 0.5}}, ["a", "b"])
+    array([[1. , 0.5],
+           [0.5, 1. ]])
     """
     matrix = np.eye(len(names))
     row = {name: k for k, name in enumerate(names)}
-    for s in systematics:
-        for other, value in s.correlation.items():
-            if s.name in row and other in row:
-                matrix[row[s.name], row[other]] = matrix[row[other], row[s.name]] = value
+    for name, others in given.items():
+        for other, value in others.items():
+            if name in row and other in row:
+                matrix[row[name], row[other]] = matrix[row[other], row[name]] = value
     return matrix
 
 

@@ -20,7 +20,7 @@ from bayesunfold._support.checks import as_features, as_flag, as_reco_factor, as
 from bayesunfold._support.streams import stream
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.unfolding.background_changes import Sides, VariedBackground
-from bayesunfold.unfolding.correlations import prior_correlation
+from bayesunfold.unfolding.correlations import given_correlations, prior_correlation
 from bayesunfold.unfolding.perturbations import Variation
 from bayesunfold.unfolding.profiled import (
     BackgroundYield,
@@ -36,7 +36,7 @@ from bayesunfold.unfolding.profiled import (
 )
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, scale_factors
-from bayesunfold.unfolding.two_point import DRAWS, statistics_name
+from bayesunfold.unfolding.two_point import statistics_name
 
 __all__ = ["Moved", "Nuisances", "SignedEvents"]
 
@@ -116,7 +116,7 @@ class Nuisances:
         others = tuple(as_weights(s, simulation, seed) for s in systematics if not s.profile)
         chance = stream(seed, "migration").random(len(simulation))
         varied = varied_backgrounds(systematics, backgrounds, simulation)
-        correlation = prior_correlation(systematics, [nuisance.name for nuisance in every])
+        correlation = prior_correlation(given_correlations(systematics), [nuisance.name for nuisance in every])
         return cls(every, simulation, tuple(backgrounds), others, reco, chance, varied, correlation)
 
     def __len__(self) -> int:
@@ -304,13 +304,14 @@ class Nuisances:
     def ratio_statistics(self, size: Array, n_members: int) -> dict[str, Variation]:
         """What is unknown of learned ratios, at a size of the parameters, as variations of the weights.
 
-        By the name of the systematic and ``", statistics"``. Each member has a draw, with either sign. The size is the
-        root mean square of the posterior: a parameter at zero that is not known lets the noise of a ratio in as well.
+        By their names, of :func:`statistics_name`. The size is the root mean square of the posterior: a parameter at
+        zero that is not known lets the noise of a ratio in as well.
         """
-        signs = np.where(np.arange(n_members) // DRAWS % 2 == 0, 1.0, -1.0)
         none = np.zeros(len(self.simulation))
         return {
-            statistics_name(k.name): Variation(signs, none, none, draws=np.expm1(a * k.draws).astype(np.float32))
+            statistics_name(k.name): Variation(
+                np.ones(n_members), none, none, draws=np.expm1(a * k.draws).astype(np.float32)
+            )
             for k, a in zip(self.each, size, strict=True)
             if isinstance(k, EventWeights) and k.draws is not None
         }

@@ -42,13 +42,13 @@ class OneSigma:
 
     def __init__(self, perturbations: Perturbations, systematic: str) -> None:
         effect = perturbations.effects[systematic]
+        parts = None if isinstance(effect, Shift) else effect.parts
         alpha, size = effect.alpha, 1.0
-        profiled = not isinstance(effect, Shift) and effect.parts is not None
-        if not isinstance(effect, Shift) and effect.parts is not None:
-            alpha, size = effect.parts[systematic], float(effect.alpha.std(ddof=1))
+        if parts is not None:
+            alpha, size = parts[systematic], float(effect.alpha.std(ddof=1))
         _check(alpha, systematic)
         self.systematic = systematic
-        self.every = profiled and systematic in perturbations.correlated
+        self.every = parts is not None and systematic in perturbations.correlated
         if self.every:
             self.weights = _slope(effect.alpha - effect.alpha.mean(), size)
         elif isinstance(effect, Variation) and effect.draws is not None:

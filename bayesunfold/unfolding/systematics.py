@@ -23,7 +23,7 @@ from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, ProfilingWarning
 from bayesunfold.events import Background, Simulation
 from bayesunfold.unfolding.background_changes import as_background_sides
-from bayesunfold.unfolding.correlations import as_correlation, prior_correlation
+from bayesunfold.unfolding.correlations import as_correlation, given_correlations, prior_correlation
 from bayesunfold.unfolding.matching import Absent, matched_variation
 from bayesunfold.unfolding.overlap import hard_edge
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
@@ -479,5 +479,5 @@ def prepare_systematics(
 def draw_alphas(systematics: Sequence[Systematic], members: int, seed: int) -> Array:
     """Nuisance parameters of systematics, with their correlations, shape (systematics, members)."""
     drawn = stream(seed, "systematics").standard_normal((len(systematics), members))
-    root = np.linalg.cholesky(prior_correlation(systematics, [s.name for s in systematics]))
-    return np.asarray(root @ drawn) if any(s.correlation for s in systematics) else drawn
+    correlation = prior_correlation(given_correlations(systematics), [s.name for s in systematics])
+    return np.asarray(np.linalg.cholesky(correlation) @ drawn)

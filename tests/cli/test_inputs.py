@@ -256,6 +256,11 @@ def test_sources_in_groups(folder, capsys):
     assert set(_spectra(job, result)["t"].by_source()) == {"statistics", "prior", "shower", "total"}
     assert main(["unfold", "--check", str(write(folder, text.replace('"tilt"]', '"tylt"]')))]) == 2
     assert "no source matches 'tylt' of the group 'shower'; there are: data" in capsys.readouterr().err
+    profiled = text.replace('weight_up = "w * up"', 'weight_up = "w * up"\nprofile = true')
+    profiled = profiled.replace("iterations = 1\n", 'method = "direct"\n').replace("bias = false\n", "")
+    profiled = profiled.replace('shower = ["tilt"]', 'tilt = ["tilt", "prior"]')
+    assert main(["unfold", "--check", str(write(folder, profiled))]) == 2
+    assert "'tilt' has the name of a profiled parameter in it" in capsys.readouterr().err
 
 
 def test_factors_of_both_levels_are_the_same(folder):

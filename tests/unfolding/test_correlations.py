@@ -9,7 +9,7 @@ import yaml
 
 import bayesunfold as bu
 from bayesunfold.errors import InputError, InputTypeError, ProfilingWarning
-from bayesunfold.unfolding.correlations import check_correlations, prior_correlation
+from bayesunfold.unfolding.correlations import check_correlations, given_correlations, prior_correlation
 from bayesunfold.unfolding.systematics import draw_alphas
 
 FAST = {"network": bu.Network(hidden=(6,)), "draws": 200, "random_seed": 3, "progressbar": False}
@@ -88,7 +88,7 @@ def test_draws_have_the_correlations():
     """Three parameters, 20 000 draws, 6 standard errors."""
     three = [weights("a", correlation={"c": -0.4}), weights("b", correlation={"a": 0.5}), weights("c")]
     expected = np.array([[1, 0.5, -0.4], [0.5, 1, 0], [-0.4, 0, 1]])
-    np.testing.assert_array_equal(prior_correlation(three, ["a", "b", "c"]), expected)
+    np.testing.assert_array_equal(prior_correlation(given_correlations(three), ["a", "b", "c"]), expected)
     drawn = draw_alphas(three, 20_000, 1)
     assert np.all(np.abs(np.cov(drawn) - expected) < 6 * np.sqrt((1 + expected**2) / 20_000))
     np.testing.assert_array_equal(draw_alphas([weights("a")], 5, 1), draw_alphas([weights("b")], 5, 1))
