@@ -15,6 +15,7 @@ from bayesunfold._support.checks import check_names
 from bayesunfold.classifier.network import Network
 from bayesunfold.cli.blind import BlindSplit, split_blind
 from bayesunfold.cli.patterns import PLACE, deciding_background, expand
+from bayesunfold.cli.reading import FileEntry, Reader, each_column
 from bayesunfold.cli.schema import read_configuration
 from bayesunfold.cli.sections import (
     Configuration,
@@ -29,7 +30,6 @@ from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
-from bayesunfold.io.columns import read_files
 from bayesunfold.io.formats import list_trees
 from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import named_sources, without_trees
@@ -42,32 +42,6 @@ from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
 
 __all__ = ["Job", "load_job"]
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """What was read of a file.
-
-    Attributes
-    ----------
-    sample : str
-        "simulation", "data", a background, or a side of a systematic; of a simulation in two tables, with its level.
-    file, tree : str
-    factor : float
-        On the weights of its events.
-    events, kept : int
-        In the file, and after the selection.
-    weight : float, optional
-        Sum of the weights of the latter, the factor included; None where weights were not read.
-    """
-
-    sample: str
-    file: str
-    tree: str
-    factor: float
-    events: int
-    kept: int
-    weight: float | None
 
 
 MOVED_FLAGS = ("pass_reco_up", "pass_reco_down")
@@ -106,6 +80,11 @@ class Job:
     unblind: bool = False
     manifest: list[FileEntry] = field(default_factory=list)
     levels: Levels | None = None
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What reads the files."""
+        return Reader(self.path.parent, self.sections.alias, self.progressbar, self.manifest)
 
     @cached_property
     def systematic(self) -> list[SystematicSection]:
@@ -164,31 +143,6 @@ class Job:
         """Whether pseudo-data take the place of the data."""
         return self.sections.data.blind and not self.unblind
 
-    def _read(
-        self, source: Source, expressions: list[str], sample: str = "", weight: str | None = None
-    ) -> dict[str, np.ndarray]:
-        """Columns of the files of a section; those of a named sample go into the manifest."""
-        files = named_sources(source.file, source.tree, self.path.parent)
-        columns, log = read_files(
-            files,
-            expressions,
-            selection=source.selection,
-            aliases=self.sections.alias,
-            progressbar=self.progressbar,
-        )
-        start = 0
-        for read in log if sample else ():
-            rows = slice(start, start + read.kept)
-            total = None if weight == NOT_READ else float(read.kept)
-            if weight:
-                total = float(np.sum(columns[weight][rows], dtype=np.float64))
-            tree = "" if read.source.tree is None else read.source.tree
-            self.manifest.append(
-                FileEntry(sample, str(read.source.path), tree, read.source.factor, read.events, read.kept, total)
-            )
-            start += read.kept
-        return columns
-
     def _simulated(self) -> SimulatedColumns:
         """Columns of the simulated events that pass a level; the others are counted and dropped."""
         s = self.sections.simulation
@@ -205,12 +159,30 @@ class Job:
         key = s.key or []
         wanted = Wanted(gen, reco, either, weight)
         if gen_source is not None:
-            found = match_tables(self._read, (gen_source, s.gen_key or key), (s, key), wanted)
+            found = match_tables(self.reader.columns, (gen_source, s.gen_key or key), (s, key), wanted)
             self.levels = found.levels
+        elif s.cache is not None:
+            return self._mapped(wanted)
         else:
-            columns = self._read(s, list(dict.fromkeys([*gen, *reco, *either, *key])), "simulation", weight)
+            columns = self.reader.columns(s, list(dict.fromkeys([*gen, *reco, *either, *key])), "simulation", weight)
             found = SimulatedColumns(columns, columns, tuple(columns[name] for name in key))
         return self._used(found)
+
+    def _mapped(self, wanted: Wanted) -> SimulatedColumns:
+        """Columns of the simulated events as memory maps; events that pass no level stay."""
+        s = self.sections.simulation
+        of_events = [section for section in self.systematic if not section.has_events]
+        varied = [section.variations() for section in of_events]
+        moved = [names[flag] for names in varied for flag in MOVED_FLAGS if flag in names]
+        flags = {flag for flag in (s.pass_gen, s.pass_reco, *moved) if isinstance(flag, str)}
+        features = [s.gen, s.reco, *(value for names in varied for value in names.values() if isinstance(value, list))]
+        alone = {*wanted.gen, *wanted.reco, *wanted.either} - {e for group in features for e in group} - flags
+        groups = [*features, *([expression] for expression in sorted(alone))]
+        maps = self.reader.tables(s, groups, sorted(flags), "simulation", wanted.weight)
+        columns = each_column(maps)
+        # identifiers may be whole numbers that double precision cannot tell apart
+        keys = self.reader.columns(s, s.key) if s.key and any(k.has_events for k in self.systematic) else {}
+        return SimulatedColumns(columns, columns, tuple(keys.values()), maps=maps)
 
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
         """Simulated events and their systematic variations, read together.
@@ -233,8 +205,8 @@ class Job:
         weighted, truth = s.weight_source, self.sections.coverage.truth_weight
         weight = weighted.scaled(s.weight)
         simulation = Simulation(
-            table(events.gen, s.gen),
-            table(events.reco, s.reco),
+            events.gen_table(s.gen),
+            events.reco_table(s.reco),
             weight=None if weight is None else events.either(weight),
             **events.passes(s.pass_gen, s.pass_reco),
             undefined=cast("Undefined", s.undefined),
@@ -248,7 +220,7 @@ class Job:
                 systematics.append(self._matched(section, simulation, events.keys()))
                 continue
             given: dict[str, Any] = {
-                name: table(events.reco, value)
+                name: events.reco_table(value)
                 if isinstance(value, list)
                 else (events.either if name.startswith("weight") else events.reco)(value)
                 for name, value in section.scaled_variations(weighted).items()
@@ -299,7 +271,9 @@ class Job:
             if not given:
                 continue
             expressions = [e for v in given.values() for e in (v if isinstance(v, list) else [v])]
-            read = self._read(source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}", NOT_READ)
+            read = self.reader.columns(
+                source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}", NOT_READ
+            )
             found = {k: table(read.__getitem__, v) if isinstance(v, list) else read[v] for k, v in given.items()}
             sides[side] = {"key": tuple(read[name] for name in key)} | found
         if "up" not in sides:
@@ -387,7 +361,10 @@ class Job:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Features and weights of events of the detector level."""
         weight = source.scaled(weight)
-        columns = self._read(source, features + ([] if weight is None else [weight]), name, weight)
+        if source.cache is not None:
+            maps = self.reader.tables(source, [features, *([] if weight is None else [[weight]])], [], name, weight)
+            return maps[tuple(features)], None if weight is None else each_column(maps)[weight]
+        columns = self.reader.columns(source, features + ([] if weight is None else [weight]), name, weight)
         return table(columns.__getitem__, features), None if weight is None else columns[weight]
 
     def toys(self) -> ResampledToys:

@@ -60,6 +60,13 @@ class Source(Struct, kw_only=True, frozen=True):
     ]
     tree: Annotated[str | None, Meta(description="TTree, RNTuple or HDF5 group")] = None
     selection: Annotated[str | None, Meta(description="expression; only events where it is true are used")] = None
+    cache: Annotated[
+        str | None,
+        Meta(
+            description="folder, relative to the configuration: the columns are read once into files there and mapped, "
+            "for events larger than memory; 8 bytes per event and column"
+        ),
+    ] = None
 
     def scaled(self, weight: str | None) -> str | None:
         """An expression of the weight times the factor of an event's file, if files have factors."""
@@ -118,6 +125,12 @@ class SimulationSection(Source, kw_only=True, frozen=True):
                 msg = f"[simulation] has {', '.join(alone)} and neither gen_file nor gen_tree; give one of these."
                 raise InputError(msg)
             return None
+        if self.cache is not None:
+            msg = (
+                "[simulation] has cache and a particle level in a tree of its own, whose events are matched in memory; "
+                "remove cache, or write one table with the events of both levels."
+            )
+            raise InputError(msg)
         if self.key is None:
             msg = (
                 "[simulation] has a particle level in a tree of its own; give key, an expression that identifies an "

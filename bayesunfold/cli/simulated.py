@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class SimulatedColumns:
         If the particle level has a table of its own.
     rows : array of int, optional
         Which events are kept; all if None.
+    maps : dict of tuple of str to array
+        Memory maps of several columns, by their expressions.
     """
 
     of_gen: Columns
@@ -69,6 +72,19 @@ class SimulatedColumns:
     key: tuple[NDArray[Any], ...]
     levels: Levels | None = None
     rows: NDArray[np.integer] | None = None
+    maps: Mapping[tuple[str, ...], NDArray[Any]] = MappingProxyType({})
+
+    def gen_table(self, expressions: Sequence[str]) -> NDArray[np.floating]:
+        """Features of the particle level, shape (n, d)."""
+        return self._table(self.gen, expressions)
+
+    def reco_table(self, expressions: Sequence[str]) -> NDArray[np.floating]:
+        """Features of the detector level, shape (n, d)."""
+        return self._table(self.reco, expressions)
+
+    def _table(self, of: Callable[[str], NDArray[Any]], expressions: Sequence[str]) -> NDArray[np.floating]:
+        mapped = self.maps.get(tuple(expressions))
+        return table(of, expressions) if mapped is None else self._kept(mapped)
 
     def gen(self, expression: str) -> NDArray[Any]:
         """Of the particle level; NaN, or False, where an event has none."""

@@ -15,7 +15,8 @@ from bayesunfold._support.files import atomic_write, check_writable
 from bayesunfold._support.streams import LUMINOSITY
 from bayesunfold.binning import bin_index
 from bayesunfold.classifier.backend import Backend, on_backend
-from bayesunfold.cli.configuration import FileEntry, Job
+from bayesunfold.cli.configuration import Job
+from bayesunfold.cli.reading import FileEntry
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Background, Data, Simulation

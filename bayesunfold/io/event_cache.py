@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.files import atomic_write
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import InputError
-from bayesunfold.io.columns import read_chunks
+from bayesunfold.io.columns import FileRead, needed_columns, read_chunks
 from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import FileSource, is_address
 
@@ -87,9 +87,10 @@ def cached_tables(
     selection: str | None,
     cache: Path,
     *,
+    aliases: Mapping[str, str] | None = None,
     progressbar: bool,
-) -> dict[str, NDArray[Any]]:
-    """Read-only memory maps of tables, shape (n, columns) each; made if they are not in the cache.
+) -> tuple[dict[str, NDArray[Any]], list[FileRead]]:
+    """Read-only memory maps of tables, shape (n, columns) each, and what they hold of each file; made if need be.
 
     Parameters
     ----------
@@ -97,6 +98,8 @@ def cached_tables(
     tables : mapping of name to Table
     selection : str, optional
     cache : Path
+    aliases : mapping of str to str, optional
+        As of :func:`bayesunfold.io.columns.read_files`.
     progressbar : bool
 
     Raises
@@ -106,12 +109,16 @@ def cached_tables(
     OSError
         A disk that is full in the middle. What is complete stays, and the next call goes on with it.
     """
-    request = {
+    request: dict[str, Any] = {
         "format": FORMAT,
         "files": [_request(s) for s in sources],
         "tables": {name: [list(t.columns), t.kind] for name, t in tables.items()},
         "selection": selection,
     }
+    _, used = needed_columns([*_expressions(tables), *([] if selection is None else [selection])], aliases or {})
+    aliases = {name: (aliases or {})[name] for name in used}
+    if aliases:
+        request["aliases"] = aliases
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache / key
     found = _Contents.of(folder, request, sources, tables)
@@ -122,14 +129,16 @@ def cached_tables(
             if not found.complete(sources):
                 found = found.renewed(tables)
                 _check_space(found, sources, tables, selection, cache)
-                found = _build(found, sources, tables, selection, progressbar=progressbar)
+                found = _build(found, sources, tables, selection, aliases, progressbar=progressbar)
     if found.rows == 0:
         msg = f"{_few(sources)} no events" + (f" that pass {selection!r}." if selection else ".")
         raise InputError(msg)
-    return {
+    maps: dict[str, NDArray[Any]] = {
         name: np.memmap(found.path(name), t.dtype, mode="r", shape=(found.rows, len(t.columns)))
         for name, t in tables.items()
     }
+    read = [FileRead(s, int(e["events"]), int(e["kept"])) for s, e in zip(sources, found.files, strict=True)]
+    return maps, read
 
 
 @dataclass(frozen=True)
@@ -346,6 +355,7 @@ def _build(
     sources: Sequence[FileSource],
     tables: Mapping[str, Table],
     selection: str | None,
+    aliases: Mapping[str, str],
     *,
     progressbar: bool,
 ) -> _Contents:
@@ -358,7 +368,7 @@ def _build(
         try:
             with _appending(found, tables) as files:
                 for chunk, read, passed in read_chunks(
-                    source, number, _expressions(tables), selection, progressbar=progressbar
+                    source, number, _expressions(tables), selection, aliases, progressbar=progressbar
                 ):
                     for name, table in tables.items():
                         files[name].write(_rows(chunk, table, source, passed).tobytes())

@@ -209,7 +209,7 @@ def _tables(
     progressbar: bool,
 ) -> dict[str, NDArray[Any]]:
     place = default_cache() if cache is None else Path(cache)
-    return cached_tables(named_sources(path, tree), tables, selection, place, progressbar=progressbar)
+    return cached_tables(named_sources(path, tree), tables, selection, place, progressbar=progressbar)[0]
 
 
 def _plain(expressions: Sequence[str]) -> list[str]:

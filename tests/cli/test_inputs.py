@@ -113,6 +113,70 @@ def test_levels_in_two_files_are_as_one_file(folder, capsys):
     assert samples == ["simulation, particle level", "simulation, detector level", "data"]
 
 
+CACHED = """
+[alias]
+pt_up = "pt + 0.1"
+[simulation]
+file = ["one.npz", {file = "more.npz", factor = 0.5}]
+selection = "truth > -2.5"
+cache = "maps"
+gen = ["truth", "abs(truth)"]
+reco = ["pt", "2 * pt"]
+weight = "w"
+pass_gen = "has_truth"
+pass_reco = "has_reco"
+[data]
+file = "data.npz"
+features = ["pt", "pt**2"]
+cache = "maps"
+[[background]]
+name = "top"
+file = "data.npz"
+features = ["pt", "pt"]
+weight = "0.1 + 0 * pt"
+cache = "maps"
+[[systematic]]
+name = "scale"
+reco_up = ["pt_up", "2 * pt_up"]
+pass_reco_up = "has_reco & (pt > -1)"
+[[systematic]]
+name = "tilt"
+weight_up = "w * up"
+"""
+
+
+def test_a_cache_maps_what_would_be_read_and_changes_no_digit(folder):
+    np.savez(folder / "more.npz", **np.load(folder / "one.npz"))
+    jobs = {}
+    for name, text in (("cached", CACHED), ("read", CACHED.replace('cache = "maps"\n', ""))):
+        jobs[name] = load_job(write(folder, text + SETTINGS.replace('"t"', '"truth"'), name))
+    (a, varied_a), (b, varied_b) = (job.simulation() for job in jobs.values())
+    data = [job.data().features for job in jobs.values()]
+    assert all(isinstance(array.base, np.memmap) for array in (a.gen, a.reco, data[0]))
+    for field in ("gen", "reco", "weight", "pass_gen", "pass_reco"):
+        np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+    for one, other in zip(varied_a, varied_b, strict=True):
+        for field in ("reco_up", "pass_reco_up", "weight_up"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+    np.testing.assert_array_equal(*data)
+    np.testing.assert_array_equal(jobs["cached"].backgrounds()[0].weight, jobs["read"].backgrounds()[0].weight)
+    assert jobs["cached"].manifest == jobs["read"].manifest
+    assert [e.factor for e in jobs["cached"].manifest if e.sample == "simulation"] == [1.0, 0.5]
+    # an alias that changes is another cache
+    text = CACHED.replace("pt + 0.1", "pt + 0.2") + SETTINGS.replace('"t"', '"truth"')
+    _, (scale, _) = load_job(write(folder, text, "changed")).simulation()
+    np.testing.assert_allclose(scale.reco_up[:, 0], a.reco[:, 0] + 0.2)
+
+
+def test_a_cache_beside_variations_with_events_of_their_own(folder):
+    one = np.load(folder / "one.npz")
+    np.savez(folder / "up.npz", pt=one["pt"][::-1] + 0.2, event=one["event"][::-1])
+    text = ONE.replace("[simulation]\n", '[simulation]\ncache = "maps"\nkey = ["event"]\n')
+    text += '[[systematic]]\nname = "scale"\nfile = "up.npz"\nreco_up = ["pt"]\n' + SETTINGS
+    simulation, (_, scale) = load_job(write(folder, text)).simulation()
+    np.testing.assert_allclose(scale.reco_up[simulation.pass_reco, 0], simulation.reco[simulation.pass_reco, 0] + 0.2)
+
+
 def test_a_variation_in_another_tree_of_the_detector_level(folder):
     reco = np.load(folder / "reco.npz")
     keep = reco["pt"] + 0.2 > -1.5  # a cut that moves with the scale
