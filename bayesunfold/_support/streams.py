@@ -30,6 +30,7 @@ Name = Literal[
     "migration",
     "generative",
     "proposals",
+    "moments",
 ]
 
 NUMBERS: dict[str, int] = {
@@ -47,6 +48,7 @@ NUMBERS: dict[str, int] = {
     "migration": 10_012,
     "generative": 10_013,
     "proposals": 10_014,
+    "moments": 10_015,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -66,7 +68,7 @@ def stream(seed: int, name: Name) -> np.random.Generator:
         and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its
         ``"precisions"``, the ``"centre"`` of its prior and its ``"criticism"``,
         ``"predictive"`` draws, the ``"migration"`` of events into and out of a profiled selection, training of a
-        ``"generative"`` map and its ``"proposals"``.
+        ``"generative"`` map and its ``"proposals"``, and the network of the ``"moments"``.
 
     Examples
     --------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +37,7 @@ def moment_changes(
     events: StandardizedEvents,
     moments: Moments,
     push: Array,
+    step1: Classifier,
     fakes: Displacement | None,
     perturbations: Perturbations,
 ) -> dict[str, Array]:
@@ -49,12 +49,13 @@ def moment_changes(
     moments : Moments
     push : array, shape (n,)
         Push weights at the mode, fakes included.
+    step1 : Classifier
+        Of the first iteration, which weighs what a shift brings in.
     fakes : Displacement, optional
         Of the classifier that weighs fakes.
     perturbations : Perturbations
     """
     weights = np.where(events.passes.reco, events.reco_weight * push, 0.0)
-    step1 = cast("Classifier", moments.bounded.classifiers[0])
     weights *= events.signal_yield / weights.sum()
     total = moments.total(events.reco, weights)
     mean = total / weights.sum()

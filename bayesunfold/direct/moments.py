@@ -1,7 +1,7 @@
 """Moments of data and refolded simulation at detector level, and their covariance: equations (D1), (D2).
 
-Moments are sums of the tangent features of a detector-level classifier, the first step 1 of OmniFold, in its leading
-directions. A linear classifier of these features tells data from the refolded simulation as soon as a moment differs.
+Moments are sums of the tangent features of a detector-level network in its leading directions. A linear classifier of
+these features tells data from the refolded simulation as soon as a moment differs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._support.streams import stream
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks
+from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.errors import ConvergenceError, SmallSampleWarning
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
-__all__ = ["DetectorFeatures", "Moments", "detector_weights"]
+__all__ = ["DetectorFeatures", "Moments", "detector_weights", "moment_network"]
 
 Array = NDArray[np.floating]
 
@@ -53,8 +55,8 @@ class Features:
     Attributes
     ----------
     classifiers : tuple of Classifier
-        Whose tangent features they are made of: step 1 of the first iteration, functions of a linear log weight, and
-        second classifiers.
+        Whose tangent features they are made of: :func:`moment_network`, functions of a linear log weight, and second
+        classifiers.
     centre : array, shape (q,)
         Mean of the tangent features over the data.
     scaling : array, shape (q, p)
@@ -121,11 +123,18 @@ class Moments:
     signal: float
 
     @classmethod
-    def of(cls, events: StandardizedEvents, first: Iteration, more: tuple[DetectorFeatures, ...] = ()) -> Moments:
+    def of(cls, events: StandardizedEvents, first: Iteration, classifiers: tuple[DetectorFeatures, ...]) -> Moments:
         """Moments after the first OmniFold iteration.
 
         Their covariance is made of its pull weights, whose folded density is the data's, and stays fixed: a covariance
         that moved with the fit could be inflated by it.
+
+        Parameters
+        ----------
+        events : StandardizedEvents
+        first : Iteration
+        classifiers : tuple of DetectorFeatures
+            What the moments are made of.
 
         Raises
         ------
@@ -133,7 +142,6 @@ class Moments:
             If no moment has a variance.
         """
         pull, u = detector_weights(events, first), events.data.weight
-        classifiers = (first.step1, *more)
         size = sum(classifier.basis.shape[1] for classifier in classifiers)
         plain = Features(classifiers, np.zeros(size), np.eye(size), np.inf)
         centre = plain.total(events.data.x, u) / u.sum()
@@ -188,6 +196,25 @@ class Moments:
     def features(self, x: Array) -> Array:
         """Whitened features, shape (n, moments)."""
         return (self.bounded(x) - self.centre.astype(x.dtype)) @ self.whitening.astype(x.dtype)
+
+
+def moment_network(step1: Classifier, seed: int) -> Classifier:
+    """The network whose tangent features are the moments.
+
+    Of several features its weights are drawn from their prior. Weights that are trained on the data turn the features
+    towards what fluctuates, and the moments of the same data then differ from those of the truth by more than their
+    covariance says. A single feature leaves no room for that, and keeps the trained weights.
+
+    Parameters
+    ----------
+    step1 : Classifier
+        Of the first iteration; its classes say which directions of the weights matter.
+    seed : int
+    """
+    if step1.layout.sizes[0] == 1:
+        return step1
+    theta = stream(seed, "moments").standard_normal(step1.layout.n_parameters)
+    return replace(step1, theta=theta, loss=np.nan, decrement=np.nan, directions=None)
 
 
 def _covariance(events: StandardizedEvents, features: Features, pull: Array, centre: Array) -> Array:

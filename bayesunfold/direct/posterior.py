@@ -15,7 +15,7 @@ from bayesunfold.direct.criticism import Criticism, criticise, second_classifier
 from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_directions
 from bayesunfold.direct.fit import Fit, Setup, prior_centre
 from bayesunfold.direct.mode import Mode, Problem
-from bayesunfold.direct.moments import Moments
+from bayesunfold.direct.moments import Moments, moment_network
 from bayesunfold.direct.precision import Evidence
 from bayesunfold.direct.profile import Profile, follow
 from bayesunfold.direct.scores import ScoreFunctions
@@ -173,7 +173,8 @@ def _setup(
     _, layout = settings.layouts(events)
     centre = prior_centre(layout, first.step2.theta, seed)
     scores = (ScoreFunctions.of(events, seed),) if settings.linear else ()
-    return Setup(layout, first, Moments.of(events, first, (*scores, *more)), centre, settings.prior)
+    classifiers = (moment_network(first.step1, seed), *scores, *more)
+    return Setup(layout, first, Moments.of(events, first, classifiers), centre, settings.prior)
 
 
 def _start(layout: Layout, first: Iteration, seed: int) -> Array:
@@ -214,7 +215,7 @@ def members_of(
     changed = varied_backgrounds(events, first.step1, perturbations.backgrounds)
     one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior, varied=varied, changed=changed)
     fakes = one if events.passes.fakes.any() else None
-    changes = moment_changes(events, problem.moments, push, fakes, perturbations)
+    changes = moment_changes(events, problem.moments, push, first.step1, fakes, perturbations)
     names = () if found.profile is None else found.profile.nuisances.names
     size = problem.layout.n_parameters
     noise = stream(seed, "direct").standard_normal((size + 2 * len(names), perturbations.n_members))

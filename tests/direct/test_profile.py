@@ -171,7 +171,7 @@ def linear():
     first = iterate(events, settings, None, None, train(training_stream(3, 0)))
     _, layout = settings.layouts(events)
     centre = prior_centre(layout, first.step2.theta, 3)
-    setup = Setup(layout, first, Moments.of(events, first), centre, 1.0)
+    setup = Setup(layout, first, Moments.of(events, first, (first.step1,)), centre, 1.0)
     problem = setup.problem(events)
     mode = mode_at(problem, centre, np.ones(len(problem.groups)))
     rng = np.random.default_rng(8)

@@ -99,7 +99,7 @@ def test_changes_of_the_moments_are_those_of_perturbed_weights(fitted):
     p = start_perturbations(events, fitted.toy.simulation, [], settings, 5)
     network = Classifier("the particle-level network", problem.layout, mode.theta, fitted.first.step2.classes)
     push = push_weights(events, fitted.first, network)
-    changes = moment_changes(events, problem.moments, push, None, p)
+    changes = moment_changes(events, problem.moments, push, fitted.first.step1, None, p)
     phi = problem.moments.features(events.data.x).astype(float)
     g = p.events["data"].block(0).astype(float)
     np.testing.assert_allclose(changes["data"], phi.T @ (events.data.weight[:, None] * g), atol=1e-3)
