@@ -16,19 +16,26 @@ import numpy as np
 from reference import REFERENCE
 from results import keep
 from scipy import stats
+from sklearn.ensemble import HistGradientBoostingRegressor
 
 import bayesunfold as bu
 from bayesunfold.studies.resampled import unfold_toy
 
 
 def nature_factor(z: bu.datasets.ZJets) -> np.ndarray:
-    """Truth over generator at particle level, event by event; fakes get one."""
-    rows = z.simulation.pass_gen
+    """Truth over generator at particle level, event by event.
+
+    Fakes get the mean factor of the events that look like them at detector level, so that their share there is the
+    simulation's, as every unfolding takes it to be.
+    """
+    sim = z.simulation
     target = np.column_stack([z.truth(name) for name in z.features])
-    factor = np.ones(len(z.simulation))
-    factor[rows] = (
-        bu.Reweighter(draws=2, random_state=1).fit(z.simulation.gen[rows], target).weights(z.simulation.gen[rows])
-    )
+    factor = np.ones(len(sim))
+    rows = sim.pass_gen
+    factor[rows] = bu.Reweighter(draws=2, random_state=1).fit(sim.gen[rows], target).weights(sim.gen[rows])
+    both, fakes = rows & sim.pass_reco, ~rows & sim.pass_reco
+    mean = HistGradientBoostingRegressor(loss="poisson", random_state=1)
+    factor[fakes] = mean.fit(sim.reco[both], factor[both], sim.weight[both]).predict(sim.reco[fakes])
     return factor
 
 
