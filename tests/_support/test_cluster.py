@@ -287,6 +287,6 @@ def test_the_command_line(client, everything_is_sent, monkeypatch, tmp_path, cap
     assert "there is no --scheduler" in capsys.readouterr().err
     distributed = require("distributed")
     connect = distributed.Client
-    monkeypatch.setattr(distributed, "Client", lambda address, timeout: connect(address, timeout="1s"))  # not 20 s
+    monkeypatch.setattr(distributed, "Client", lambda address, **_: connect(address, timeout="1s"))  # not 20 s
     assert main(["unfold", str(path), "--scheduler", "tcp://127.0.0.1:1", "--resume"]) == 2
     assert "there is no scheduler at" in capsys.readouterr().err
