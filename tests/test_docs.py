@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
+import bayesunfold.generative.event_posterior as event_posterior
+from bayesunfold.generative.training import TrainingPlan
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize("page", ["tutorial.md", "from_omnifold.md", "gallery.md", "event_by_event.md"])
 def test_pages_run_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    # what the map of single events learns is tested in tests/generative
+    monkeypatch.setattr(event_posterior, "TrainingPlan", lambda: TrainingPlan(steps=(60, 60)))
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}
     for block in blocks:

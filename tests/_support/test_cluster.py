@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ import pytest
 from conftest import require
 
 import bayesunfold as bu
+import bayesunfold.generative.event_posterior as event_posterior
 import bayesunfold.omnifold.estimator as estimator
 from bayesunfold._support import cluster as module
 from bayesunfold._support.threads import block_threads, map_blocks
 from bayesunfold.cli import main
 from bayesunfold.errors import ClusterError, ConvergenceError, InputError, InputTypeError
+from bayesunfold.generative.training import TrainingPlan
 
 # the nanny of a worker that is killed leaves its queue to the garbage collector
 pytestmark = [
@@ -63,16 +66,22 @@ def events(n=12_000, d=2):
 
 
 def unfolder(method, groups=131072):
-    settings = {"draws": 40, "random_seed": 1, "progressbar": False, "event_groups": groups}
+    settings = {"network": bu.Network(hidden=(8,)), "draws": 20, "random_seed": 1, "progressbar": False}
     if method == "omnifold":
-        return bu.OmniFold(2, inference="laplace", **settings)
-    return bu.UnbinnedFBU(**settings)
+        return bu.OmniFold(2, inference="laplace", event_groups=groups, **settings)
+    return bu.UnbinnedFBU(rounds=1, event_groups=groups, **settings)
+
+
+@lru_cache
+def on_one_machine(method, groups):
+    simulation, data, systematics = events()
+    return unfolder(method, groups).fit(simulation, data, [], systematics)
 
 
 @pytest.mark.parametrize(("method", "groups"), [("omnifold", 131072), ("omnifold", 10_000), ("direct", 10_000)])
 def test_the_same_digits_as_on_one_machine(client, everything_is_sent, method, groups):
     simulation, data, systematics = events()
-    here = unfolder(method, groups).fit(simulation, data, [], systematics)
+    here = on_one_machine(method, groups)
     there = unfolder(method, groups).fit(simulation, data, [], systematics, client=client)
     expected = here.spectrum("gen_0", BINS)
     np.testing.assert_array_equal(there.spectrum("gen_0", BINS).draw_matrix, expected.draw_matrix)
@@ -152,11 +161,12 @@ def test_workers_let_go_of_what_the_caller_drops(client, everything_is_sent, tmp
     assert max(client.run(mapped_files, str(tmp_path)).values()) == 0
 
 
-def test_draws_for_each_event_are_those_of_one_machine(client, everything_is_sent):
+def test_draws_for_each_event_are_those_of_one_machine(client, everything_is_sent, monkeypatch):
     """Functions that write what they find stay here."""
     rng = np.random.default_rng(3)
     gen = rng.normal(size=3000)
     simulation = bu.Simulation(gen, gen + 0.3 * rng.normal(size=3000))
+    monkeypatch.setattr(event_posterior, "TrainingPlan", lambda: TrainingPlan(steps=(60, 60)))
     draws = bu.EventPosterior(random_seed=1, progressbar=False).fit(simulation)
     here = draws.sample(simulation.reco[:2000], 10).values
     with bu.cluster(client):
@@ -179,7 +189,7 @@ def kill_one(running, killed):
 
 def test_workers_that_die_in_any_phase_change_nothing(everything_is_sent, monkeypatch):
     simulation, data, systematics = events()
-    here = unfolder("omnifold", 10_000).fit(simulation, data, [], systematics).spectrum("gen_0", BINS)
+    here = on_one_machine("omnifold", 10_000).spectrum("gen_0", BINS)
     killed, seen = [], set()
     with local_cluster(3) as running, require("distributed").Client(running) as client:
         submit = module._Remote._submit
@@ -275,5 +285,8 @@ def test_the_command_line(client, everything_is_sent, monkeypatch, tmp_path, cap
     assert len(sent) > 2
     assert main(["unfold", str(path), "--scratch", str(tmp_path)]) == 2
     assert "there is no --scheduler" in capsys.readouterr().err
+    distributed = require("distributed")
+    connect = distributed.Client
+    monkeypatch.setattr(distributed, "Client", lambda address, **_: connect(address, timeout="1s"))  # not 20 s
     assert main(["unfold", str(path), "--scheduler", "tcp://127.0.0.1:1", "--resume"]) == 2
     assert "there is no scheduler at" in capsys.readouterr().err

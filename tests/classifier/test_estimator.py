@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -99,6 +101,11 @@ def test_negative_weights_give_a_finite_ratio_near_the_right_one():
         clf.fit(X, y, sample_weight=-np.ones(16_000))
 
 
+@lru_cache
+def _of_4000_gaussian_draws():
+    return _fit(*_samples(1500, 6), draws=4000)
+
+
 @pytest.mark.parametrize("inference", ["advi", "nuts"])
 def test_advi_and_nuts_agree_with_the_gaussian_posterior(inference):
     """Widths of the log ratio within 18 %.
@@ -108,7 +115,7 @@ def test_advi_and_nuts_agree_with_the_gaussian_posterior(inference):
     """
     p0, p1 = _samples(1500, 6)
     x = np.linspace(-1.5, 1.5, 5)[:, None]
-    gaussian = _fit(p0, p1, draws=4000).log_ratio_draws(x)
+    gaussian = _of_4000_gaussian_draws().log_ratio_draws(x)
     sampled = _fit(p0, p1, inference=inference, draws={"advi": 2000, "nuts": 1600}[inference]).log_ratio_draws(x)
     np.testing.assert_allclose(sampled.std(axis=0) / gaussian.std(axis=0), 1.0, atol=0.18)
     shift = (sampled.mean(axis=0) - gaussian.mean(axis=0)) / gaussian.std(axis=0)

@@ -73,6 +73,10 @@ iterations = 2
 inference = "laplace"
 draws = 60
 bias = false
+[network]
+hidden = [8]
+[output]
+report = false
 [[spectrum]]
 observable = "x"
 bins = [-3, 0, 3]
@@ -142,6 +146,9 @@ profile = true
 method = "direct"
 draws = 100
 random_seed = 1
+
+[output]
+report = false
 
 [[spectrum]]
 observable = "t"

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import bayesunfold as bu
+import bayesunfold.generative.event_posterior as event_posterior
 from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.generative.training import TrainingPlan
 from bayesunfold.unfolding.functions import Functions
 from bayesunfold.unfolding.moments import central_moments
 
@@ -53,7 +55,7 @@ def test_result_is_one_of_the_direct_posterior(unfolded, tmp_path):
     assert unfolded.goodness_of_fit(0).moments > 1e-6  # closed form, a right answer
 
 
-def test_functions_of_the_user():
+def test_functions_of_the_user(monkeypatch):
     """``E[t]`` of a simulation that differs by ``exp(beta t)`` only."""
     simulation, data = gaussian(2)
     unfolder = bu.MomentUnfolding({"gen": lambda gen: gen[:, 0]}, draws=100, random_seed=1, progressbar=False)
@@ -61,6 +63,7 @@ def test_functions_of_the_user():
     mean = result.moments("gen", 1)
     assert result.simulation is simulation
     assert abs(float(mean.nominal[0])) < 5 * float(mean.std())
+    monkeypatch.setattr(event_posterior, "TrainingPlan", lambda: TrainingPlan(steps=(60, 60)))  # only names are asked
     assert result.event_posterior([0.0], draws=5).feature.values.tolist() == ["gen"]
 
 

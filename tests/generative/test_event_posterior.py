@@ -9,15 +9,23 @@ import pytest
 from scipy import stats
 
 import bayesunfold as bu
+import bayesunfold.generative.event_posterior as module
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, SmallSampleWarning
 from bayesunfold.generative.answers import MemberFactors
 from bayesunfold.generative.event_posterior import NotFittedEventPosteriorError
+from bayesunfold.generative.training import TrainingPlan
 
 
 def gaussian_simulation(seed, n=20_000, weight=None):
     rng = np.random.default_rng(seed)
     gen = rng.normal(0, 1, n)
     return bu.Simulation(gen, gen + rng.normal(0, 0.5, n), weight)
+
+
+@pytest.fixture
+def short_training(monkeypatch):
+    """Sixty steps, where a test asserts nothing about what the map has learned."""
+    monkeypatch.setattr(module, "TrainingPlan", lambda: TrainingPlan(steps=(60, 60)))
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +79,11 @@ def test_log_density_in_closed_form(gaussian):
     assert gaussian.log_prob([100.0], [0.0])[0] == -np.inf
 
 
-def test_same_seed_same_draws_and_pickles(gaussian):
-    again = pickle.loads(pickle.dumps(gaussian))
-    first, second = gaussian.sample([0.0, 1.0], draws=30), again.sample([0.0, 1.0], draws=30)
+@pytest.mark.usefixtures("short_training")
+def test_same_seed_same_draws_and_pickles():
+    fitted = bu.EventPosterior(random_seed=1, progressbar=False).fit(gaussian_simulation(1))
+    again = pickle.loads(pickle.dumps(fitted))
+    first, second = fitted.sample([0.0, 1.0], draws=30), again.sample([0.0, 1.0], draws=30)
     np.testing.assert_array_equal(first, second)
     other = bu.EventPosterior(random_seed=1, progressbar=False).fit(gaussian_simulation(1))
     np.testing.assert_array_equal(first, other.sample([0.0, 1.0], draws=30))
@@ -137,6 +147,7 @@ def test_later_features_follow_earlier_ones(mixed):
     assert np.std(draws.sel(feature="n").values - simulation.gen[:2000, 0]) > 1
 
 
+@pytest.mark.usefixtures("short_training")
 def test_log_probability_of_an_integer_is_a_probability(mixed):
     simulation, _ = mixed
     only = bu.Simulation(simulation.gen[:, 0], simulation.reco[:, 0])
@@ -147,6 +158,7 @@ def test_log_probability_of_an_integer_is_a_probability(mixed):
     assert posterior.log_prob([5.5], [5.0])[0] == -np.inf
 
 
+@pytest.mark.usefixtures("short_training")
 def test_columns_of_frames_are_matched_by_name():
     rng = np.random.default_rng(6)
     gen = rng.normal(size=(2000, 2))
@@ -191,6 +203,7 @@ def test_bad_inputs(gaussian, call, error, words):
         call(gaussian)
 
 
+@pytest.mark.usefixtures("short_training")
 def test_few_events_warn():
     with pytest.warns(SmallSampleWarning, match="300 simulated events"):
         bu.EventPosterior(random_seed=1, progressbar=False).fit(gaussian_simulation(1, 300))
@@ -246,6 +259,7 @@ def test_a_fitted_map_is_used_and_the_own_one_is_kept(unfolded, gaussian):
         unfolded.event_posterior([0.0], posterior=3)
 
 
+@pytest.mark.usefixtures("short_training")
 def test_a_map_of_other_features_is_refused(unfolded):
     rng = np.random.default_rng(9)
     gen = rng.normal(size=(1000, 2))
@@ -260,6 +274,7 @@ def test_events_alone_have_draws_of_their_own(gaussian):
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.15
 
 
+@pytest.mark.usefixtures("short_training")
 def test_data_may_lack_what_only_simulated_fakes_lack():
     rng = np.random.default_rng(10)
     gen = rng.normal(size=2000)
@@ -274,7 +289,8 @@ def test_data_may_lack_what_only_simulated_fakes_lack():
     assert np.isfinite(draws).all()
 
 
-def test_weights_of_undefined_features_are_those_of_the_unfolding(mixed):
+@pytest.mark.usefixtures("short_training")
+def test_weights_of_undefined_features_are_those_of_the_unfolding():
     """The guide's line, with a feature that some events lack and that lies far from zero."""
     rng = np.random.default_rng(11)
     gen = rng.normal(1000, 1, 2000)
