@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 _pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("bayesunfold_block_threads", default=None)
+_alone: ContextVar[bool] = ContextVar("bayesunfold_one_block_thread", default=False)
+"""Whether the limit on BLAS stands and there is no other thread to share blocks with."""
 
 remote: ContextVar[Callable[..., Iterator[Any]] | None] = ContextVar("bayesunfold_remote", default=None)
 """Maps a function over blocks on other machines, inside :func:`bayesunfold._support.cluster.cluster`."""
@@ -59,11 +61,12 @@ class _OneBlasThread:
     @contextmanager
     def __call__(self) -> Iterator[int]:
         """Limit BLAS; gives the number of threads that it had."""
-        libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        controller = ThreadpoolController()  # looks through all libraries of the process, which takes milliseconds
+        libraries = controller.select(user_api="blas").lib_controllers
         own = [(library, _threads_of(library)) for library in libraries if _for_each_thread(library)]
         with self._lock:
             if self._inside == 0:
-                self._count = thread_count()
+                self._count = _allowed(controller.info())
                 self._shared = [(lib, _threads_of(lib)) for lib in libraries if not _for_each_thread(lib)]
                 _set_threads([(library, 1) for library, _ in self._shared])
             self._inside += 1
@@ -122,7 +125,11 @@ def trees_on_one_thread() -> AbstractContextManager[Any]:
 
 def thread_count() -> int:
     """Threads that BLAS may use now, at most one a core that this process may use."""
-    blas = [int(library["num_threads"]) for library in threadpool_info() if library["user_api"] == "blas"]
+    return _allowed(threadpool_info())
+
+
+def _allowed(libraries: list[dict[str, Any]]) -> int:
+    blas = [int(library["num_threads"]) for library in libraries if library["user_api"] == "blas"]
     return max(1, min([*blas, _cores()])) if blas else _cores()
 
 
@@ -135,12 +142,16 @@ def _cores() -> int:
 @contextmanager
 def block_threads() -> Iterator[None]:
     """Give BLAS one thread, and :func:`map_blocks` the others; an outer ``block_threads`` is kept."""
-    if _pool.get() is not None:
+    if _pool.get() is not None or _alone.get():
         yield
         return
     with one_blas_thread() as count:
         if count == 1:
-            yield
+            mark = _alone.set(True)
+            try:
+                yield
+            finally:
+                _alone.reset(mark)
             return
         pool = ThreadPoolExecutor(count, thread_name_prefix="bayesunfold", initializer=_start_thread)
         token = _pool.set(pool)

@@ -237,8 +237,9 @@ class LikelihoodRatio:
         self._check_range(points, extrapolate)
         features = self._events(data)
         n = len(features)
-        best = np.array([np.sum(self.log_ratio(features, p[None])) for p in points])
-        draws = np.stack([self._total_draws(features, p) for p in points], axis=1)
+        with block_threads():
+            best = np.array([np.sum(self.log_ratio(features, p[None])) for p in points])
+            draws = np.stack([self._total_draws(features, p) for p in points], axis=1)
         if expected is not None:
             poisson = _poisson(n, _counts(points, expected))
             best, draws = best + poisson, draws + poisson
