@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/bayesunfold demo --out demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # fifty kills of every kind of write, and many flipped bytes: about half an hour
 test-reliability: $(STAMP)
