@@ -191,12 +191,15 @@ class Classifier:
         """Directions of weight space in which the linear refit is done, orthonormal, shape (P, p)."""
         if self.directions is not None:
             return self.directions
-        part = self.classes.joined()
-        if len(part.x) > BASIS_ROWS:
-            part = part.subset(np.linspace(0, len(part.x) - 1, BASIS_ROWS).astype(int))
-        share = SHARE if self.layout.n_parameters <= WIDE else SHARE_WIDE
-        jacobian = tangent(self.layout, self.theta, part.x)
-        return leading_directions(jacobian, part.curvature_weights(self.layout, self.theta), share)
+        part = _basis_part(self.classes)
+        return _informed(self.layout, self.theta, part, part.curvature_weights(self.layout, self.theta))
+
+    def drawn(self, theta: Array) -> Classifier:
+        """The same network with other weights, and the directions that events inform where both classes are alike."""
+        part = _basis_part(self.classes)
+        q = expit(part.offset)
+        directions = _informed(self.layout, theta, part, (part.ones + part.zeros) * q * (1.0 - q))
+        return Classifier(self.name, self.layout, theta, self.classes, directions=directions)
 
     def log_ratio(self, x: Array) -> Array:
         """Log ratio of class 1 over class 0 at events ``x``, shape (n,)."""
@@ -223,6 +226,19 @@ class Classifier:
         q = self.probability(sample.x[rows])
         one, zero = sample.ones[rows], sample.zeros[rows]
         return one * (1 - q), zero * q, (one + zero) * q * (1 - q)
+
+
+def _basis_part(classes: TwoClass) -> Joined:
+    """Evenly spaced events, which stand for all."""
+    part = classes.joined()
+    if len(part.x) > BASIS_ROWS:
+        part = part.subset(np.linspace(0, len(part.x) - 1, BASIS_ROWS).astype(int))
+    return part
+
+
+def _informed(layout: Layout, theta: Array, part: Joined, curvature: Array) -> Array:
+    share = SHARE if layout.n_parameters <= WIDE else SHARE_WIDE
+    return leading_directions(tangent(layout, theta, part.x), curvature, share)
 
 
 def leading_directions(jacobian: Array, curvature: Array, share: float = SHARE, limit: int = 400) -> Array:

@@ -201,20 +201,19 @@ class Moments:
 def moment_network(step1: Classifier, seed: int) -> Classifier:
     """The network whose tangent features are the moments.
 
-    Of several features its weights are drawn from their prior. Weights that are trained on the data turn the features
+    Of several inputs its weights are drawn from their prior. Weights that are trained on the data turn the features
     towards what fluctuates, and the moments of the same data then differ from those of the truth by more than their
-    covariance says. A single feature leaves no room for that, and keeps the trained weights.
+    covariance says. A single input leaves no room for that, and keeps the trained weights.
 
     Parameters
     ----------
     step1 : Classifier
-        Of the first iteration; its classes say which directions of the weights matter.
+        Of the first iteration; its classes say which directions of the weights events inform.
     seed : int
     """
     if step1.layout.sizes[0] == 1:
         return step1
-    theta = stream(seed, "moments").standard_normal(step1.layout.n_parameters)
-    return replace(step1, theta=theta, loss=np.nan, decrement=np.nan, directions=None)
+    return step1.drawn(stream(seed, "moments").standard_normal(step1.layout.n_parameters))
 
 
 def _covariance(events: StandardizedEvents, features: Features, pull: Array, centre: Array) -> Array:
