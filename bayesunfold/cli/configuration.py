@@ -169,7 +169,7 @@ class Job:
         return self._used(found)
 
     def _mapped(self, wanted: Wanted) -> SimulatedColumns:
-        """Columns of the simulated events as memory maps; events that pass no level stay."""
+        """Columns of the simulated events as memory maps, of those that pass a level."""
         s = self.sections.simulation
         of_events = [section for section in self.systematic if not section.has_events]
         varied = [section.variations() for section in of_events]
@@ -177,11 +177,14 @@ class Job:
         flags = {flag for flag in (s.pass_gen, s.pass_reco, *moved) if isinstance(flag, str)}
         features = [s.gen, s.reco, *(value for names in varied for value in names.values() if isinstance(value, list))]
         alone = {*wanted.gen, *wanted.reco, *wanted.either} - {e for group in features for e in group} - flags
-        groups = [*features, *([expression] for expression in sorted(alone))]
-        maps = self.reader.tables(s, groups, sorted(flags), "simulation", wanted.weight)
+        groups, given = [*features, sorted(alone)], sorted(flags)
+        if s.pass_gen is None or s.pass_reco is None or len(of_events) < len(self.systematic):
+            maps, _ = self.reader.tables(s, groups, given, "simulation", wanted.weight)
+        else:  # as _used
+            used = " | ".join(f"({flag})" for flag in given)
+            maps, self.unused = self.reader.tables(s, groups, given, "simulation", wanted.weight, used=used)
         columns = each_column(maps)
-        # identifiers may be whole numbers that double precision cannot tell apart
-        keys = self.reader.columns(s, s.key) if s.key and any(k.has_events for k in self.systematic) else {}
+        keys = self.reader.columns(s, s.key) if s.key and len(of_events) < len(self.systematic) else {}
         return SimulatedColumns(columns, columns, tuple(keys.values()), maps=maps)
 
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
@@ -362,7 +365,7 @@ class Job:
         """Features and weights of events of the detector level."""
         weight = source.scaled(weight)
         if source.cache is not None:
-            maps = self.reader.tables(source, [features, *([] if weight is None else [[weight]])], [], name, weight)
+            maps, _ = self.reader.tables(source, [features, [] if weight is None else [weight]], [], name, weight)
             return maps[tuple(features)], None if weight is None else each_column(maps)[weight]
         columns = self.reader.columns(source, features + ([] if weight is None else [weight]), name, weight)
         return table(columns.__getitem__, features), None if weight is None else columns[weight]

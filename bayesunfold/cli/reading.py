@@ -41,7 +41,8 @@ class FileEntry:
     events, kept : int
         In the file, and after the selection.
     weight : float, optional
-        Sum of the weights of the latter, the factor included; None where weights were not read.
+        Sum of the weights of the latter, the factor included; None where weights were not read. From a cache, of those
+        that pass a level.
     """
 
     sample: str
@@ -98,11 +99,15 @@ class Reader:
         self,
         source: Source,
         tables: Iterable[Sequence[str]],
-        flags: Iterable[str],
+        flags: Sequence[str],
         sample: str,
         weight: str | None = None,
-    ) -> Tables:
-        """Expressions of the events of a source with a cache, as memory maps in double precision.
+        *,
+        used: str | None = None,
+    ) -> tuple[Tables, int]:
+        """Expressions of the events of a source with a cache, as memory maps, and how many events have no row.
+
+        Numbers are in double precision. Expressions that stand alone, and flags, share an array each.
 
         Parameters
         ----------
@@ -111,11 +116,14 @@ class Reader:
         tables : iterable of sequence of str
             Expressions that are numbers; those of one sequence are the columns of one array.
         flags : iterable of str
-            Expressions that are true or false, each an array of its own.
+            Expressions that are true or false.
         sample, weight
             As of :meth:`columns`.
+        used : str, optional
+            Expression; selected events where it is false have no row.
         """
-        kinds = {tuple(expressions): "f8" for expressions in tables} | {(flag,): "?" for flag in flags}
+        kinds = {tuple(expressions): "f8" for expressions in tables if expressions}
+        kinds |= {tuple(flags): "?"} if flags else {}
         files = named_sources(source.file, source.tree, self.folder)
         found, log = cached_tables(
             files,
@@ -123,17 +131,19 @@ class Reader:
             source.selection,
             self.folder / str(source.cache),
             aliases=self.aliases,
+            used=used,
             progressbar=self.progressbar,
         )
         out = dict(zip(kinds, found.values(), strict=True))
         self._note(log, sample, weight, each_column(out))
-        return out
+        return out, sum(read.kept - read.used for read in log if read.used is not None)
 
     def _note(self, log: Sequence[FileRead], sample: str, weight: str | None, columns: Columns) -> None:
         """Put what was read into the manifest."""
         start = 0
         for read in log if sample else ():
-            rows = slice(start, start + read.kept)
+            n = read.kept if read.used is None else read.used
+            rows = slice(start, start + n)
             total = None if weight == NOT_READ else float(read.kept)
             if weight:
                 total = float(np.sum(columns[weight][rows], dtype=np.float64))
@@ -141,7 +151,7 @@ class Reader:
             self.manifest.append(
                 FileEntry(sample, str(read.source.path), tree, read.source.factor, read.events, read.kept, total)
             )
-            start += read.kept
+            start += n
 
 
 def each_column(tables: Tables) -> Columns:

@@ -37,11 +37,14 @@ class FileRead:
     source : FileSource
     events, kept : int
         In the file, and after the selection.
+    used : int, optional
+        Of the latter, those that have rows; all if None.
     """
 
     source: FileSource
     events: int
     kept: int
+    used: int | None = None
 
 
 def read_columns(

@@ -88,6 +88,7 @@ def cached_tables(
     cache: Path,
     *,
     aliases: Mapping[str, str] | None = None,
+    used: str | None = None,
     progressbar: bool,
 ) -> tuple[dict[str, NDArray[Any]], list[FileRead]]:
     """Read-only memory maps of tables, shape (n, columns) each, and what they hold of each file; made if need be.
@@ -100,6 +101,8 @@ def cached_tables(
     cache : Path
     aliases : mapping of str to str, optional
         As of :func:`bayesunfold.io.columns.read_files`.
+    used : str, optional
+        Expression; only selected events where it is true have rows, and the others are counted as kept.
     progressbar : bool
 
     Raises
@@ -115,10 +118,10 @@ def cached_tables(
         "tables": {name: [list(t.columns), t.kind] for name, t in tables.items()},
         "selection": selection,
     }
-    _, used = needed_columns([*_expressions(tables), *([] if selection is None else [selection])], aliases or {})
-    aliases = {name: (aliases or {})[name] for name in used}
-    if aliases:
-        request["aliases"] = aliases
+    wanted = [*_expressions(tables), *(e for e in (selection, used) if e is not None)]
+    aliases = {name: (aliases or {})[name] for name in needed_columns(wanted, aliases or {})[1]}
+    request |= {"aliases": aliases} if aliases else {}
+    request |= {"used": used} if used is not None else {}
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache / key
     found = _Contents.of(folder, request, sources, tables)
@@ -129,7 +132,7 @@ def cached_tables(
             if not found.complete(sources):
                 found = found.renewed(tables)
                 _check_space(found, sources, tables, selection, cache)
-                found = _build(found, sources, tables, selection, aliases, progressbar=progressbar)
+                found = _build(found, sources, tables, selection, aliases, used, progressbar=progressbar)
     if found.rows == 0:
         msg = f"{_few(sources)} no events" + (f" that pass {selection!r}." if selection else ".")
         raise InputError(msg)
@@ -137,7 +140,10 @@ def cached_tables(
         name: np.memmap(found.path(name), t.dtype, mode="r", shape=(found.rows, len(t.columns)))
         for name, t in tables.items()
     }
-    read = [FileRead(s, int(e["events"]), int(e["kept"])) for s, e in zip(sources, found.files, strict=True)]
+    read = [
+        FileRead(s, int(e["events"]), int(e.get("selected", e["kept"])), int(e["kept"]))
+        for s, e in zip(sources, found.files, strict=True)
+    ]
     return maps, read
 
 
@@ -356,6 +362,7 @@ def _build(
     tables: Mapping[str, Table],
     selection: str | None,
     aliases: Mapping[str, str],
+    used: str | None,
     *,
     progressbar: bool,
 ) -> _Contents:
@@ -364,15 +371,21 @@ def _build(
     for number in range(len(found.files), len(sources)):
         source = sources[number]
         state = _state(source)  # before reading: a file that changes meanwhile is read again next time
-        events = kept = 0
+        events = selected = kept = 0
+        expressions, flags = _expressions(tables), set[str]()
+        given = expressions if used is None or used in expressions else [*expressions, used]
         try:
             with _appending(found, tables) as files:
                 for chunk, read, passed in read_chunks(
-                    source, number, _expressions(tables), selection, aliases, progressbar=progressbar
+                    source, number, given, selection, aliases, progressbar=progressbar
                 ):
+                    part, n = chunk, passed
+                    if used is not None:
+                        part, n = {c: v[chunk[used]] for c, v in chunk.items()}, int(np.count_nonzero(chunk[used]))
                     for name, table in tables.items():
-                        files[name].write(_rows(chunk, table, source, passed).tobytes())
-                    events, kept = events + read, kept + passed
+                        files[name].write(_rows(part, table, source, n).tobytes())
+                    flags |= {column for column in expressions if part[column].dtype.kind == "b"}
+                    events, selected, kept = events + read, selected + passed, kept + n
         except OSError as err:
             if err.errno != errno.ENOSPC:
                 raise
@@ -381,9 +394,20 @@ def _build(
                 "name another folder with cache=, and call again."
             )
             raise OSError(errno.ENOSPC, msg) from err
-        found = replace(found, files=(*found.files, {"state": state, "events": events, "kept": kept}))
+        _check_flags(found, sources, source, flags)
+        entry = {"state": state, "events": events, "selected": selected, "kept": kept, "flags": sorted(flags)}
+        found = replace(found, files=(*found.files, entry))
         found.write()
     return found
+
+
+def _check_flags(found: _Contents, sources: Sequence[FileSource], source: FileSource, flags: set[str]) -> None:
+    """A column is a flag in all files, or in none."""
+    for earlier, entry in zip(sources, found.files, strict=False):
+        for name in flags.symmetric_difference(entry.get("flags", flags)):
+            flag, number = (source, earlier) if name in flags else (earlier, source)
+            msg = f"{name!r} is a flag in {flag.path} and a number in {number.path}; make it the same in all files."
+            raise InputError(msg)
 
 
 def _expressions(tables: Mapping[str, Table]) -> list[str]:

@@ -146,7 +146,11 @@ weight_up = "w * up"
 
 
 def test_a_cache_maps_what_would_be_read_and_changes_no_digit(folder):
-    np.savez(folder / "more.npz", **np.load(folder / "one.npz"))
+    more = dict(np.load(folder / "one.npz"))
+    nowhere = np.arange(len(more["w"])) % 10 == 0  # events that pass no level, whose weights say nothing
+    more |= {name: more[name] & ~nowhere for name in ("has_truth", "has_reco")}
+    more["w"] = np.where(nowhere, np.nan, more["w"])
+    np.savez(folder / "more.npz", **more)
     jobs = {}
     for name, text in (("cached", CACHED), ("read", CACHED.replace('cache = "maps"\n', ""))):
         jobs[name] = load_job(write(folder, text + SETTINGS.replace('"t"', '"truth"'), name))
@@ -160,7 +164,9 @@ def test_a_cache_maps_what_would_be_read_and_changes_no_digit(folder):
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
     np.testing.assert_array_equal(*data)
     np.testing.assert_array_equal(jobs["cached"].backgrounds()[0].weight, jobs["read"].backgrounds()[0].weight)
-    assert jobs["cached"].manifest == jobs["read"].manifest
+    assert jobs["cached"].unused == jobs["read"].unused > 100
+    manifests = [[(e.sample, e.file, e.events, e.kept, e.factor) for e in job.manifest] for job in jobs.values()]
+    assert manifests[0] == manifests[1]
     assert [e.factor for e in jobs["cached"].manifest if e.sample == "simulation"] == [1.0, 0.5]
     # an alias that changes is another cache
     text = CACHED.replace("pt + 0.1", "pt + 0.2") + SETTINGS.replace('"t"', '"truth"')
@@ -377,3 +383,11 @@ relative_uncertainty = 0.2
     )
     result = job.unfolder(progressbar=False).fit(job.simulation()[0], job.data(), job.backgrounds())
     assert "fakes" in result.spectrum("t", [-2, 0, 2]).by_source()
+
+
+def test_a_flag_that_is_a_number_elsewhere_is_named(folder):
+    more = dict(np.load(folder / "one.npz"))
+    np.savez(folder / "more.npz", **(more | {"w": more["w"] > 1}))
+    text = CACHED.replace(", factor = 0.5", "") + SETTINGS
+    with pytest.raises(InputError, match=r"'w' is a flag in .*more.npz and a number in .*one.npz"):
+        load_job(write(folder, text)).simulation()
