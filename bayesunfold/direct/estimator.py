@@ -77,7 +77,7 @@ class UnbinnedFBU:
     """Unbinned fully Bayesian unfolding.
 
     One particle-level network with Normal priors gives every simulated event its weight. Its posterior is that of the
-    moments of data and refolded simulation at detector level, sums of the tangent features of a classifier of the two.
+    moments of data and refolded simulation at detector level, sums of the tangent features of a network.
     Where the detector sees nothing the prior decides; nothing stops early.
 
     Parameters

@@ -41,7 +41,7 @@ class Setup:
     layout : Layout
         Of the particle-level network.
     first : Iteration
-        Whose classifier gives the moments and the fakes' weights.
+        Whose classifier gives the fakes' weights, and the covariance of the moments.
     moments : Moments
     centre : array, shape (P,)
         Mean of the network's prior.

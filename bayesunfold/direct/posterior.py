@@ -132,10 +132,10 @@ def find_nuisances(
     profile: Profile,
     retrain: Callable[[int, StandardizedEvents], Iteration],
 ) -> tuple[StandardizedEvents, Iteration, tuple[Profile, Fit]]:
-    """Where the data pull the nuisance parameters, with moments of classifiers of the moved simulation.
+    """Where the data pull the nuisance parameters, with a first iteration of the moved simulation.
 
-    A classifier is trained again where the parameters moved the simulation far; until then its moments are less sharp,
-    not wrong.
+    The first iteration is trained again where the parameters moved the simulation far. It weighs fakes, and gives the
+    moments of a single feature; until then these are less sharp, not wrong.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ from scipy import stats
 import bayesunfold as bu
 from bayesunfold._support.streams import training_stream
 from bayesunfold.direct.moments import Moments, moment_network
+from bayesunfold.direct.posterior import find_posterior
 from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import iterate, train
 from bayesunfold.unfolding.standardized import standardize
@@ -54,3 +55,11 @@ def test_only_several_features_have_a_network_that_is_drawn(six_features):
     events = standardize(toy.simulation, toy.measurement, intervals=(0, 0))
     single = iterate(events, DirectSettings(network, network), None, None, train(training_stream(1, 0)))
     assert moment_network(single.step1, 1) is single.step1
+
+
+def test_the_posterior_is_fitted_to_moments_of_the_drawn_network(six_features):
+    events, first, _ = six_features
+    network = bu.Network((16,), additive=4)
+    found = find_posterior(events, DirectSettings(network, network, rounds=0), first, 5)
+    (used,) = found.problem.moments.bounded.classifiers
+    np.testing.assert_array_equal(used.theta, moment_network(first.step1, 5).theta)
