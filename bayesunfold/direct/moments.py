@@ -29,6 +29,9 @@ Array = NDArray[np.floating]
 LEAST_INFORMATION = 1.0
 """Moments of smaller variance tell less about their direction than the network's prior."""
 
+FEW_INPUTS = 3
+"""Inputs at detector level up to which the network of the moments is trained."""
+
 LEAST_EVENTS = 50.0
 """Features are bounded where fewer expected events than this would make a moment alone, as bins are merged there."""
 
@@ -201,9 +204,10 @@ class Moments:
 def moment_network(step1: Classifier, seed: int) -> Classifier:
     """The network whose tangent features are the moments.
 
-    Of several inputs its weights are drawn from their prior. Weights that are trained on the data turn the features
+    Of many inputs its weights are drawn from their prior. Weights that are trained on the data turn the features
     towards what fluctuates, and the moments of the same data then differ from those of the truth by more than their
-    covariance says. A single input leaves no room for that, and keeps the trained weights.
+    covariance says. Few inputs leave little room for that, and few functions of a drawn network would be as sharp: they
+    keep the trained weights.
 
     Parameters
     ----------
@@ -211,7 +215,7 @@ def moment_network(step1: Classifier, seed: int) -> Classifier:
         Of the first iteration; its classes say which directions of the weights events inform.
     seed : int
     """
-    if step1.layout.sizes[0] == 1:
+    if step1.layout.sizes[0] <= FEW_INPUTS:
         return step1
     return step1.drawn(stream(seed, "moments").standard_normal(step1.layout.n_parameters))
 

@@ -135,7 +135,7 @@ def find_nuisances(
     """Where the data pull the nuisance parameters, with a first iteration of the moved simulation.
 
     The first iteration is trained again where the parameters moved the simulation far. It weighs fakes, and gives the
-    moments of a single feature; until then these are less sharp, not wrong.
+    moments of few features; until then these are less sharp, not wrong.
 
     Parameters
     ----------

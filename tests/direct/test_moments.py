@@ -45,7 +45,7 @@ def test_the_truth_is_as_far_as_the_covariance_says(six_features):
     assert p_value_of_truth(six_features, first.step1) < 0.01
 
 
-def test_only_several_features_have_a_network_that_is_drawn(six_features):
+def test_only_many_features_have_a_network_that_is_drawn(six_features):
     step1 = six_features[1].step1
     one, other = (moment_network(step1, seed) for seed in (1, 2))
     np.testing.assert_array_equal(one.theta, moment_network(step1, 1).theta)
