@@ -171,21 +171,24 @@ class Job:
     def _mapped(self, wanted: Wanted) -> SimulatedColumns:
         """Columns of the simulated events as memory maps, of those that pass a level."""
         s = self.sections.simulation
-        of_events = [section for section in self.systematic if not section.has_events]
-        varied = [section.variations() for section in of_events]
-        moved = [names[flag] for names in varied for flag in MOVED_FLAGS if flag in names]
-        flags = {flag for flag in (s.pass_gen, s.pass_reco, *moved) if isinstance(flag, str)}
+        varied = [section.variations() for section in self.systematic if not section.has_events]
+        moved = self._moved_flags()
+        flags = {flag for flag in (s.pass_gen, s.pass_reco, *moved) if flag is not None}
         features = [s.gen, s.reco, *(value for names in varied for value in names.values() if isinstance(value, list))]
         alone = {*wanted.gen, *wanted.reco, *wanted.either} - {e for group in features for e in group} - flags
-        groups, given = [*features, sorted(alone)], sorted(flags)
-        if s.pass_gen is None or s.pass_reco is None or len(of_events) < len(self.systematic):
-            maps, _ = self.reader.tables(s, groups, given, "simulation", wanted.weight)
-        else:  # as _used
-            used = " | ".join(f"({flag})" for flag in given)
-            maps, self.unused = self.reader.tables(s, groups, given, "simulation", wanted.weight, used=used)
+        known = s.pass_gen is not None and s.pass_reco is not None and len(varied) == len(self.systematic)
+        used = " | ".join(f"({flag})" for flag in sorted(flags)) if known else None  # as _used
+        groups = [*features, sorted(alone)]
+        maps, self.unused = self.reader.tables(s, groups, sorted(flags), "simulation", wanted.weight, used=used)
         columns = each_column(maps)
-        keys = self.reader.columns(s, s.key) if s.key and len(of_events) < len(self.systematic) else {}
+        keys = self.reader.columns(s, s.key) if s.key and len(varied) < len(self.systematic) else {}
         return SimulatedColumns(columns, columns, tuple(keys.values()), maps=maps)
+
+    def _moved_flags(self) -> list[str]:
+        """Expressions of who passes detector level in the variations of the nominal events."""
+        varied = [section.variations() for section in self.systematic if not section.has_events]
+        found = [names.get(flag) for names in varied for flag in MOVED_FLAGS]
+        return [name for name in found if isinstance(name, str)]
 
     def simulation(self) -> tuple[Simulation, list[Systematic]]:
         """Simulated events and their systematic variations, read together.
@@ -319,8 +322,7 @@ class Job:
         passes = events.passes(s.pass_gen, s.pass_reco)
         if len(passes) < 2 or any(k.has_events for k in self.systematic):
             return events  # an event may pass in a variation that is not read yet
-        varied = [section.variations().get(flag) for section in self.systematic for flag in MOVED_FLAGS]
-        flags = [*passes.values(), *(events.reco(name) for name in varied if isinstance(name, str))]
+        flags = [*passes.values(), *(events.reco(name) for name in self._moved_flags())]
         if any(flag.dtype != bool for flag in flags):
             return events  # an error of the simulation, which names the flag
         used = np.any(flags, axis=0)

@@ -115,7 +115,7 @@ class Reader:
             With a cache.
         tables : iterable of sequence of str
             Expressions that are numbers; those of one sequence are the columns of one array.
-        flags : iterable of str
+        flags : sequence of str
             Expressions that are true or false.
         sample, weight
             As of :meth:`columns`.
@@ -144,7 +144,7 @@ class Reader:
         for read in log if sample else ():
             n = read.kept if read.used is None else read.used
             rows = slice(start, start + n)
-            total = None if weight == NOT_READ else float(read.kept)
+            total = None if weight == NOT_READ else float(n)
             if weight:
                 total = float(np.sum(columns[weight][rows], dtype=np.float64))
             tree = "" if read.source.tree is None else read.source.tree

@@ -18,7 +18,15 @@ from bayesunfold.io.formats import Columns, EventFile, first_reason
 from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import FileSource, Named, named_sources
 
-__all__ = ["FileRead", "list_columns", "needed_columns", "read_chunks", "read_columns", "read_files"]
+__all__ = [
+    "FileRead",
+    "list_columns",
+    "mixed_kinds",
+    "needed_columns",
+    "read_chunks",
+    "read_columns",
+    "read_files",
+]
 
 FACTOR, NUMBER = "file_factor", "file_number"
 """Columns that every file has in expressions: its factor, and its number in the order of reading, from zero."""
@@ -125,9 +133,7 @@ def read_files(
     for name in columns:
         kinds = {str(path): found[name].dtype.kind == "b" for path, found in zip(names, every, strict=True)}
         if len(set(kinds.values())) > 1:
-            flag, number_in = (next(path for path, is_flag in kinds.items() if is_flag == k) for k in (True, False))
-            msg = f"{name!r} is a flag in {flag} and a number in {number_in}; make it the same in all files."
-            raise InputError(msg)
+            raise mixed_kinds(name, *(next(p for p, is_flag in kinds.items() if is_flag == k) for k in (True, False)))
         out[name] = np.concatenate([found[name] for found in every])
     if out and len(next(iter(out.values()))) == 0:
         few = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
@@ -135,6 +141,11 @@ def read_files(
         msg = f"{few} {have} no events" + (f" that pass {selection!r}." if selection else ".")
         raise InputError(msg)
     return out, log
+
+
+def mixed_kinds(name: str, flag: str | Path, number: str | Path) -> InputError:
+    """Of a column that is a flag in one file and a number in another."""
+    return InputError(f"{name!r} is a flag in {flag} and a number in {number}; make it the same in all files.")
 
 
 def _read_file(

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.files import atomic_write
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import InputError
-from bayesunfold.io.columns import FileRead, needed_columns, read_chunks
+from bayesunfold.io.columns import FileRead, mixed_kinds, needed_columns, read_chunks
 from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import FileSource, is_address
 
@@ -394,20 +394,15 @@ def _build(
                 "name another folder with cache=, and call again."
             )
             raise OSError(errno.ENOSPC, msg) from err
-        _check_flags(found, sources, source, flags)
+        before = set(found.files[-1].get("flags", flags)) if found.files else flags  # the others are like the last
+        if flags != before:
+            name = min(flags ^ before)
+            pair = (source, sources[number - 1]) if name in flags else (sources[number - 1], source)
+            raise mixed_kinds(name, *(file.path for file in pair))
         entry = {"state": state, "events": events, "selected": selected, "kept": kept, "flags": sorted(flags)}
         found = replace(found, files=(*found.files, entry))
         found.write()
     return found
-
-
-def _check_flags(found: _Contents, sources: Sequence[FileSource], source: FileSource, flags: set[str]) -> None:
-    """A column is a flag in all files, or in none."""
-    for earlier, entry in zip(sources, found.files, strict=False):
-        for name in flags.symmetric_difference(entry.get("flags", flags)):
-            flag, number = (source, earlier) if name in flags else (earlier, source)
-            msg = f"{name!r} is a flag in {flag.path} and a number in {number.path}; make it the same in all files."
-            raise InputError(msg)
 
 
 def _expressions(tables: Mapping[str, Table]) -> list[str]:

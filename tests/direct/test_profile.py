@@ -284,7 +284,7 @@ def test_every_inference_method_profiles():
     """Precisions by ADVI or fixed: the parameters are those of importance sampling. 200 draws: 6 standard errors."""
     simulation, data, systematics = two_readings(4, 2000)
     tables = {
-        method: bu.UnbinnedFBU(inference=method, draws=200, rounds=0, random_seed=4, progressbar=False)
+        method: bu.UnbinnedFBU(inference=method, draws=200, random_seed=4, progressbar=False)
         .fit(simulation, data, [], systematics)
         .nuisances
         for method in ("marginal", "laplace", "advi")

@@ -109,13 +109,11 @@ def test_noise_of_a_ratio_measures_nothing():
     simulation, other = sample(4000), sample(500)
     data = bu.Data(readings(rng.normal(0.2, 0.9, 4000)))
     model = bu.Systematic("model", alternative=other, profile=True)
-    result = bu.UnbinnedFBU(random_seed=2, draws=300, rounds=0, progressbar=False).fit(
-        simulation, data, systematics=[model]
-    )
+    result = bu.UnbinnedFBU(random_seed=2, draws=300, progressbar=False).fit(simulation, data, systematics=[model])
     row = result.nuisances.loc["model"]
     assert abs(row["mean"]) < 6 / np.sqrt(300) + 0.05
     assert abs(row["std"] - 1) < 6 / np.sqrt(600)
-    plain = bu.UnbinnedFBU(random_seed=2, draws=300, rounds=0, progressbar=False).fit(
+    plain = bu.UnbinnedFBU(random_seed=2, draws=300, progressbar=False).fit(
         simulation, data, systematics=[model.changed(profile=False)]
     )
     noise, without = (r.spectrum("gen", EDGES[1:-1]).by_source() for r in (result, plain))
@@ -134,7 +132,7 @@ def test_statistics_of_a_profiled_ratio_are_a_source(tmp_path):
 
     simulation, data = bu.Simulation(gen, readings(gen, 0.0)), bu.Data(readings(truth, 0.3))
     model = bu.Systematic("model", alternative=bu.Simulation(other, readings(other, 0.3)), profile=True)
-    unfolder = bu.UnbinnedFBU(random_seed=3, draws=200, rounds=0, progressbar=False)
+    unfolder = bu.UnbinnedFBU(random_seed=3, draws=200, progressbar=False)
     result = unfolder.fit(simulation, data, systematics=[model])
     row = result.nuisances.loc["model"]
     assert abs(row["mean"] - 1) < 5 * row["std"]
