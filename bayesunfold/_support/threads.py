@@ -11,16 +11,17 @@ Results are combined in the order of the blocks, so the number of threads change
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
-from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "accelerator",
@@ -61,7 +62,7 @@ class _OneBlasThread:
     @contextmanager
     def __call__(self) -> Iterator[int]:
         """Limit BLAS; gives the number of threads that it had."""
-        controller = ThreadpoolController()  # looks through all libraries of the process, which takes milliseconds
+        controller = _controller(len(sys.modules))
         libraries = controller.select(user_api="blas").lib_controllers
         own = [(library, _threads_of(library)) for library in libraries if _for_each_thread(library)]
         with self._lock:
@@ -79,6 +80,12 @@ class _OneBlasThread:
                 self._inside -= 1
                 if self._inside == 0:
                     _set_threads(self._shared)
+
+
+@lru_cache(maxsize=1)
+def _controller(n_modules: int) -> ThreadpoolController:  # noqa: ARG001
+    """Of the libraries that set threads; it looks through all of the process, again only after more imports."""
+    return ThreadpoolController()
 
 
 def _threads_of(library: Any) -> int:
@@ -106,7 +113,7 @@ one_blas_thread = _OneBlasThread()
 def _start_thread() -> None:
     """Work inside a block stays in its own thread, and some BLAS libraries count threads for each caller."""
     _pool.set(None)
-    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    libraries = _controller(len(sys.modules)).select(user_api="blas").lib_controllers
     _set_threads([(library, 1) for library in libraries if _for_each_thread(library)])
 
 
@@ -120,12 +127,12 @@ def trees_on_one_thread() -> AbstractContextManager[Any]:
     Their threads wait for one another thousands of times per tree: one core that is busy with something else makes a
     fit of a second take minutes.
     """
-    return threadpool_limits(limits=1, user_api="openmp")
+    return _controller(len(sys.modules)).limit(limits=1, user_api="openmp")
 
 
 def thread_count() -> int:
     """Threads that BLAS may use now, at most one a core that this process may use."""
-    return _allowed(threadpool_info())
+    return _allowed(_controller(len(sys.modules)).info())
 
 
 def _allowed(libraries: list[dict[str, Any]]) -> int:

@@ -308,12 +308,19 @@ def _jacobian(layout: Layout, layers: list[tuple[Array, Array]], x: Array, out: 
             delta *= derivative(values[layer])
 
 
+def products(features: Array, weight: Array) -> Array:
+    """``F' diag(w) F`` of one block of features (n, p) and weights (n,), shape (p, p), of the features' type."""
+    if np.all(weight >= 0):  # a matrix times its own transpose costs half of a product
+        half = features * np.sqrt(weight)[:, None].astype(features.dtype)
+        return half.T @ half
+    return features.T @ (features * weight[:, None].astype(features.dtype))
+
+
 def weighted_gram(features: Array, weight: Array) -> Array:
     """``F' diag(w) F`` of features (n, p) and weights (n,), shape (p, p), summed over blocks in double precision."""
 
     def one(block: slice) -> Array:
-        part = features[block]
-        return part.T @ (part * weight[block, None].astype(part.dtype))
+        return products(features[block], weight[block])
 
     out = np.zeros((features.shape[1], features.shape[1]))
     for part in map_blocks(one, blocks(len(features))):

@@ -40,7 +40,7 @@ def curvature_of(classifier: Classifier) -> Array:
 def _curvature_part(classifier: Classifier, sample: ClassWeights, rows: slice) -> Array:
     curvature = classifier.residuals(sample, rows)[2]
     phi = classifier.features(sample.x[rows])
-    return phi.cross(phi.times(curvature)).astype(np.float64)
+    return phi.gram(curvature).astype(np.float64)
 
 
 def factor_of(matrix: Array, what: str) -> tuple[Array, bool]:

@@ -19,6 +19,7 @@ from bayesunfold.classifier.arithmetic import (
     activations,
     backward,
     blocks,
+    products,
     tangent,
     weighted_gradient,
 )
@@ -73,6 +74,10 @@ class TangentFeatures:
             found: Array = self._values.T @ other._values
             return found
         return np.asarray(self._device.cross(self._values, other._values)[: self._shape[1], : other._shape[1]])
+
+    def gram(self, weight: Array) -> Array:
+        """``F' diag(w) F``, shape (p, p)."""
+        return products(self._values, weight) if self._device is None else self.cross(self.times(weight))
 
     def squares(self) -> Array:
         """Squared length of each event's features, shape (n,)."""

@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from bayesunfold._support.checks import effective_size
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import Layout, blocks, forward
+from bayesunfold.classifier.arithmetic import Layout, blocks, forward, products
 from bayesunfold.classifier.sums import gradient_sum
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, Joined, TwoClass
@@ -272,12 +272,12 @@ def _beyond_moments(moments: Moments, x: Array, weight: Array, score: Array) -> 
         phi = moments.features(x[rows]).astype(np.float64)
         return np.column_stack([phi, np.ones(len(phi))])
 
-    def products(rows: slice) -> tuple[Array, Array]:
+    def sums(rows: slice) -> tuple[Array, Array]:
         phi, w = features(rows), weight[rows]
-        return (phi * w[:, None]).T @ phi, phi.T @ (w * score[rows])
+        return products(phi, w), phi.T @ (w * score[rows])
 
     gram, right = np.zeros((len(moments) + 1,) * 2), np.zeros(len(moments) + 1)
-    for part, product in map_blocks(products, blocks(len(x))):
+    for part, product in map_blocks(sums, blocks(len(x))):
         gram += part
         right += product
     gram.flat[:: len(gram) + 1] += 1e-9 * np.trace(gram) / len(gram)

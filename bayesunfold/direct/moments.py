@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.streams import stream
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import blocks
+from bayesunfold.classifier.arithmetic import blocks, products
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.errors import ConvergenceError, SmallSampleWarning
 from bayesunfold.omnifold.iteration import Iteration
@@ -93,8 +93,7 @@ class Features:
         """Weighted sum of products of the features, relative to a centre, shape (p, p)."""
 
         def one(rows: slice) -> Array:
-            phi = self(x[rows]) - centre.astype(x.dtype)
-            return phi.T @ (phi * weight[rows, None].astype(x.dtype))
+            return products(self(x[rows]) - centre.astype(x.dtype), weight[rows])
 
         out = np.zeros((len(centre), len(centre)))
         for part in map_blocks(one, blocks(len(x))):

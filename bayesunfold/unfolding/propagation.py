@@ -292,7 +292,7 @@ class Refit:
         self, sums: _Sums, name: str, block: Block, phi: TangentFeatures, net: Array, curvature: Array
     ) -> None:
         """Curvature (1), and unless they fluctuate in groups, covariance of the score and the events' fluctuations."""
-        sums.curvature += phi.cross(phi.times(curvature))
+        sums.curvature += phi.gram(curvature)
         fluctuations = self.perturbations.events[name]
         if isinstance(fluctuations, GroupedFluctuations):
             return
