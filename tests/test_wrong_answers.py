@@ -213,6 +213,7 @@ def test_an_energy_scale_moves_events_over_the_cut():
     gen, reco, data = _threshold(1)
     edges = [35, 45, 55, 70, 90, 130]
     settings = {"iterations": 4, "inference": "laplace", "random_seed": 1, "progressbar": False}
+    settings["network"] = bu.Network(hidden=(8, 8))
     varied = {"up": 1.03 * reco, "down": 0.97 * reco}
 
     def simulation(values):

@@ -69,7 +69,7 @@ def unfolder(method, groups=131072):
     settings = {"network": bu.Network(hidden=(8,)), "draws": 20, "random_seed": 1, "progressbar": False}
     if method == "omnifold":
         return bu.OmniFold(2, inference="laplace", event_groups=groups, **settings)
-    return bu.UnbinnedFBU(event_groups=groups, **settings)
+    return bu.UnbinnedFBU(event_groups=groups, moments=settings["network"], **settings)
 
 
 @lru_cache

@@ -31,6 +31,7 @@ def test_two_bins_against_quadrature(two_bins):
         assert s.std()[k] == pytest.approx(std, rel=0.1)
 
 
+@pytest.mark.slow  # two models to compile
 @pytest.mark.filterwarnings("ignore::bayesunfold.errors.ConvergenceWarning")  # widths are compared, with their errors
 def test_finite_response_statistics_widen_the_posterior_as_propagation_says():
     """Independent columns of few simulated events: variances add, data and response, in the linear regime."""
@@ -90,6 +91,7 @@ def test_the_model_is_visible_and_can_be_extended():
     assert np.isfinite(model.compile_logp()(model.initial_point()))
 
 
+@pytest.mark.slow  # one more model to compile
 @pytest.mark.filterwarnings("ignore::bayesunfold.errors.ConvergenceWarning")  # widths are compared, with their errors
 def test_shares_of_fakes_move_with_the_simulation():
     """All events are seen where they were made, so only the fakes' share is uncertain: equation (B2).

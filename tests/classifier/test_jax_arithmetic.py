@@ -76,8 +76,17 @@ def _everything(layout):
     }
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus"])
-@pytest.mark.parametrize("additive", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "additive"),
+    [
+        ("tanh", True),
+        ("relu", False),
+        ("softplus", True),
+        pytest.param("tanh", False, marks=pytest.mark.slow),
+        pytest.param("relu", True, marks=pytest.mark.slow),
+        pytest.param("softplus", False, marks=pytest.mark.slow),
+    ],
+)
 def test_same_numbers_as_numpy(activation, additive):
     layout = _layout(activation, additive=additive)
     here = _everything(layout)

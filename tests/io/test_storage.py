@@ -94,13 +94,17 @@ def test_changed_settings_are_noticed(everything, tmp_path):
         bu.load(tmp_path / "changed.nc")
 
 
+@pytest.fixture(scope="module")
+def saved(everything, tmp_path_factory):
+    with xr.open_datatree(everything.save(tmp_path_factory.mktemp("saved") / "r.nc"), engine="h5netcdf") as tree:
+        return tree.load()
+
+
 @pytest.mark.parametrize("group", ["networks", "step2", "measurement", "data", "scales/gen", "yields"])
-def test_a_missing_group_is_named(everything, tmp_path, group):
+def test_a_missing_group_is_named(saved, tmp_path, group):
     import bayesunfold.io.storage as storage
 
-    path = everything.save(tmp_path / "r.nc")
-    tree = xr.open_datatree(path, engine="h5netcdf").load()
-    tree.close()
+    tree = saved.copy()
     tree[f"unfolding/{group}"].orphan()
     tree.attrs["text_checksum"] = storage._text_checksum(tree["unfolding"])
     tree.to_netcdf(tmp_path / "less.nc", engine="h5netcdf")
