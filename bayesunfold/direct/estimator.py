@@ -43,7 +43,7 @@ from bayesunfold.omnifold.checkpoint import (
     release_checkpoint,
     write_checkpoint,
 )
-from bayesunfold.omnifold.costs import PHASES, iteration_costs
+from bayesunfold.omnifold.costs import PHASES, direct_costs
 from bayesunfold.omnifold.iteration import Iteration, iterate, recall, told, train
 from bayesunfold.omnifold.loop import own_draws, start_perturbations, yield_changes
 from bayesunfold.unfolding.correlations import given_correlations
@@ -84,9 +84,10 @@ class UnbinnedFBU:
     ----------
     network : Network, optional
         At particle level: its priors are those of the unfolded distribution. By default smoother than the loop's for
-        one feature, and with an additive part for several.
+        one feature, and with an additive part for several: 6 intervals for two and three features, 12 for more.
     moments : Network, optional
-        At detector level; its tangent features are the moments. By default with an additive part.
+        At detector level; its tangent features are the moments. By default with an additive part, of 6 intervals
+        for one particle-level feature and of 12 for more.
     inference : {"marginal", "laplace", "advi", "nuts"}
         Where the prior precisions of draws come from: their posterior by importance sampling, the most probable ones
         for all, or their posterior by ADVI or NUTS in PyMC. The network's weights are drawn exactly in any case.
@@ -255,7 +256,10 @@ class UnbinnedFBU:
         seed = choose_seed(self.random_seed, checkpoint)
         clock = [time.perf_counter()]
         inputs = Inputs(simulation, data, tuple(backgrounds), given_correlations(systematics))
-        phases = Phases("unfolding", self._costs(settings, events), show=self.progressbar)
+        costs = direct_costs(
+            settings.layouts(events), events, settings.draws, settings.event_groups, tested=bool(settings.rounds)
+        )
+        phases = Phases("unfolding", costs, show=self.progressbar)
         with on_client(client), on_backend(backend), block_threads(), phases.active():
             profile, others = self._profile(inputs, events, systematics, seed)
             perturbations = start_perturbations(events, simulation, others, settings, seed)
@@ -376,16 +380,6 @@ class UnbinnedFBU:
         if path is not None and not done:
             write_checkpoint(path, key, (first.networks(),), seed)
         return first
-
-    def _costs(self, settings: DirectSettings, events: StandardizedEvents) -> dict[str, float]:
-        """About how long the phases take."""
-        layouts = settings.layouts(events)
-        first = iteration_costs(0, layouts, events, settings.draws, settings.event_groups)
-        costs = {name.removeprefix("iteration 1, "): cost for name, cost in first.items()}
-        members = costs.pop("members")
-        # the mode, and its test by two classifiers of half the events
-        network = 3 * members + (0.5 * sum(costs.values()) if settings.rounds else 0.0)
-        return costs | {"particle-level network": network, "members": members}
 
 
 def _check_factors(simulation: Simulation, systematics: Sequence[Systematic], efficiency: str) -> None:

@@ -1,6 +1,6 @@
 """Rows of the coverage table in docs/studies/coverage.md.
 
-``python scripts/studies coverage-rows ROW [--toys N] [--method direct] [--inference advi] [--out DIR]``
+``python scripts/studies coverage-rows ROW [--toys N] [--method direct] [--inference advi] [--additive 12] [--out DIR]``
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--scales", help="prior scales, for example 3,2,10")
     parser.add_argument("--hidden", help="hidden units, for example 16,16")
     parser.add_argument("--activation", default="tanh")
+    parser.add_argument("--additive", type=int, default=0, help="intervals of the additive part of the loop's networks")
     parser.add_argument("--generator-prior", type=float, default=0.0)
     parser.add_argument("--event-groups", type=int, help="events fluctuate in so many groups, 0: one by one")
     parser.add_argument("--seed", type=int, default=0)
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
     toy, edges, toys = ROWS[args.row]
-    network = {"activation": args.activation}
+    network = {"activation": args.activation, "additive": args.additive}
     if args.scales:
         network["prior_scale"] = [float(s) for s in args.scales.split(",")]
     if args.hidden:
@@ -105,6 +106,8 @@ def main() -> None:
     name = f"row{args.row}-{args.inference if args.method == 'omnifold' else 'direct'}" + (
         f"-prior{args.generator_prior:g}" if args.generator_prior else ""
     )
+    if args.additive:
+        name += f"-additive{args.additive}"
     if args.event_groups is not None:
         name += f"-groups{args.event_groups}"
     names = first.simulation.gen_names
@@ -137,6 +140,8 @@ def main() -> None:
         print("kept:", keep("scale-coverage", label, cells, study.summary() | {"width / Poisson": width}))
     elif args.keep and args.method == "direct":
         print("kept:", keep_direct(args.row, study))
+    elif args.keep and args.additive:
+        print("kept:", keep("rows-additive", [args.row], coverage_cells(study.summary()), study.summary()))
     elif args.keep:
         label = args.row + {"advi": "", "nuts": "n", "laplace": "l"}[args.inference]
         print("kept:", keep("rows", [label], coverage_cells(study.summary()), study.summary()))
