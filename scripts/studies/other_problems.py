@@ -1,4 +1,4 @@
-"""Coverage on problems that no default was chosen with.
+"""Coverage on problems that no default was chosen with, but for one of the direct posterior on ``two-features``.
 
 ``python scripts/studies other-problems PROBLEM [--toys 60] [--method direct] [--inference advi] [--out DIR]``,
 PROBLEM one of
@@ -7,6 +7,7 @@ PROBLEM one of
 * ``peak``: a resonance over a flat background, shifted and narrower in the truth than in the simulation,
 * ``two-peaks``: the truth has two peaks where the simulation has one broad hill,
 * ``two-features``: one Gaussian and one log-normal feature, correlated more strongly in the truth,
+* ``two-structures``: the truths of ``two-peaks`` and of ``peak`` as two features,
 * ``weighted``: the resonance with generator weights, a sixth of them negative,
 * ``few-data``: Gaussians, 300 expected events,
 * ``short-simulation``: Gaussians, less than half as many simulated events as data,
@@ -132,6 +133,24 @@ def two_features() -> Problem:
     )
 
 
+def two_structures() -> Problem:
+    """Columns ``a`` and ``b``, the truths of ``two-peaks`` and of ``peak``, independent of one another."""
+    a, b = two_peaks(), peak()
+
+    def both(one: Sampler, two: Sampler) -> Sampler:
+        return lambda rng, n: np.column_stack([one(rng, n), two(rng, n)])
+
+    return Problem(
+        3000,
+        15_000,
+        both(a.data, b.data),
+        both(a.generator, b.generator),
+        lambda rng, x: np.column_stack([a.detector(rng, x[:, 0]), b.detector(rng, x[:, 1])]),
+        {"a": a.edges["gen"], "b": b.edges["gen"]},
+        {"a": a.cumulative["gen"], "b": b.cumulative["gen"]},
+    )
+
+
 def wide_bins() -> Problem:
     """Truth 0.3 N(-2, 1) + 0.7 N(2, 1), resolution 0.35, ten bins: least squares straight to ten bins fails here."""
     truth, cdf = mixture((0.3, stats.norm(-2.0, 1.0)), (0.7, stats.norm(2.0, 1.0)))
@@ -165,6 +184,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "peak": peak,
     "two-peaks": two_peaks,
     "two-features": two_features,
+    "two-structures": two_structures,
     "weighted": partial(peak, 1 / 6),
     "few-data": partial(gaussian, 300, 3000),
     "short-simulation": partial(gaussian, 5000, 2000),
