@@ -84,7 +84,7 @@ class UnbinnedFBU:
     ----------
     network : Network, optional
         At particle level: its priors are those of the unfolded distribution. By default smoother than the loop's for
-        one feature, and with an additive part for several: 6 intervals for two and three features, 12 for more.
+        one feature, and with an additive part of 12 intervals for several.
     moments : Network, optional
         At detector level; its tangent features are the moments. By default with an additive part, of 6 intervals
         for one particle-level feature and of 12 for more.

@@ -20,12 +20,11 @@ SAMPLED = ("advi", "nuts")
 """Methods that sample the precisions in PyMC."""
 
 ONE_FEATURE = Network(prior_scale=(1.0, 1.0, 7.0)), Network(additive=6)
-FEW_FEATURES = Network(additive=6), Network(additive=12)
 MANY_FEATURES = Network(additive=12), Network(additive=12)
-MOST_OF_FEW = 3
-"""Default networks at particle level and at detector level (docs/studies/coverage.md), by the particle-level features.
+"""Default networks at particle level and at detector level (docs/studies/coverage.md).
 
-The fewer the features, the smoother the prior: the loop regularises by stopping, this posterior by its prior alone.
+One particle-level feature has a smoother prior than the loop's: the loop regularises by stopping, this posterior by its
+prior alone.
 """
 
 
@@ -125,6 +124,4 @@ class DirectSettings:
 
 def default_networks(n_features: int) -> tuple[Network, Network]:
     """Networks at particle level and at detector level for a number of particle-level features."""
-    if n_features == 1:
-        return ONE_FEATURE
-    return FEW_FEATURES if n_features <= MOST_OF_FEW else MANY_FEATURES
+    return ONE_FEATURE if n_features == 1 else MANY_FEATURES
