@@ -352,3 +352,13 @@ def test_chi2_leaves_bins_without_events_out():
     assert found.dof == 2
     # the variance of 5000 draws is known to 2 %: five times that
     assert found.value == pytest.approx(1.0, rel=0.1)
+
+
+def test_half_of_a_variation_is_not_forgotten(events):
+    """Features at plus one and flags alone at minus one would leave the features nominal there."""
+    _, reco, _ = events
+    flags = {f"pass_reco_{side}": reco > cut for side, cut in (("up", -1.0), ("down", -1.2))}
+    with pytest.raises(InputError, match=r"has pass_reco_down and not reco_down"):
+        bu.Systematic("jes", reco_up=reco + 0.1, **flags)
+    with pytest.raises(InputError, match=r"has reco_down and not reco_factor_down"):
+        bu.Systematic("jes", reco_up=reco + 0.1, reco_down=reco - 0.1, reco_factor_up=np.full(len(reco), 0.9))

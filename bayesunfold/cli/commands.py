@@ -155,6 +155,7 @@ def _info(args: argparse.Namespace) -> None:
 
     result = load(args.result)
     print(result.summary())
+    print("settings:", *(f"  {name}: {value}" for name, value in result.configuration.items()), sep="\n")
     if args.checks:
         print(*result.verdicts(), sep="\n")
 

@@ -18,6 +18,7 @@ from bayesunfold.cli.patterns import PLACE, deciding_background, expand
 from bayesunfold.cli.reading import FileEntry, Reader, each_column
 from bayesunfold.cli.schema import read_configuration
 from bayesunfold.cli.sections import (
+    BackgroundSection,
     Configuration,
     CoverageSection,
     Files,
@@ -27,6 +28,7 @@ from bayesunfold.cli.sections import (
 )
 from bayesunfold.cli.simulated import NOT_READ, SimulatedColumns, Wanted, match_tables, table
 from bayesunfold.direct.estimator import UnbinnedFBU
+from bayesunfold.direct.settings import default_networks
 from bayesunfold.direct.unfold import estimator
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, Undefined
@@ -309,10 +311,10 @@ class Job:
                 msg = f"the systematic {section.name!r} has two sections for the background {varied.name!r}; give one."
                 raise InputError(msg)
             check_background_names(section.name, [varied.name], list(known))
-            sides = []
+            sides, undefined = [], self._undefined(known[varied.name])
             for source, features, weight in varied.sides(known[varied.name]):
                 values, weights = self._sample(source, features, weight, f"{section.name}, {varied.name}")
-                sides.append(Background(values, weights, varied.name))
+                sides.append(Background(values, weights, varied.name, undefined=undefined))
             out[varied.name] = (sides[0], sides[1] if len(sides) == 2 else None)
         return out or None
 
@@ -354,8 +356,13 @@ class Job:
         out = []
         for s in self.sections.background:
             features, weight = self._sample(s, s.features, s.weight, s.name)
-            out.append(Background(features, weight, s.name, s.relative_uncertainty, profile=s.profile))
+            undefined = self._undefined(s)
+            out.append(Background(features, weight, s.name, s.relative_uncertainty, undefined, profile=s.profile))
         return out
+
+    def _undefined(self, section: BackgroundSection) -> Undefined:
+        """What undefined features of a background are: by default as in the simulation."""
+        return cast("Undefined", section.undefined or self.sections.simulation.undefined)
 
     def backgrounds(self) -> list[Background]:
         """Background events; of a blind run, those that the pseudo-data leave."""
@@ -418,7 +425,11 @@ class Job:
                 msg = f"unfolding.{name} does not belong to the method {section.method!r}, which has {known}."
                 raise InputError(msg)
         network: dict[str, Any] = self.sections.network.settings()
-        return given | {"network": Network(**network) if network else None}
+        if not network:
+            return given | {"network": None}
+        direct = section.method == "direct"
+        default = default_networks(len(self.sections.simulation.gen))[0] if direct else Network()
+        return given | {"network": replace(default, **network)}
 
 
 def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:

@@ -20,7 +20,8 @@ DECIDING = ("weight_up", "reco_up", "pass_reco_up", "reco_factor_up", "tree")
 OF_BACKGROUND = ("tree", "weight_up", "features_up")
 """The same of a background, for a systematic whose other keys have no place."""
 
-TOKEN = re.compile(r"[\w.]*\{name\}[\w.]*")
+TOKEN = re.compile(r"`[^`]*\{name\}[^`]*`|[\w.]*\{name\}[\w.]*")
+"""A column with the place in an expression; one with other signs than letters stands in backticks."""
 
 
 def __dir__() -> list[str]:
@@ -94,11 +95,12 @@ def _has(value: object) -> bool:
 def _token(text: str) -> str:
     """The column with the place in an expression."""
     found = TOKEN.search(text)
-    return text if found is None else found[0]
+    return text if found is None else found[0].strip("`")
 
 
 def _names(pattern: str, candidates: Sequence[str]) -> list[str]:
-    matcher = re.compile(re.escape(pattern).replace(re.escape(PLACE), "(?P<name>.+)"))
+    first, *others = map(re.escape, pattern.split(PLACE))
+    matcher = re.compile(first + "(?P<name>.+)" + "(?P=name)".join(others))
     found = (matcher.fullmatch(candidate) for candidate in candidates)
     return list(dict.fromkeys(match["name"] for match in found if match))
 
@@ -107,7 +109,7 @@ def _replaced(value: object, name: str) -> object:
     if isinstance(value, list):
         return [_replaced(v, name) for v in value]
     if isinstance(value, dict):
-        return {key.replace(PLACE, name): v for key, v in value.items()}
+        return {key.replace(PLACE, name): _replaced(v, name) for key, v in value.items()}
     if isinstance(value, msgspec.Struct):
         return type(value)(**{k: _replaced(v, name) for k, v in msgspec.structs.asdict(value).items()})
     return value.replace(PLACE, name) if isinstance(value, str) else value

@@ -177,6 +177,9 @@ class BackgroundSection(Source, kw_only=True, frozen=True):
     weight: Annotated[str | None, Meta(description="weight in units of expected data events")] = None
     relative_uncertainty: Annotated[float, Meta(description="of the normalisation")] = 0.0
     profile: Annotated[bool, Meta(description="data constrain the normalisation (method direct)")] = False
+    undefined: Annotated[str | None, Meta(description='"error" or "indicator"; that of the simulation if omitted')] = (
+        None
+    )
 
 
 OWN = ("file", "file_down", "tree", "tree_down", "selection", "key")
@@ -381,7 +384,13 @@ class UnfoldingSection(Struct, kw_only=True, frozen=True):
 
     method: Annotated[str, Meta(description='"omnifold", or "direct" for one posterior without a loop')] = "omnifold"
     iterations: Annotated[int | Literal["auto"] | None, Meta(description="iterations")] = None
-    inference: Annotated[str | None, Meta(description=" or ".join(f'"{name}"' for name in inference_names()))] = None
+    inference: Annotated[
+        str | None,
+        Meta(
+            description=" or ".join(f'"{name}"' for name in inference_names())
+            + '; of the direct posterior also "marginal", its default'
+        ),
+    ] = None
     draws: Annotated[int | None, Meta(description="members of the ensemble")] = None
     efficiency: Annotated[str | None, Meta(description='"learned" or "prior"')] = None
     prior: Annotated[float | None, Meta(description="of the direct posterior: width of the hyperprior")] = None
@@ -407,6 +416,9 @@ class NetworkSection(Struct, kw_only=True, frozen=True):
     hidden: Annotated[list[int] | None, Meta(description="units of each hidden layer")] = None
     activation: Annotated[str | None, Meta(description=" or ".join(f'"{name}"' for name in ACTIVATIONS))] = None
     prior_scale: Annotated[list[float] | None, Meta(description="prior scale of each layer")] = None
+    additive: Annotated[
+        int | None, Meta(description="intervals per feature of the additive part; 0 for none, the method's if omitted")
+    ] = None
 
     def settings(self) -> dict[str, object]:
         """Arguments of :class:`bayesunfold.Network`."""

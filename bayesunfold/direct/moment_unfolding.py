@@ -67,7 +67,7 @@ class MomentUnfolding:
         may then depend on it in any way. It gets a free distribution of its own at the same quantiles.
     detector_level : Network, optional
         Its tangent features are among the detector-level moments that data and refolded simulation are compared by,
-        beside the means of the functions given detector level; by default as of :class:`UnbinnedFBU`.
+        beside the means of the functions given detector level; by default with an additive part.
     inference, draws, prior, rounds, efficiency, random_seed, progressbar
         As of :class:`UnbinnedFBU`. Every coefficient has a Normal prior about zero, in units in which the functions are
         uncorrelated with unit width, and one precision for all is learned.

@@ -131,10 +131,12 @@ def read_files(
     names = [str(source.path) for source in sources]
     out = {}
     for name in columns:
-        kinds = {str(path): found[name].dtype.kind == "b" for path, found in zip(names, every, strict=True)}
+        parts = [found[name] for found in every]
+        some = [(path, part) for path, part in zip(names, parts, strict=True) if len(part)]
+        kinds = {str(path): part.dtype.kind == "b" for path, part in some}
         if len(set(kinds.values())) > 1:
             raise mixed_kinds(name, *(next(p for p, is_flag in kinds.items() if is_flag == k) for k in (True, False)))
-        out[name] = np.concatenate([found[name] for found in every])
+        out[name] = np.concatenate([part for _, part in some]) if some else parts[0]
     if out and len(next(iter(out.values()))) == 0:
         few = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
         have = "has" if len(names) == 1 else "have"

@@ -131,7 +131,8 @@ def cached_tables(
             found = _Contents.of(folder, request, sources, tables)  # another process may have finished meanwhile
             if not found.complete(sources):
                 found = found.renewed(tables)
-                _check_space(found, sources, tables, selection, cache)
+                if selection is None and used is None:  # else nobody knows how many events are left
+                    _check_space(found, sources, tables, cache)
                 found = _build(found, sources, tables, selection, aliases, used, progressbar=progressbar)
     if found.rows == 0:
         msg = f"{_few(sources)} no events" + (f" that pass {selection!r}." if selection else ".")
@@ -336,12 +337,9 @@ def _check_space(
     found: _Contents,
     sources: Sequence[FileSource],
     tables: Mapping[str, Table],
-    selection: str | None,
     cache: Path,
 ) -> None:
-    """Room for all events, where no selection leaves some out."""
-    if selection is not None:
-        return
+    """Room for all events."""
     events = 0
     for source in sources[len(found.files) :]:
         with open_source(source) as file:
@@ -394,15 +392,20 @@ def _build(
                 "name another folder with cache=, and call again."
             )
             raise OSError(errno.ENOSPC, msg) from err
-        before = set(found.files[-1].get("flags", flags)) if found.files else flags  # the others are like the last
-        if flags != before:
-            name = min(flags ^ before)
-            pair = (source, sources[number - 1]) if name in flags else (sources[number - 1], source)
+        before = _last_with_events(found.files)
+        if before is not None and events and flags != (seen := set(found.files[before].get("flags", flags))):
+            name = min(flags ^ seen)
+            pair = (source, sources[before]) if name in flags else (sources[before], source)
             raise mixed_kinds(name, *(file.path for file in pair))
         entry = {"state": state, "events": events, "selected": selected, "kept": kept, "flags": sorted(flags)}
         found = replace(found, files=(*found.files, entry))
         found.write()
     return found
+
+
+def _last_with_events(files: Sequence[Mapping[str, Any]]) -> int | None:
+    """The last file that shows which columns are flags; those before it are alike."""
+    return next((k for k in range(len(files) - 1, -1, -1) if files[k]["events"]), None)
 
 
 def _expressions(tables: Mapping[str, Table]) -> list[str]:
@@ -452,7 +455,7 @@ def _check_values(values: NDArray[Any], column: str, table: Table, source: FileS
         what = "a flag, for instance 'pt > 20'" if table.kind == "?" else "a number per event"
         msg = f"{column!r} of {source.path} has type {values.dtype}; it must be {what}."
         raise InputError(msg)
-    if table.kind != "f4":
+    if table.kind != "f4" or values.dtype.kind == "b":
         return
     finite = values[np.isfinite(values)]
     largest, spread = np.abs(finite).max(initial=0.0), np.ptp(finite) if finite.size else 0.0

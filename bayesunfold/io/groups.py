@@ -135,7 +135,7 @@ def _inputs(result: UnfoldingResult) -> Groups:
             "pass_reco": ("event", sim.pass_reco),
         },
         coords={"gen_feature": list(sim.gen_names), "reco_feature": list(sim.reco_names)},
-        attrs={"undefined": sim.undefined},
+        attrs={"undefined": sim.undefined, "gen_named": int(sim.gen_named), "reco_named": int(sim.reco_named)},
     )
     if sim.reco_factor is not None:
         simulation["reco_factor"] = ("event", sim.reco_factor)
@@ -297,7 +297,7 @@ def from_groups(tree: xr.DataTree) -> UnfoldingResult:
         sampled["features"].values,
         weight=sampled["weight"].values,
         undefined=_undefined(sampled),
-        names=_given_names(_labels(sampled, "reco_feature"), "reco"),
+        names=simulation.reco_names if simulation.reco_named else None,
     )
     backgrounds = tuple(_background(tree, name) for name in _children(tree, "backgrounds"))
     scales = Scales(_function_scale(tree, simulation), _scale(tree, "reco"))
@@ -360,17 +360,23 @@ def _undefined(dataset: xr.Dataset) -> Undefined:
 
 def _simulation(tree: xr.DataTree) -> Simulation:
     dataset = _group(tree, "simulation")
-    return Simulation(
+    names = {level: _labels(dataset, f"{level}_feature") for level in ("gen", "reco")}
+    simulation = Simulation(
         dataset["gen"].values,
         dataset["reco"].values,
         weight=dataset["weight"].values,
         pass_gen=dataset["pass_gen"].values.astype(bool),
         pass_reco=dataset["pass_reco"].values.astype(bool),
         undefined=_undefined(dataset),
-        names=_given_names(_labels(dataset, "gen_feature"), "gen"),
-        reco_names=_given_names(_labels(dataset, "reco_feature"), "reco"),
+        names=names["gen"],
+        reco_names=names["reco"],
         reco_factor=dataset["reco_factor"].values if "reco_factor" in dataset else None,
     )
+    # without names of its own a level's features are matched by position
+    simulation.gen_named, simulation.reco_named = (
+        bool(dataset.attrs.get(f"{level}_named", not _by_number(given, level))) for level, given in names.items()
+    )
+    return simulation
 
 
 def _background(tree: xr.DataTree, name: str) -> Background:
@@ -386,9 +392,9 @@ def _background(tree: xr.DataTree, name: str) -> Background:
     )
 
 
-def _given_names(names: Sequence[str], level: str) -> Sequence[str] | None:
-    """Names that the user gave; None for those by number, which are made again."""
-    return None if all(re.fullmatch(rf"{level}(_\d+)?", n) for n in names) else names
+def _by_number(names: Sequence[str], level: str) -> bool:
+    """Whether names are those that features without any get: files of earlier versions do not say it."""
+    return all(re.fullmatch(rf"{level}(_\d+)?", n) for n in names)
 
 
 def _scale(tree: xr.DataTree, level: str) -> Standardizer:

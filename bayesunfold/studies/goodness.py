@@ -163,6 +163,8 @@ def _one(make: ResampledToys, settings: DirectSettings, functions: Functions | N
         prior=settings.prior,
         restarts=settings.restarts,
         rounds=settings.rounds,
+        efficiency=settings.efficiency,
+        event_groups=settings.event_groups,
         random_seed=seed,
         progressbar=False,
     )

@@ -179,7 +179,8 @@ def _poisson_rows(weight: Array, rng: np.random.Generator) -> NDArray[np.integer
 
 def _resampled(b: Background, simulation: Simulation, rng: np.random.Generator) -> Background:
     rows = rng.integers(0, len(b.weight), len(b.weight))
-    return Background(b.columns_for(simulation)[rows], b.weight[rows], b.name, b.relative_uncertainty, b.undefined)
+    x = b.columns_for(simulation)[rows]
+    return Background(x, b.weight[rows], b.name, b.relative_uncertainty, b.undefined, profile=b.profile)
 
 
 def unfold_toy(toy: Toy, random_seed: int, settings: Mapping[str, Any]) -> Any:

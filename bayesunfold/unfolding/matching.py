@@ -161,6 +161,13 @@ def matched_variation(
         raise InputError(msg)
     out: dict[str, Array | NDArray[np.bool_]] = {}
     if "weight" in given:
+        if missing.any():
+            msg = (
+                f"{int(missing.sum())} of {int(simulation.used.sum())} simulated events are not in {what}, which has "
+                "weights: what the others weigh there at particle level is not known. Write all events, or vary the "
+                "detector level alone (reco_factor)."
+            )
+            raise InputError(msg)
         weight = as_weight(given["weight"], n, f"weight of {what}")
         out[f"weight_{side}"] = np.where(found, weight[rows], 0.0)
     passes = as_flag(given.get("pass_reco"), n, f"pass_reco of {what}")

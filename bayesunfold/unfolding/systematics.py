@@ -448,6 +448,14 @@ def _check_sides(name: str, up: set[str], down: set[str]) -> None:
             f"({', '.join(f'{k}_down' for k in sorted(missing))}); give both, or a variation in one direction as up."
         )
         raise InputError(msg)
+    forgotten = sorted((up - down) & {"reco", "reco_factor"}) if down else []
+    if forgotten:
+        lacks = ", ".join(f"{k}_down" for k in forgotten)
+        msg = (
+            f"systematic {name!r} has {', '.join(f'{k}_down' for k in sorted(down))} and not {lacks}, so half of the "
+            f"variation would be nominal; give {lacks} too (the nominal values if nothing changes there)."
+        )
+        raise InputError(msg)
 
 
 def prepare_systematics(

@@ -391,3 +391,22 @@ def test_a_flag_that_is_a_number_elsewhere_is_named(folder):
     text = CACHED.replace(", factor = 0.5", "") + SETTINGS
     with pytest.raises(InputError, match=r"'w' is a flag in .*more.npz and a number in .*one.npz"):
         load_job(write(folder, text)).simulation()
+
+
+def test_a_background_lacks_features_as_the_simulation_says(folder):
+    rng = np.random.default_rng(2)
+    np.savez(folder / "top.npz", pt=np.where(rng.random(100) < 0.3, np.nan, rng.normal(size=100)), w=np.full(100, 0.1))
+    section = '\n[[background]]\nname = "top"\nfile = "top.npz"\nfeatures = ["pt"]\nweight = "w"\n'
+    with pytest.raises(InputError, match='undefined="indicator"'):
+        load_job(write(folder, ONE + section + SETTINGS)).backgrounds()
+    section += 'undefined = "indicator"\n'
+    assert load_job(write(folder, ONE + section + SETTINGS)).backgrounds()[0].undefined == "indicator"
+
+
+def test_a_network_of_the_direct_posterior_keeps_what_is_not_said(folder):
+    text = ONE + SETTINGS.replace("iterations = 1", 'method = "direct"')
+    assert "direct" in text
+    found = load_job(write(folder, text + '\n[network]\nactivation = "softplus"\n')).unfolder()
+    assert found.network == bu.Network(activation="softplus", prior_scale=(1.0, 1.0, 7.0))
+    found = load_job(write(folder, text + "\n[network]\nadditive = 4\n")).unfolder()
+    assert found.network.additive == 4

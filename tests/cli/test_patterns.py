@@ -219,3 +219,24 @@ def test_names_are_looked_for_where_the_variation_is(tmp_path):
     )
     job = configured(tmp_path, text)
     assert [s.name for s in job.simulation()[1]] == ["tune", "qcd tune", "qcd pdf"]
+
+
+def test_the_place_in_tables_of_files():
+    file = [{"file": "var_{name}.root", "tree": "t_{name}"}]
+    section = SystematicSection(name="{name}", weight_up="w_JET_{name}__1up", file=file, key=["event"])
+    assert [s.file for s in expand(section, COLUMNS, [])] == [
+        [{"file": f"var_{name}.root", "tree": f"t_{name}"}] for name in ("A", "B")
+    ]
+
+
+def test_the_place_in_a_column_with_other_signs():
+    section = SystematicSection(name="{name}", weight_up="w * `sf-{name}-up`")
+    assert [s.weight_up for s in expand(section, ["w", "sf-a-up", "sf-b-up"], [])] == [
+        "w * `sf-a-up`",
+        "w * `sf-b-up`",
+    ]
+
+
+def test_the_place_twice_in_a_tree_is_the_same_name():
+    section = SystematicSection(name="{name}", tree="{name}_of_{name}", file="x.root", key=["event"], weight_up="w")
+    assert [s.tree for s in expand(section, [], ["a_of_a", "a_of_b"])] == ["a_of_a"]

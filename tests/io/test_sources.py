@@ -96,3 +96,16 @@ def test_files_that_disagree(campaigns):
         bu.io.read_columns([campaigns / "other.npz", campaigns / "less.npz"], ["x", "w"])
     with pytest.raises(InputError, match="have no events that pass"):
         bu.io.read_columns([campaigns / "other.npz", campaigns / "mc16a.npz"], ["x"], selection="x > 100")
+
+
+def test_a_file_without_events_has_no_kind(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for name, values in (("a", [30.0, 10.0]), ("b", []), ("c", [25.0])):
+        pq.write_table(pa.table({"pt": pa.array(values, pa.float64())}), tmp_path / f"{name}.parquet")
+    files = [tmp_path / f"{name}.parquet" for name in ("a", "b", "c")]
+    found = bu.io.read_columns(files, ["pt > 20", "pt"])
+    assert found["pt > 20"].tolist() == [True, False, True]
+    data = bu.io.open_events(files, reco=["pt", "pt > 20"], cache=tmp_path / "cache")
+    assert data.features[:, 1].tolist() == [1.0, 0.0, 1.0]

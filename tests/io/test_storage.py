@@ -130,3 +130,17 @@ def test_a_loaded_result_is_the_saved_one_with_several_blas_threads(tmp_path):
         [sys.executable, script], cwd=tmp_path, env=threads, capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
+
+
+def test_names_by_position_stay_so(tmp_path):
+    """Detector-level features without names of their own: a background's columns are taken in their order."""
+    rng = np.random.default_rng(6)
+    gen = rng.normal(0, 1, (300, 2))
+    simulation = bu.Simulation(gen, gen + rng.normal(0, 0.3, gen.shape), names=["pt", "m"])
+    other = bu.Background(rng.normal(0, 1, (40, 2)), np.full(40, 0.5), "top", names=["m", "pt"])
+    unfolder = bu.OmniFold(1, bu.Network((4,)), "laplace", draws=10, random_seed=1, progressbar=False)
+    result = unfolder.fit(simulation, bu.Data(rng.normal(0.2, 1, (200, 2))), [other])
+    loaded = bu.load(result.save(tmp_path / "r.nc"))
+    assert loaded.simulation.reco_names == simulation.reco_names
+    assert (loaded.simulation.gen_named, loaded.simulation.reco_named) == (True, False)
+    np.testing.assert_array_equal(loaded.backgrounds[0].columns_for(loaded.simulation), other.features)

@@ -182,6 +182,8 @@ def test_resampled_toys_have_the_population_as_their_mean():
     population = bu.datasets.gaussian_toy(100, 3000, random_seed=4).simulation
     background = bu.Background(np.linspace(-3, 3, 50), np.full(50, 0.4), name="flat", relative_uncertainty=0.1)
     make = bu.studies.ResampledToys(population, 120.0, np.exp(0.1 * population.gen[:, 0]), [background])
+    profiled = bu.Background(background.features, background.weight, "flat", 0.1, profile=True)
+    assert bu.studies.ResampledToys(population, 120.0, None, [profiled])(0).backgrounds[0].profile
     edges = np.array([-20.0, -2.0, 1.0, 20.0])
     assert make.expected({"gen": edges})["gen"].sum() == pytest.approx(100)
     found = np.zeros(3)

@@ -112,3 +112,10 @@ def test_long_event_numbers_stay_exact():
     """Beyond 2^53 neighbours are one floating-point number; a tuple keeps the columns' types."""
     run, event = np.array([1, 1], dtype=np.int32), np.array([2**60 + 1, 2**60], dtype=np.uint64)
     np.testing.assert_array_equal(match_rows((run, event), (run, event[::-1]), "up"), [1, 0])
+
+
+def test_weights_of_events_that_are_not_there_are_not_known(simulation):
+    key, passes = np.arange(N), simulation.gen[:, 0] > -1.2
+    up = {"key": key[passes], "weight": np.full(passes.sum(), 1.05)}
+    with pytest.raises(InputError, match=r"which has weights: what the others weigh there"):
+        bu.Systematic.from_events("scale", simulation, key=key, up=up, absent="fails")
