@@ -33,7 +33,7 @@ from bayesunfold.direct.model import (
 from bayesunfold.direct.posterior import DirectPosterior, find_nuisances, find_posterior, members_of
 from bayesunfold.direct.precision import precision_posterior
 from bayesunfold.direct.profile import Profile, warn_of_nuisances
-from bayesunfold.direct.settings import SAMPLED, DirectSettings, default_networks
+from bayesunfold.direct.settings import SAMPLED, DirectSettings, default_hyperprior, default_networks
 from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError, UnreliableDrawsWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
@@ -93,9 +93,9 @@ class UnbinnedFBU:
         for all, or their posterior by ADVI or NUTS in PyMC. The network's weights are drawn exactly in any case.
     draws : int
         Members of the ensemble: posterior draws of the network.
-    prior : float
+    prior : float, optional
         Width of the Normal hyperprior of the logarithm of each prior precision: one for every layer, and one for every
-        feature of the additive part.
+        feature of the additive part. By default 3 for two and three particle-level features and 1 otherwise.
     restarts : int
         Random starts of the first classifiers.
     rounds : int
@@ -148,7 +148,7 @@ class UnbinnedFBU:
         moments: Network | None = None,
         inference: str = "marginal",
         draws: int = 500,
-        prior: float = 1.0,
+        prior: float | None = None,
         restarts: int = 1,
         rounds: int = 1,
         efficiency: Literal["learned", "prior"] = "learned",
@@ -176,7 +176,7 @@ class UnbinnedFBU:
         self.network, self.moments, self.inference, self.model = network, moments, inference, model
         self.draws = check_count(draws, "draws", 2, MOST_DRAWS)
         check_chains(DirectSettings(inference=inference).sampling, self.draws)
-        self.prior = check_positive(prior, "prior")
+        self.prior = None if prior is None else check_positive(prior, "prior")
         self.rounds = check_count(rounds, "rounds", 0, MOST_ROUNDS)
         self.restarts = check_count(restarts, "restarts", 1, MOST_RESTARTS)
         self.event_groups = check_event_groups(event_groups)
@@ -187,12 +187,13 @@ class UnbinnedFBU:
         """All settings, with the default networks for the simulation's features."""
         levels = simulation.reco if self._linear else simulation.gen
         network, moments = default_networks(levels.shape[1])
+        prior = default_hyperprior(simulation.gen.shape[1])
         return DirectSettings(
             network if self.network is None else self.network,
             moments if self.moments is None else self.moments,
             self.inference,
             self.draws,
-            self.prior,
+            prior if self.prior is None else self.prior,
             self.restarts,
             self.rounds,
             self.efficiency,

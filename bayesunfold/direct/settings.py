@@ -14,7 +14,7 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sampling import sample_gaussian
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["SAMPLED", "DirectSettings", "default_networks"]
+__all__ = ["SAMPLED", "DirectSettings", "default_hyperprior", "default_networks"]
 
 SAMPLED = ("advi", "nuts")
 """Methods that sample the precisions in PyMC."""
@@ -27,6 +27,9 @@ One particle-level feature has a smoother prior than the loop's: the loop regula
 prior alone.
 """
 
+
+FEW_FEATURES, WIDE = (2, 3), 3.0
+"""Numbers of particle-level features for which the hyperprior is wide, and its width (docs/studies/coverage.md)."""
 
 NOTE = "Direct posterior: exact draws of a Gaussian for each member's prior precisions; there is nothing to converge."
 
@@ -125,3 +128,8 @@ class DirectSettings:
 def default_networks(n_features: int) -> tuple[Network, Network]:
     """Networks at particle level and at detector level for a number of particle-level features."""
     return ONE_FEATURE if n_features == 1 else MANY_FEATURES
+
+
+def default_hyperprior(n_features: int) -> float:
+    """Width of the hyperprior for a number of particle-level features."""
+    return WIDE if n_features in FEW_FEATURES else 1.0
