@@ -16,11 +16,11 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.cli.blind import BlindSplit, split_blind
 from bayesunfold.cli.patterns import PLACE, deciding_background, expand
 from bayesunfold.cli.reading import FileEntry, Reader, each_column
+from bayesunfold.cli.run_sections import CoverageSection
 from bayesunfold.cli.schema import read_configuration
 from bayesunfold.cli.sections import (
     BackgroundSection,
     Configuration,
-    CoverageSection,
     Files,
     Source,
     SystematicSection,

@@ -12,17 +12,19 @@ from typing import get_args
 import msgspec
 from msgspec import Struct
 
+from bayesunfold.cli.run_sections import (
+    CoverageSection,
+    NetworkSection,
+    OutputSection,
+    SpectrumSection,
+    UnfoldingSection,
+)
 from bayesunfold.cli.sections import (
     BackgroundSection,
     Configuration,
-    CoverageSection,
     DataSection,
-    NetworkSection,
-    OutputSection,
     SimulationSection,
-    SpectrumSection,
     SystematicSection,
-    UnfoldingSection,
     VariedBackgroundSection,
 )
 from bayesunfold.errors import FileFormatError, InputError
