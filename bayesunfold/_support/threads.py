@@ -62,7 +62,7 @@ class _OneBlasThread:
     @contextmanager
     def __call__(self) -> Iterator[int]:
         """Limit BLAS; gives the number of threads that it had."""
-        controller = _controller(len(sys.modules))
+        controller = _controller()
         libraries = controller.select(user_api="blas").lib_controllers
         own = [(library, _threads_of(library)) for library in libraries if _for_each_thread(library)]
         with self._lock:
@@ -82,9 +82,13 @@ class _OneBlasThread:
                     _set_threads(self._shared)
 
 
+def _controller() -> ThreadpoolController:
+    """Of the libraries that set threads; all of the process are looked through again only after more imports."""
+    return _looked_for(len(sys.modules))
+
+
 @lru_cache(maxsize=1)
-def _controller(n_modules: int) -> ThreadpoolController:  # noqa: ARG001
-    """Of the libraries that set threads; it looks through all of the process, again only after more imports."""
+def _looked_for(n_modules: int) -> ThreadpoolController:  # noqa: ARG001
     return ThreadpoolController()
 
 
@@ -113,7 +117,7 @@ one_blas_thread = _OneBlasThread()
 def _start_thread() -> None:
     """Work inside a block stays in its own thread, and some BLAS libraries count threads for each caller."""
     _pool.set(None)
-    libraries = _controller(len(sys.modules)).select(user_api="blas").lib_controllers
+    libraries = _controller().select(user_api="blas").lib_controllers
     _set_threads([(library, 1) for library in libraries if _for_each_thread(library)])
 
 
@@ -127,12 +131,12 @@ def trees_on_one_thread() -> AbstractContextManager[Any]:
     Their threads wait for one another thousands of times per tree: one core that is busy with something else makes a
     fit of a second take minutes.
     """
-    return _controller(len(sys.modules)).limit(limits=1, user_api="openmp")
+    return _controller().limit(limits=1, user_api="openmp")
 
 
 def thread_count() -> int:
     """Threads that BLAS may use now, at most one a core that this process may use."""
-    return _allowed(_controller(len(sys.modules)).info())
+    return _allowed(_controller().info())
 
 
 def _allowed(libraries: list[dict[str, Any]]) -> int:

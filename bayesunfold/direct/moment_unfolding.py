@@ -69,8 +69,9 @@ class MomentUnfolding:
         Its tangent features are among the detector-level moments that data and refolded simulation are compared by,
         beside the means of the functions given detector level; by default with an additive part.
     inference, draws, prior, rounds, efficiency, random_seed, progressbar
-        As of :class:`UnbinnedFBU`. Every coefficient has a Normal prior about zero, in units in which the functions are
-        uncorrelated with unit width, and one precision for all is learned.
+        As of :class:`UnbinnedFBU`, but ``prior`` is 1 by default for any number of features. Every coefficient has a
+        Normal prior about zero, in units in which the functions are uncorrelated with unit width, and one precision for
+        all is learned.
 
     Raises
     ------

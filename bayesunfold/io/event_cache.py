@@ -392,20 +392,25 @@ def _build(
                 "name another folder with cache=, and call again."
             )
             raise OSError(errno.ENOSPC, msg) from err
-        before = _last_with_events(found.files)
-        if before is not None and events and flags != (seen := set(found.files[before].get("flags", flags))):
-            name = min(flags ^ seen)
-            pair = (source, sources[before]) if name in flags else (sources[before], source)
-            raise mixed_kinds(name, *(file.path for file in pair))
+        if events:
+            _check_flags(found, sources, source, flags)
         entry = {"state": state, "events": events, "selected": selected, "kept": kept, "flags": sorted(flags)}
         found = replace(found, files=(*found.files, entry))
         found.write()
     return found
 
 
-def _last_with_events(files: Sequence[Mapping[str, Any]]) -> int | None:
-    """The last file that shows which columns are flags; those before it are alike."""
-    return next((k for k in range(len(files) - 1, -1, -1) if files[k]["events"]), None)
+def _check_flags(found: _Contents, sources: Sequence[FileSource], source: FileSource, flags: set[str]) -> None:
+    """A column is a flag in all files with events, or in none: those before are like the last of them."""
+    known = [(s, entry) for s, entry in zip(sources, found.files, strict=False) if entry["events"]]
+    if not known:
+        return
+    earlier, entry = known[-1]
+    different = flags ^ set(entry.get("flags", flags))
+    if different:
+        name = min(different)
+        pair = (source, earlier) if name in flags else (earlier, source)
+        raise mixed_kinds(name, *(file.path for file in pair))
 
 
 def _expressions(tables: Mapping[str, Table]) -> list[str]:

@@ -72,15 +72,11 @@ def iteration_costs(
 def direct_costs(
     layouts: tuple[Layout, Layout], events: StandardizedEvents, draws: int, groups: int | None, *, tested: bool
 ) -> dict[str, float]:
-    """Of the phases of a direct posterior, whose networks at detector level and at particle level start from a loop.
-
-    Its factors were measured with one to six features and 5000 to 100 000 events.
-    """
+    """Of the phases of a direct posterior: those of a first iteration, the mode, and the members."""
     first = iteration_costs(0, layouts, events, draws, groups)
-    costs = {name.removeprefix("iteration 1, "): cost for name, cost in first.items()}
+    costs = {name.removeprefix("iteration 1, "): cost for name, cost in first.items() if "members" not in name}
     costs["step 1"] *= 3
-    costs["members"] = 3.5 * members_cost(layouts, events, draws, groups)
+    members = 3.5 * members_cost(layouts, events, draws, groups)
     # the mode, and its test by two classifiers of half the events
-    network = 2 * costs["members"] + (0.6 * costs["step 1"] if tested else 0.0)
-    members = costs.pop("members")
+    network = 2 * members + (0.6 * costs["step 1"] if tested else 0.0)
     return costs | {"particle-level network": network, "members": members}

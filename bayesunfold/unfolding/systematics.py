@@ -203,7 +203,7 @@ class Systematic:
             variation.
         absent : {"error", "fails"}
             What a simulated event means that is not in the variation: a mistake, or that it fails the detector-level
-            selection there, as in files that hold passing events only.
+            selection there, as in files that hold passing events only. With ``weight`` every event has to be there.
         most_lost : float
             Largest share of the variation's events that the simulation may have no row for; they are counted in a
             warning.

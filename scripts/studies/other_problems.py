@@ -1,4 +1,4 @@
-"""Coverage on problems that no default was chosen with, but for one of the direct posterior on ``two-features``.
+"""Coverage on problems; what was chosen with any of them stands in docs/studies/coverage.md.
 
 ``python scripts/studies other-problems PROBLEM [--toys 60] [--method direct] [--inference advi] [--out DIR]``,
 PROBLEM one of

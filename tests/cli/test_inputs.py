@@ -401,6 +401,9 @@ def test_a_background_lacks_features_as_the_simulation_says(folder):
         load_job(write(folder, ONE + section + SETTINGS)).backgrounds()
     section += 'undefined = "indicator"\n'
     assert load_job(write(folder, ONE + section + SETTINGS)).backgrounds()[0].undefined == "indicator"
+    section = section.replace('undefined = "indicator"', "")
+    text = ONE.replace('file = "one.npz"', 'file = "one.npz"\nundefined = "indicator"')
+    assert load_job(write(folder, text + section + SETTINGS)).backgrounds()[0].undefined == "indicator"
 
 
 def test_a_network_of_the_direct_posterior_keeps_what_is_not_said(folder):
