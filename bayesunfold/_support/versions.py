@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["installed_versions"]
 
@@ -15,5 +15,12 @@ def __dir__() -> list[str]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Python and the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    """Python and the packages that numbers depend on; "unknown" of one that is imported without being installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # sources on the path of imports
+        return "unknown"

@@ -32,6 +32,7 @@ __all__ = [
     "activations",
     "backward",
     "blocks",
+    "curvature",
     "events_per_pass",
     "forward",
     "loss_and_gradient",
@@ -269,7 +270,8 @@ def tangent(layout: Layout, theta: Array, x: Array, basis: Array | None = None) 
     if device is not None and basis is not None:
         found = np.empty((len(x), basis.shape[1]), x.dtype)
         for rows in blocks(len(x), WORTHWHILE):
-            found[rows] = device.tangent(layout, theta, basis, x[rows])[: rows.stop - rows.start, : basis.shape[1]]
+            part = np.asarray(device.tangent(layout, theta, basis, x[rows]))
+            found[rows] = part[: rows.stop - rows.start, : basis.shape[1]]
         return found
     layers = layout.layers(theta, x.dtype)
     directions = None if basis is None else basis.astype(x.dtype)
@@ -314,6 +316,15 @@ def products(features: Array, weight: Array) -> Array:
         half = features * np.sqrt(weight)[:, None].astype(features.dtype)
         return half.T @ half
     return features.T @ (features * weight[:, None].astype(features.dtype))
+
+
+def curvature(layout: Layout, theta: Array, x: Array, weight: Array) -> Array:
+    """``J' diag(w) J`` of tangent features ``J`` in all directions, shape (P, P), in double precision."""
+    device = accelerator.get()
+    if device is not None:
+        found: Array = device.curvature(layout, theta, x, weight)
+        return found
+    return weighted_gram(tangent(layout, theta, x), weight)
 
 
 def weighted_gram(features: Array, weight: Array) -> Array:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold.classifier.arithmetic import Layout, tangent, weighted_gram
+from bayesunfold.classifier.arithmetic import Layout, curvature
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Joined
 
@@ -69,8 +69,7 @@ def learn_scales(layout: Layout, classes: Joined, rng: np.random.Generator) -> t
 
 def _rescale(layout: Layout, theta: Array, classes: Joined) -> tuple[Layout, Array]:
     """New scales (R3), and the same network in their units."""
-    jacobian = tangent(layout, theta, classes.x)
-    values, vectors = np.linalg.eigh(weighted_gram(jacobian, classes.curvature_weights(layout, theta)))
+    values, vectors = np.linalg.eigh(curvature(layout, theta, classes.x, classes.curvature_weights(layout, theta)))
     determined = 1.0 - (vectors**2) @ (1.0 / (1.0 + np.maximum(values, 0.0)))
     scales, theta = [], theta.copy()
     groups = [slice(weights.start, biases.stop) for weights, biases, *_ in layout.pieces()]

@@ -14,7 +14,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from threading import Lock
 from typing import Any
@@ -33,15 +33,15 @@ Array = NDArray[np.floating]
 Device = Any  # an array or arrays on the device
 
 ROWS = 65_536
-"""Most events per call."""
+"""Most events whose outputs of layers are in memory."""
 
 JACOBIANS = 4_096
 """Most events whose derivatives with respect to all weights are in memory."""
 
-LENGTHS = (1_024, 4_096, 16_384, ROWS)
-"""Rows of padded blocks."""
+LENGTHS, FEWER_LENGTHS = (1_024, 4_096, 16_384, ROWS), (16_384, ROWS)
+"""Rows of padded blocks: fewer where compiling a function for each of them takes longer than zeros do."""
 
-DIRECTIONS = 64
+DIRECTIONS, MORE_DIRECTIONS = 64, 128
 """Padded bases have a multiple of this number of directions."""
 
 KEPT_NETWORKS = 16
@@ -75,11 +75,8 @@ class JaxArithmetic:
     def loss_and_gradient(self, layout: Layout, theta: Array, classes: Any) -> tuple[float, Array]:
         """Weighted Bernoulli loss of two joined classes, and its gradient."""
         with _exact():
-            events = self._held(classes)
             network = _network(layout, theta, classes.x.dtype)
-            starts = range(0, len(events[0]), min(ROWS, len(events[0])))
-            parts = (_loss(layout.activation, network, events, start, classes.offset) for start in starts)
-            loss, slopes = _total(parts)
+            loss, slopes = _loss(layout.activation, network, self._held(classes), classes.offset)
             return float(loss), _gradient(layout, slopes)
 
     def _held(self, classes: Any) -> Device:
@@ -114,6 +111,7 @@ class JaxArithmetic:
             Of the prior, which is spread over the batches as the loss is.
         batches : int array, shape (steps, rows)
         rates : array, shape (steps,)
+            Of zeros last, with any rows, where calls have an equal number of steps.
         """
         with _exact():
             intervals = _network(layout, state[0], classes.x.dtype)[1]
@@ -133,7 +131,7 @@ class JaxArithmetic:
     def tangent(self, layout: Layout, theta: Array, basis: Array, x: Array) -> Device:
         """Tangent features of a block of events along a basis, with zeros after rows and columns, on the device."""
         with _exact():
-            return _zeroed(_tangent(layout.activation, *self._along(layout, theta, basis, x), _padded(x)), len(x))
+            return _tangent(layout.activation, *self._along(layout, theta, basis, x), _padded(x), len(x))
 
     def group_scores(self, layout: Layout, theta: Array, basis: Array, x: Array, weight: Array, size: int) -> Array:
         """``sum_i w_i phi_i`` over groups of ``size`` consecutive events, shape (groups, p), of the type of ``x``."""
@@ -211,9 +209,15 @@ def _exact() -> Iterator[None]:
         yield
 
 
+@cache
+def _compiles_quickly() -> bool:
+    """Whether JAX compiles for a processor and not for a GPU."""
+    return jax.default_backend() == "cpu"
+
+
 def _length(n: int) -> int:
     """Rows of a padded block."""
-    return next((length for length in LENGTHS if n <= length), n)
+    return next((length for length in (LENGTHS if _compiles_quickly() else FEWER_LENGTHS) if n <= length), n)
 
 
 def _padded(values: Array, rows: int | None = None) -> Array:
@@ -246,7 +250,8 @@ def _intervals(additive: Additive, dtype: np.dtype) -> Device:
 
 def _network_and_directions(layout: Layout, theta: Array, basis: Array, dtype: np.dtype) -> Device:
     """A network, and directions of scaled weights: of ``W`` and ``b`` of each layer, of the coefficients last."""
-    padded = np.pad(_scale(layout)[:, None] * basis, ((0, 0), (0, -basis.shape[1] % DIRECTIONS))).astype(dtype)
+    multiple = DIRECTIONS if _compiles_quickly() else MORE_DIRECTIONS
+    padded = np.pad(_scale(layout)[:, None] * basis, ((0, 0), (0, -basis.shape[1] % multiple))).astype(dtype)
     layers = [(padded[w], padded[b]) for w, b, *_ in layout.pieces()]
     return jax.device_put((_network(layout, theta, dtype), (layers, padded[layout.n_network :])))
 
@@ -306,16 +311,21 @@ def _bernoulli(logit: Device, ones: Device, zeros: Device) -> Device:
 
 
 @partial(jax.jit, static_argnums=0)
-def _loss(activation: str, network: Device, events: Device, start: int, offset: float) -> Device:
-    """Loss and its gradient in the scaled weights, of a block of events."""
+def _loss(activation: str, network: Device, events: Device, offset: float) -> Device:
+    """Loss and its gradient in the scaled weights, summed over blocks of events in double precision."""
     weights, intervals = network
     size = min(ROWS, len(events[0]))
-    x, ones, zeros = (jax.lax.dynamic_slice_in_dim(column, start, size) for column in events)
 
-    def loss(weights: Device) -> Device:
+    def loss(weights: Device, block: Device) -> Device:
+        x, ones, zeros = block
         return _bernoulli(_value(activation, weights, intervals, x).astype(jnp.float64) + offset, ones, zeros)
 
-    return jax.value_and_grad(loss)(weights)
+    def add(total: Device, block: Device) -> tuple[Device, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(weights, block)), None
+
+    nothing = jax.tree.map(lambda part: jnp.zeros(jnp.shape(part), jnp.float64), (0.0, weights))
+    blocks = jax.tree.map(lambda column: column.reshape(-1, size, *column.shape[1:]), events)
+    return jax.lax.scan(add, nothing, blocks)[0]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -382,13 +392,14 @@ def _slopes(activation: str, network: Device, x: Device, delta: Device) -> Itera
 
 
 @partial(jax.jit, static_argnums=0)
-def _tangent(activation: str, network: Device, directions: Device, x: Device) -> Device:
+def _tangent(activation: str, network: Device, directions: Device, x: Device, n: int) -> Device:
+    """Tangent features of the first ``n`` rows, zeros in the others."""
     along, added = directions
     out = jnp.zeros((len(x), added.shape[1]), x.dtype) if network[1] is None else _steps(network[1], x) @ added
     for k, values, delta in _slopes(activation, network, x, jnp.ones((len(x), 1), x.dtype)):
         outer = (values[:, :, None] * delta[:, None, :]).reshape(len(x), -1)
         out = out + outer @ along[k][0] + delta @ along[k][1]
-    return out
+    return jnp.where(jnp.arange(len(x))[:, None] < n, out, 0.0)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -403,11 +414,6 @@ def _group_scores(activation: str, size: int, network: Device, directions: Devic
         outer = jnp.einsum("gsi,gso->gio", inputs, each).reshape(groups, -1)
         out = out + outer @ along[k][0] + each.sum(axis=1) @ along[k][1]
     return out
-
-
-@jax.jit
-def _zeroed(features: Device, n: int) -> Device:
-    return jnp.where(jnp.arange(len(features))[:, None] < n, features, 0.0)
 
 
 @partial(jax.jit, static_argnums=0)

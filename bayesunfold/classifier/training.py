@@ -24,7 +24,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from bayesunfold._support.progress import tick
 from bayesunfold._support.threads import accelerator
-from bayesunfold.classifier.arithmetic import Layout, tangent, weighted_gram
+from bayesunfold.classifier.arithmetic import Layout, curvature, tangent
 from bayesunfold.classifier.two_class import WIDE, Joined
 from bayesunfold.errors import ConvergenceError
 
@@ -118,19 +118,15 @@ class _Curvature:
 
     def __init__(self, layout: Layout, theta: Array, classes: Joined) -> None:
         weights = classes.curvature_weights(layout, theta)
-        self.age, self.dual = 0, False
+        self.age = 0
         self._factor: tuple[float, tuple[Array, bool]] | None = None
-        device = accelerator.get()
-        if device is not None and len(classes.x) >= layout.n_parameters:
-            self.matrix: Array = device.curvature(layout, theta, classes.x, weights)
-            return
-        jacobian = tangent(layout, theta, classes.x)
-        self.dual = len(jacobian) < jacobian.shape[1] and bool(np.all(weights >= 0))
+        self.dual = len(classes.x) < layout.n_parameters and bool(np.all(weights >= 0))
         if self.dual:
+            jacobian = tangent(layout, theta, classes.x)
             self.rows = jacobian * np.sqrt(weights)[:, None].astype(jacobian.dtype)
-            self.matrix = (self.rows @ self.rows.T).astype(np.float64)
+            self.matrix: Array = (self.rows @ self.rows.T).astype(np.float64)
         else:
-            self.matrix = weighted_gram(jacobian, weights)
+            self.matrix = curvature(layout, theta, classes.x, weights)
 
     def solve(self, gradient: Array, damping: float) -> Array:
         """``(J' W J + (1 + damping) I)^-1 gradient``; raises ``LinAlgError`` if indefinite."""
@@ -254,7 +250,9 @@ def _adam(
                 state = _adam_step(layout, state, classes.subset(rows), centre, each, step)
         else:
             rows = np.stack(list(islice(batches, len(now))))
-            state = device.minibatch_steps(layout, state, classes, centre, rows, now, done)
+            rest = (0, min(ADAM_TICK, n_steps) - len(now))  # calls of one length, with steps that lead nowhere
+            rows, rates_now = np.pad(rows, (rest, (0, 0))), np.pad(now, rest)
+            state = device.minibatch_steps(layout, state, classes, centre, rows, rates_now, done)
         tick(ADAM_SHARE * (done + len(now)) / n_steps)
     return state[0]
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from bayesunfold._support.threads import accelerator
 from bayesunfold.classifier.arithmetic import Layout, accelerator_for, forward, loss_and_gradient, tangent
 from bayesunfold.classifier.sums import TangentFeatures
 
@@ -212,6 +213,12 @@ class Classifier:
     def tangent(self, x: Array) -> Array:
         """Tangent features ``Phi = J basis`` at events ``x``, shape (n, p)."""
         return tangent(self.layout, self.theta, x, self.basis)
+
+    def change(self, x: Array, displacement: Array) -> Array:
+        """``tangent(x) @ displacement``, of displacements of the weights along the basis (p, k), shape (n, k)."""
+        if accelerator.get() is None:
+            return self.tangent(x) @ displacement.astype(x.dtype)
+        return tangent(self.layout, self.theta, x, self.basis @ displacement)  # nothing else comes from the device
 
     def features(self, x: Array) -> TangentFeatures:
         """As :meth:`tangent`, for sums over events."""

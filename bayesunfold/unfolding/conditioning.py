@@ -57,7 +57,7 @@ class Conditioning:
             one, zero, _ = self.classifier.residuals(sample, rows)
             x = sample.x[rows]
             net = (one - zero).astype(x.dtype)
-            return net[:, None] * (self.classifier.tangent(x) @ self.multiplier.astype(x.dtype))  # (10)
+            return net[:, None] * self.classifier.change(x, self.multiplier)  # (10)
 
         return fluctuations.moved(move)
 

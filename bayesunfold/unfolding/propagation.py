@@ -85,7 +85,7 @@ class Displacement:
         d = self.of(source)
         if d is None:
             return np.zeros((len(x), self.total().shape[1]), dtype=x.dtype)
-        return self.classifier.tangent(x) @ d.astype(x.dtype)
+        return self.classifier.change(x, d)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from bayesunfold.classifier.backend import check_backend, on_backend
 from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.sums import TangentFeatures, gradient_sum, group_scores
 from bayesunfold.classifier.training import _adam, _Curvature, fit_map
-from bayesunfold.classifier.two_class import Joined
+from bayesunfold.classifier.two_class import Classifier, ClassWeights, Joined, TwoClass
 from bayesunfold.cli import main
 from bayesunfold.errors import InputError
 
 jax = require("jax")
 
+from bayesunfold.classifier import jax_arithmetic  # noqa: E402 - needs JAX
 from bayesunfold.classifier.jax_arithmetic import JaxArithmetic  # noqa: E402 - needs JAX
 
 EVENTS = 20_001  # more than go to an accelerator, and no multiple of any block
@@ -216,3 +217,46 @@ def test_the_command_line_trains_on_jax(monkeypatch, tmp_path, capsys):
     assert gradients
     assert main(["unfold", str(path), "--backend", "jax", "--scheduler", "tcp://127.0.0.1:1"]) == 2
     assert "give one of the two" in capsys.readouterr().err
+
+
+def test_changes_along_displacements_are_those_of_numpy():
+    rng = np.random.default_rng(8)
+    layout = _layout("tanh", additive=True)
+    x = rng.normal(size=(500, 3)).astype(np.float32)
+    theta = rng.normal(size=layout.n_parameters)
+    basis = np.linalg.qr(rng.normal(size=(layout.n_parameters, 11)))[0]
+    classes = TwoClass((ClassWeights("simulation", x, np.ones(500), np.ones(500)),), 0.0)
+    classifier = Classifier("step 2", layout, theta, classes, directions=basis)
+    displacement = rng.normal(size=(11, 70))
+    expected = tangent(layout, theta, x, basis).astype(np.float64) @ displacement
+    with on_backend("jax"):
+        found = classifier.change(x, displacement)
+    for change in (classifier.change(x, displacement), found):
+        assert change.shape == (500, 70)
+        np.testing.assert_allclose(change, expected, atol=ROUNDING * np.abs(expected).max(), rtol=0)
+
+
+def test_few_functions_are_compiled_for_a_gpu(monkeypatch):
+    """Padding there is coarser, and changes no number."""
+    layout = _layout("softplus", additive=False)
+    x = np.random.default_rng(9).normal(size=(2_000, 3)).astype(np.float32)
+    theta = np.random.default_rng(10).normal(size=layout.n_parameters)
+    basis, weight = np.eye(layout.n_parameters, 3), np.linspace(-1.0, 1.0, 2_000)
+
+    def everything():
+        phi = TangentFeatures.of(layout, theta, x, basis)
+        return {
+            "tangent features": tangent(layout, theta, x, basis),
+            "products": phi.times(weight).cross(phi),
+            "squares": phi.squares(),
+            "groups": group_scores(layout, theta, x, weight, 8, basis),
+        }
+
+    here = everything()
+    monkeypatch.setattr(jax_arithmetic, "_compiles_quickly", lambda: False)
+    with on_backend("jax"):
+        there = everything()
+        assert accelerator.get().tangent(layout, theta, basis, x).shape == (16_384, 128)
+    for name, expected in here.items():
+        bound = ROUNDING * np.abs(expected).max()
+        np.testing.assert_allclose(there[name], expected, atol=bound, rtol=0, err_msg=name)
