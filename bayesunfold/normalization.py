@@ -12,7 +12,7 @@ from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Normalization, Spectrum
 
-__all__ = ["EXTRA", "Finish", "assign_groups", "contents_like", "read_luminosity"]
+__all__ = ["EXTRA", "Finish", "assign_groups", "bin_volumes", "contents_like", "read_luminosity"]
 
 Array = NDArray[np.floating]
 
@@ -40,6 +40,14 @@ def assign_groups(
     return groups, n_bins
 
 
+def bin_volumes(edges: Sequence[Array]) -> Array:
+    """Width of each bin, or product of its widths along several axes, flattened in C order."""
+    volume = np.ones(1)
+    for edge in edges:
+        volume = np.multiply.outer(volume, np.diff(edge)).ravel()
+    return volume
+
+
 class Finish:
     """Turns summed weights, with ``EXTRA`` columns of what is in no bin at the end, into a spectrum's numbers."""
 
@@ -47,10 +55,7 @@ class Finish:
         self, nominal: Array, edges: tuple[Array, ...], normalization: Normalization, centre: str, luminosity: float
     ) -> None:
         self.normalization, self.centre, self.luminosity = normalization, centre, luminosity
-        volume = np.ones(1)
-        for edge in edges:
-            volume = np.multiply.outer(volume, np.diff(edge)).ravel()
-        self.volume, self.one_axis = volume, len(edges) == 1
+        self.volume, self.one_axis = bin_volumes(edges), len(edges) == 1
         self.nominal = self.nominal_of(nominal)
 
     def nominal_of(self, sums: Array) -> Array:

@@ -404,8 +404,11 @@ class Spectrum:
         return plot_ranking(self.ranking(), bin, top)
 
     def same_bins(self, other: Spectrum) -> bool:
-        """Whether another spectrum has the same axes and edges, up to rounding."""
-        return self.shape == other.shape and all(map(np.allclose, self.edges, other.edges))
+        """Whether another spectrum has the same axes and edges, to a part in a billion of the range."""
+        return self.shape == other.shape and all(
+            np.allclose(own, their, rtol=0.0, atol=1e-9 * np.ptp(own))
+            for own, their in zip(self.edges, other.edges, strict=True)
+        )
 
     @property
     def bin_labels(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_features, as_numbers, check_bins
 from bayesunfold.binned._counts import check_contents
-from bayesunfold.errors import InputError
+from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Simulation
 
-__all__ = ["contents_of", "edges_of", "observables_of", "size_of"]
+__all__ = ["contents_of", "edges_of", "names_only", "observables_of", "size_of", "warn_of_last_edges"]
 
 Array = NDArray[np.floating]
 Edges = tuple[Array, ...]
@@ -49,6 +50,23 @@ def edges_of(edges: Sequence[ArrayLike] | None, n: int, what: str) -> Edges:
         msg = f"{what} make {size_of(out)} bins; the response has {n}."
         raise InputError(msg)
     return out
+
+
+def names_only(wanted: Any) -> bool:
+    """Whether observables are given by name, each of them."""
+    return all(isinstance(item, str) for item in (wanted if isinstance(wanted, tuple) else (wanted,)))
+
+
+def warn_of_last_edges(values: Sequence[Array], edges: Sequence[Array], rows: NDArray[np.bool_]) -> None:
+    """Warn of events exactly on a last edge, which half-open bins leave out and ``numpy.histogram`` takes in."""
+    for value, edge in zip(values, edges, strict=True):
+        n = int(np.sum(value[rows] == edge[-1]))
+        if n:
+            msg = (
+                f"{n} simulated events lie exactly on the last edge, {edge[-1]:g}. Bins of the response are half open "
+                "and leave them out, numpy.histogram counts them in its last bin. Move the edge, for integers by 0.5."
+            )
+            warnings.warn(msg, OverlapWarning, stacklevel=3)
 
 
 def observables_of(simulation: Simulation, wanted: Any, level: str) -> tuple[tuple[str, ...], list[Array]]:

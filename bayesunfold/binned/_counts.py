@@ -64,13 +64,25 @@ def as_histogram(source: Any, what: str) -> Histogram:
             msg = f"{what} is a tuple of {len(source)}; give (contents, edges, ...)."
             raise InputError(msg)
         values = as_numbers(source[0], f"contents of {what}")
-        given = source[1] if len(source) == 2 and values.ndim > 1 else source[1 : 1 + values.ndim]
+        given = source[1] if len(source) == 2 and values.ndim > 1 else source[1:]
+        if len(given) != values.ndim:
+            msg = (
+                f"{what} is a tuple of {len(source)} with contents of {values.ndim} axes; give (contents, edges) with "
+                "an array of edges per axis. Variances come with a hist object of Weight storage."
+            )
+            raise InputError(msg)
         edges = tuple(check_bins(e, f"edges of {what}") for e in given)
         flow = np.pad(values, 1)
         variances = values
     elif hasattr(source, "axes") and callable(getattr(source, "values", None)):
         values = np.asarray(source.values(), dtype=np.float64)
         found = source.variances()
+        if found is None and not np.array_equal(values, np.round(values)):
+            msg = (
+                f"{what} has contents that are no whole numbers, and no variances; fill it with weights into "
+                "hist.storage.Weight(), or call Sumw2 in ROOT."
+            )
+            raise InputError(msg)
         variances = values if found is None else np.asarray(found, dtype=np.float64)
         edges = tuple(_edges(axis) for axis in source.axes)
         flow = _with_flow(source, values)
@@ -139,6 +151,17 @@ def as_counts(
     check_contents(values, what)
     check_contents(variances, f"variances of {what}")
     return values, variances
+
+
+def filled_variances(values: Array, variances: Array) -> Array:
+    """Variances, of empty bins that of one event.
+
+    No event is no estimate of a variance, and one event is the 68 % upper limit. Of weighted events it is the square of
+    their mean weight.
+    """
+    total = values.sum()
+    one = (variances.sum() / total) ** 2 if total > 0 and variances.sum() > 0 else 1.0
+    return np.where(variances > 0, variances, one)
 
 
 def check_edges(found: tuple[Array, ...], wanted: tuple[Array, ...], what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -19,10 +20,14 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def gaussian_draws(covariance: Array, draws: int, seed: int) -> Array:
-    """Draws of N(0, covariance), shape (draws, bins); a singular covariance gives draws in its range."""
+def gaussian_draws(covariance: Array, draws: int, seed: int, data: Array) -> Array:
+    """Draws of N(0, covariance), shape (draws, bins); a singular covariance gives draws in its range.
+
+    Other data have other random numbers: with the same ones, spectra of independent data would move together.
+    """
     values, vectors = np.linalg.eigh(covariance)
-    rng = np.random.default_rng(seed)
+    stream = hashlib.sha256(np.ascontiguousarray(data, dtype=np.float64).tobytes()).digest()
+    rng = np.random.default_rng((seed, int.from_bytes(stream[:8], "little")))
     z = rng.standard_normal((draws, len(values)))
     return (z * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
@@ -33,17 +38,17 @@ def gaussian_spectrum(
     covariances: Mapping[str, Array],
     method: str,
     draws: int,
-    random_seed: int,
+    random_seed: tuple[int, Array],
     seconds: float,
 ) -> Spectrum:
-    """Gaussian draws around the point estimate.
+    """Gaussian draws around the point estimate; the data stand beside the seed.
 
     Without covariances (``errors=False``) bands and covariance are NaN. The exact covariance travels with the spectrum,
     so chi-squares do not suffer from the finite number of draws.
     """
     if covariances:
         total = np.sum(list(covariances.values()), axis=0)
-        values = nominal + gaussian_draws(total, draws, random_seed)
+        values = nominal + gaussian_draws(total, draws, *random_seed)
     else:  # not computed: NaN, which no one takes for an uncertainty of zero
         total = np.full((len(nominal), len(nominal)), np.nan)
         values = np.full((2, len(nominal)), np.nan)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import as_numbers, check_covariance, check_instance
 from bayesunfold._support.tables import as_text
 from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.normalization import bin_volumes
 from bayesunfold.spectrum import Chi2, Spectrum
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ class Comparison:
         for name, s in self.spectra.items():
             measured = ~np.isnan(s.nominal)
             filled = measured & (s.nominal > 0)
+            # contents of a density times widths, or wide bins would count too little
+            widths = bin_volumes(s.edges) if s.normalization == "density" else np.ones(s.n_bins)
             row: dict[str, float | str] = {
                 "method": name,
-                "total": float(s.nominal[measured].sum()),
+                "total": float((s.nominal * widths)[measured].sum()),
                 "rel. std": float(np.median(s.std()[filled] / s.nominal[filled])),
             }
             if self.truth is not None:
@@ -92,7 +95,7 @@ class Comparison:
                     "p-value": chi2.p_value,
                     "in 68 %": inside,
                     "discriminator": triangular_discriminator(
-                        np.maximum(s.nominal[measured], 0.0), self.truth[measured]
+                        np.maximum((s.nominal * widths)[measured], 0.0), (self.truth * widths)[measured]
                     ),
                 }
             row["seconds"] = float("nan") if s.seconds is None else s.seconds
@@ -173,6 +176,12 @@ def compare(
             raise InputError(msg)
         if s.normalization != first.normalization:
             msg = f"{name!r} is a {s.normalization} and {next(iter(named))!r} a {first.normalization}; use one of them."
+            raise InputError(msg)
+        if s.luminosity != first.luminosity:
+            msg = (
+                f"{name!r} has luminosity {s.luminosity} and {next(iter(named))!r} {first.luminosity}; take one of "
+                "them, or none, for all."
+            )
             raise InputError(msg)
     target = None
     if truth is not None:

@@ -39,7 +39,7 @@ from bayesunfold.binned.fbu_model import (
     relative_effects,
 )
 from bayesunfold.binned.measured import among_all_bins, restricted
-from bayesunfold.binned.response import ResponseMatrix
+from bayesunfold.binned.response import ResponseMatrix, check_one_axis
 from bayesunfold.classifier.sampling import quiet_nutpie
 from bayesunfold.errors import ConvergenceWarning, InputError
 from bayesunfold.spectrum import Spectrum
@@ -54,6 +54,8 @@ Prior = Literal["flat", "lognormal", "entropy", "curvature"]
 
 PRIORS = ("flat", "lognormal", "entropy", "curvature")
 MAX_R_HAT = 1.02
+NEAR_LIMIT, MOST_NEAR_LIMIT = 0.9, 0.05
+"""What counts as near the limit of a flat prior, and the share of draws there that is too many."""
 TARGET_ACCEPT = 0.95  # backgrounds and shifts of the response bend the posterior; at 0.8 some steps diverged
 
 
@@ -119,8 +121,8 @@ class FBU:
     Parameters
     ----------
     prior : {"flat", "lognormal", "entropy", "curvature"}
-        Of the particle-level contents: flat between zero and a limit, ten times the simulated spectrum or all events in
-        one bin, whichever is more; log-normal around the simulated spectrum, scaled to
+        Of the particle-level contents: flat between zero and a limit, ten times the simulated spectrum or what all
+        data in one bin would mean, whichever is more; log-normal around the simulated spectrum, scaled to
         the data, of relative width ``strength``; flat times ``exp(strength x entropy)`` of the spectrum's ratio to the
         simulated one; flat times a Normal of width ``1/strength`` on that ratio's second differences.
     strength : float
@@ -188,9 +190,15 @@ class FBU:
         Deterministics: ``truth``, ``expected``.
         """
         check_instance(response, ResponseMatrix, "response")
+        self._check(response)
         if response.measured is not response:
             return self._of_measured(response).model(response.measured, response.measured_counts(data))
         return build(self._inputs(response, data))
+
+    def _check(self, response: ResponseMatrix) -> None:
+        response.check_efficiency("FBU")
+        if self.prior == "curvature":
+            check_one_axis(response, 'FBU(prior="curvature")')
 
     def _of_measured(self, response: ResponseMatrix) -> FBU:
         """The same with backgrounds and systematics of the bins that are measured."""
@@ -236,6 +244,7 @@ class FBU:
         import nutpie
 
         check_instance(response, ResponseMatrix, "response")
+        self._check(response)
         if response.measured is not response:
             counts = response.measured_counts(data)
             fit = self._of_measured(response).sample(response.measured, counts, predictive=predictive)
@@ -256,6 +265,8 @@ class FBU:
             )
         ratio = np.asarray(tree["posterior"]["truth_ratio"].values)
         _warn_if_unconverged(ratio, np.asarray(tree["sample_stats"]["diverging"].values))
+        if self.prior != "lognormal":
+            _warn_if_limited(ratio / inputs.limit)
         values = (ratio * inputs.scaled).reshape(-1, response.n_gen)
         spectrum = Spectrum(
             edges=response.gen_edges,
@@ -332,6 +343,18 @@ class FBU:
             *cells(response, floating=floating),
             *fake_cells(response, floating=floating),
         )
+
+
+def _warn_if_limited(share: Array) -> None:
+    """Warn of bins whose draws, as shares of the prior's limit, are cut off by it."""
+    near = (share > NEAR_LIMIT).mean(axis=(0, 1))
+    bins = np.flatnonzero(near > MOST_NEAR_LIMIT)
+    if len(bins):
+        msg = (
+            f"{100 * near.max():.0f} % of the draws are at the upper limit of the prior in bins {bins.tolist()}, so "
+            "data do not bound them: merge these bins, simulate more of their events, or take prior='lognormal'."
+        )
+        warnings.warn(msg, ConvergenceWarning, stacklevel=4)
 
 
 def _warn_if_unconverged(ratio: Array, diverging: Array) -> None:

@@ -55,9 +55,12 @@ class Inputs:
     def limit(self) -> Array:
         """Largest ratio to the scaled simulated spectrum that a flat prior allows.
 
-        Without a limit the posterior would be improper: a column of few simulated events may have any efficiency.
+        All data in one bin, with five standard deviations more, or ten times the simulation. Without a limit the
+        posterior would be improper: a column of few simulated events may have any efficiency.
         """
-        return np.maximum(LARGEST_RATIO, self.scaled.sum() / self.scaled)
+        data = float(self.counts.sum())
+        most = (data + 5.0 * np.sqrt(data) + 5.0) / self.response.sum(axis=0)
+        return np.maximum(LARGEST_RATIO, most / self.scaled)
 
     @property
     def column_counts(self) -> Array:

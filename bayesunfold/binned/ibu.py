@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import check_count, check_flag, check_instance, check_positive, check_seed
-from bayesunfold.binned._counts import check_contents
+from bayesunfold.binned._counts import check_contents, filled_variances
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.measured import among_all_bins, restricted
 from bayesunfold.binned.response import ResponseMatrix
@@ -138,9 +138,13 @@ class IBU:
             method, counts = restricted(self, response, ("prior",)), response.measured_counts(data)
             return among_all_bins(response, method.fit(response.measured, counts))
         values, variances = response.counts(data)
+        variances = filled_variances(values, variances)
         if not self.errors and self.iterations != "auto":
             unfolded = self.unfold_many(response, values[None])[0]
-            return gaussian_spectrum(response, unfolded, {}, "IBU", 2, self.random_seed, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            spectrum = gaussian_spectrum(response, unfolded, {}, "IBU", 2, (self.random_seed, values), seconds)
+            spectrum.settings["iterations"] = self.iterations
+            return spectrum
         steps = self.steps(response, values, variances)
         covariances: dict[str, Array] = {}
         if self.errors:
@@ -149,21 +153,26 @@ class IBU:
             if response.has_statistics:
                 fakes = -steps[-1].data_derivative * values
                 covariances["simulation"] = self._simulation_covariance(response, response.signal(values), steps, fakes)
-        return gaussian_spectrum(
+        spectrum = gaussian_spectrum(
             response,
             steps[-1].unfolded,
             covariances,
             "IBU",
             self.draws if self.errors else 2,
-            self.random_seed,
+            (self.random_seed, values),
             time.perf_counter() - start,
         )
+        spectrum.settings["iterations"] = len(steps)
+        return spectrum
 
     def steps(self, response: ResponseMatrix, data: ArrayLike, variances: ArrayLike | None = None) -> list[IBUStep]:
         """Every iteration with its derivatives, equations (B3) and (B5); arguments as for :meth:`fit`."""
+        if response.measured is not response:
+            return self._steps_of_measured(response, data, variances)
         values, poisson = response.counts(data)
         signal = response.signal(values)
-        sigma2 = poisson if variances is None else np.asarray(variances, dtype=np.float64)
+        sigma2 = filled_variances(values, poisson if variances is None else np.asarray(variances, dtype=np.float64))
+        sigma2 = sigma2 * (1 - response.fakes) ** 2
         previous = self._first(response)
         steps: list[IBUStep] = []
         limit = MAX_ITERATIONS if self.iterations == "auto" else int(self.iterations)
@@ -182,6 +191,28 @@ class IBU:
             previous = unfolded
         return steps
 
+    def _steps_of_measured(
+        self, response: ResponseMatrix, data: ArrayLike, variances: ArrayLike | None
+    ) -> list[IBUStep]:
+        """Steps among all bins: NaN in particle-level bins that are not seen, no change with bins not reached."""
+        gen, reco = response.seen, response.reached
+        counts = response.measured_counts(data)
+        own = counts.variances if variances is None else np.asarray(variances, dtype=np.float64)[reco]
+        method = restricted(self, response, ("prior",))
+
+        def among_all(matrix: Array) -> Array:
+            out = np.zeros((response.n_gen, response.n_reco))
+            out[~gen] = np.nan
+            out[np.ix_(gen, reco)] = matrix
+            return out
+
+        found = []
+        for step in method.steps(response.measured, counts.values, own):
+            unfolded = np.full(response.n_gen, np.nan)
+            unfolded[gen] = step.unfolded
+            found.append(IBUStep(unfolded, among_all(step.mixing), among_all(step.data_derivative)))
+        return found
+
     def unfold_many(self, response: ResponseMatrix, data: ArrayLike) -> Array:
         """Point estimates of many data sets at once, for toys.
 
@@ -192,6 +223,7 @@ class IBU:
         Returns
         -------
         array, shape (toys, gen)
+            NaN in bins that are not seen; counts in bins that are not reached are left out.
         """
         counts = np.asarray(data, dtype=np.float64)
         if counts.ndim != 2 or counts.shape[1] != response.n_reco:
@@ -201,6 +233,10 @@ class IBU:
         if self.iterations == "auto":
             msg = "unfold_many needs a fixed number of iterations, so that all toys are treated alike."
             raise InputError(msg)
+        if response.measured is not response:
+            method, out = restricted(self, response, ("prior",)), np.full((len(counts), response.n_gen), np.nan)
+            out[:, response.seen] = method.unfold_many(response.measured, counts[:, response.reached])
+            return out
         signal = response.signal(counts)
         spectra = np.broadcast_to(self._first(response), (len(counts), response.n_gen))
         for _ in range(int(self.iterations)):

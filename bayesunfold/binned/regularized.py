@@ -8,7 +8,7 @@ derives the equations, (B8) to (B13), (B17) and (B18).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
 from bayesunfold._support.checks import check_count, check_flag, check_instance, check_not_negative, check_seed
+from bayesunfold.binned._counts import filled_variances
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.measured import among_all_bins, restricted
-from bayesunfold.binned.response import ResponseMatrix
+from bayesunfold.binned.response import ResponseMatrix, check_one_axis
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Spectrum
 
@@ -26,18 +27,42 @@ __all__ = ["MatrixInversion", "SVDUnfolding", "TauScan", "Tikhonov", "difference
 
 Array = NDArray[np.floating]
 
+REWEIGHTINGS = 3
+"""Steps in which variances follow the fitted contents; each moves the solution by a fraction of the one before."""
+
 
 def __dir__() -> list[str]:
     return __all__
 
 
-def difference_matrix(bins: int, kind: Literal["size", "derivative", "curvature"]) -> Array:
-    """``L`` for size (0th), first or second differences of neighbouring bins, shape (rows, bins)."""
+def difference_matrix(
+    bins: int | tuple[int, ...],
+    kind: Literal["size", "derivative", "curvature"],
+    kept: NDArray[np.bool_] | None = None,
+) -> Array:
+    """``L`` for size (0th), first or second differences of neighbouring bins, shape (rows, bins).
+
+    Parameters
+    ----------
+    bins : int or tuple of int
+        Of each axis; differences run along every axis by itself, and an axis that is too short has none.
+    kind : {"size", "derivative", "curvature"}
+    kept : boolean array, shape (bins,), optional
+        Bins that there are, flattened; differences across others are left out.
+    """
     order = {"size": 0, "derivative": 1, "curvature": 2}[kind]
-    if bins <= order:
-        msg = f"regularising the {kind} needs more than {order} bins; there are {bins}."
+    shape = (bins,) if isinstance(bins, int) else bins
+    one = np.eye(int(np.prod(shape)))
+    along = range(1 if order == 0 else len(shape))  # the size is the same along any axis
+    parts = [np.diff(one.reshape(*shape, -1), n=order, axis=axis) for axis in along if shape[axis] > order]
+    rows = np.concatenate([part.reshape(-1, len(one)) for part in parts]) if parts else np.zeros((0, len(one)))
+    if kept is not None:
+        rows = rows[~np.any(rows[:, ~kept] != 0, axis=1)][:, kept]
+    if not len(rows):
+        there = " x ".join(map(str, shape)) if kept is None else f"{int(kept.sum())} of {' x '.join(map(str, shape))}"
+        msg = f"regularising the {kind} needs more than {order} bins in a row; there are {there}."
         raise InputError(msg)
-    return np.diff(np.eye(bins), n=order, axis=0)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -150,8 +175,7 @@ class _Linear:
 
     def _problem(self, response: ResponseMatrix, data: Any, penalty: Array, bias: Array, area: bool) -> Any:
         values, variances = response.counts(data)
-        # an empty bin of Poisson counts has no variance estimate; one count is its 68 % upper limit
-        raw = np.where(variances > 0, variances, 1.0)
+        raw = filled_variances(values, variances)
         purity = 1 - response.fakes
         return _Problem(response, response.signal(values), raw * purity**2, penalty, bias, area), raw
 
@@ -171,7 +195,7 @@ class _Linear:
             covariances,
             self.method,
             self.draws if self.errors else 2,
-            self.random_seed,
+            (self.random_seed, problem.signal),
             time.perf_counter() - start,
         )
 
@@ -186,9 +210,10 @@ class MatrixInversion(_Linear):
 
     Notes
     -----
-    Unbiased, with the largest variance of all methods. A data bin without events counts with variance one. The
-    simulation's statistics enter to first order, which is too wide where they are as large as the smallest singular
-    values: several times at condition numbers above a hundred.
+    Unbiased for a square response, with the largest variance of all methods; with more detector-level bins the
+    variances are those of the fitted contents, which are found in three steps. A data bin without events has the
+    variance of one event. The simulation's statistics enter to first order, which is too wide where they are as large
+    as the smallest singular values: several times at condition numbers above a hundred.
 
     Examples
     --------
@@ -204,6 +229,7 @@ class MatrixInversion(_Linear):
         """Unfold counts; warns above a condition number of 1e8."""
         start = time.perf_counter()
         check_instance(response, ResponseMatrix, "response")
+        response.check_efficiency("matrix inversion")
         if response.measured is not response:
             counts = response.measured_counts(data)
             return among_all_bins(response, self.fit(response.measured, counts))
@@ -216,7 +242,24 @@ class MatrixInversion(_Linear):
         response.warn_if_ill_conditioned()
         n = response.n_gen
         problem, raw = self._problem(response, data, np.zeros((1, n)), np.zeros(n), False)
+        if response.n_reco > n:
+            problem = _with_expected_variances(problem, raw)
         return self._finish(problem, raw, 0.0, start)
+
+
+def _with_expected_variances(problem: _Problem, raw: Array) -> _Problem:
+    """The same with variances of the fitted contents instead of the observed ones.
+
+    Bins that fluctuate down would otherwise weigh more than those that fluctuate up, and pull the solution low.
+    """
+    purity = 1 - problem.response.fakes
+    observed = np.maximum(problem.signal / purity, 0.0)
+    one = raw.sum() / max(observed.sum(), 1.0)  # variance per content: one of counts, the weight of weighted events
+    for _ in range(REWEIGHTINGS):
+        expected = problem.response.fold(problem.solve(0.0)[0]) / purity
+        # a content below one event has the variance of one: it may even be negative
+        problem = replace(problem, variances=np.maximum(expected * one, one**2) * purity**2)
+    return problem
 
 
 @dataclass(frozen=True)
@@ -257,7 +300,7 @@ class Tikhonov(_Linear):
     Parameters
     ----------
     regularize : {"curvature", "derivative", "size"}
-        What is penalised, bin by bin of one axis in order.
+        What is penalised: of the bins' contents, whatever their widths, along each axis.
     tau : float, "lcurve" or "correlation"
         Strength; or the corner of the L-curve (meant for more detector-level than particle-level bins), or the smallest
         average global correlation.
@@ -316,6 +359,7 @@ class Tikhonov(_Linear):
         """Unfold counts. The strength taken is in ``spectrum.settings["tau"]``."""
         start = time.perf_counter()
         check_instance(response, ResponseMatrix, "response")
+        response.check_efficiency("Tikhonov")
         if response.measured is not response:
             counts = response.measured_counts(data)
             return among_all_bins(response, restricted(self, response, ("bias",)).fit(response.measured, counts))
@@ -337,10 +381,8 @@ class Tikhonov(_Linear):
         return self._scan(self._set_up(response, data)[0])
 
     def _set_up(self, response: ResponseMatrix, data: Any) -> Any:
-        n = response.n_gen
-        return self._problem(
-            response, data, difference_matrix(n, self.regularize), self._bias(response, data), self.area
-        )
+        penalty = difference_matrix(*response.gen_grid[:1], self.regularize, response.gen_grid[1])
+        return self._problem(response, data, penalty, self._bias(response, data), self.area)
 
     def _bias(self, response: ResponseMatrix, data: Any) -> Array:
         n = response.n_gen
@@ -458,6 +500,8 @@ class SVDUnfolding(_Linear):
         """Unfold counts. Singular values are in ``spectrum.settings["singular_values"]``."""
         start = time.perf_counter()
         check_instance(response, ResponseMatrix, "response")
+        response.check_efficiency("SVDUnfolding")
+        check_one_axis(response, "SVDUnfolding")
         if response.measured is not response:
             counts = response.measured_counts(data)
             return among_all_bins(response, self.fit(response.measured, counts))

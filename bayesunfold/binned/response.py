@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_numbers, check_instance
-from bayesunfold.binned._axes import contents_of, edges_of, observables_of, size_of
+from bayesunfold.binned._axes import (
+    contents_of,
+    edges_of,
+    names_only,
+    observables_of,
+    size_of,
+    warn_of_last_edges,
+)
 from bayesunfold.binned._counts import Counts, as_counts, as_histogram, check_contents
 from bayesunfold.binning import as_axes, bin_index
 from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
@@ -24,10 +31,12 @@ from bayesunfold.events import Simulation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ResponseMatrix"]
+__all__ = ["ResponseMatrix", "check_one_axis"]
 
 Array = NDArray[np.floating]
 Edges = tuple[Array, ...]
+
+Grid = tuple[tuple[int, ...], NDArray[np.bool_] | None]
 
 NO_COUNTS = "the response has no simulated counts behind it; give truth=, or build it from events."
 
@@ -78,8 +87,9 @@ class ResponseMatrix:
     fakes : array, shape (reco,), optional
         Share of each detector-level bin that comes from outside the particle-level bins.
     efficiency : array, shape (gen,), optional
-        By which unfolded bins are divided, where it is not the columns' sum: some tools fold with columns that sum to
-        one and keep the efficiency apart.
+        For :class:`IBU` only: by which unfolded bins are divided, where it is not the columns' sum. Some tools fold
+        with columns that sum to one and keep the efficiency apart, and their numbers can be had so. With an efficiency
+        that differs between bins that is not the likelihood's answer; multiply the columns by it for that.
     gen_edges, reco_edges : tuple of arrays, optional
         Bin edges of each axis; bins of several axes are flattened in C order. Bin numbers if omitted.
     gen_names : tuple of str
@@ -100,6 +110,8 @@ class ResponseMatrix:
         Particle-level bins of which simulated events pass detector level.
     reached : boolean array, shape (reco,)
         Detector-level bins in which simulated events of these are found.
+    gen_grid : tuple of int, and boolean array or None
+        Bins of each particle-level axis, and which of them this response has, in C order; None for all.
 
     Raises
     ------
@@ -155,6 +167,7 @@ class ResponseMatrix:
         self._check_probabilities()
         columns = self.probabilities.sum(axis=0)
         self.efficiency = columns if efficiency is None else contents_of(efficiency, n_gen, "efficiency")
+        self._efficiency_apart = not np.allclose(self.efficiency[self.seen], columns[self.seen], rtol=1e-9, atol=0.0)
         high = np.flatnonzero(self.efficiency > 1 + 1e-9)
         if len(high):
             msg = f"the efficiency in particle-level bins {high.tolist()} is above one; it is a probability."
@@ -167,6 +180,7 @@ class ResponseMatrix:
         self.reco_edges = edges_of(reco_edges, n_reco, "reco_edges")
         self._reco_known = reco_edges is not None
         self.gen_names = gen_names
+        self.gen_grid: Grid = tuple(len(e) - 1 for e in self.gen_edges), None
         counts = None if self.truth is None else self.probabilities * self.truth
         self._sums = counts if sums is None else sums
         self._squares = counts if squares is None else squares
@@ -201,7 +215,7 @@ class ResponseMatrix:
         def part(array: Array | None, *rows: Any) -> Array | None:
             return None if array is None else array[rows[0] if len(rows) == 1 else np.ix_(*rows)]
 
-        return ResponseMatrix(
+        out = ResponseMatrix(
             self.probabilities[inside],
             part(self.truth, gen),
             fakes=self.fakes[reco],
@@ -214,6 +228,8 @@ class ResponseMatrix:
             fakes_sums=None if self._fakes is None else self._fakes[0][reco],
             fakes_squares=None if self._fakes is None else self._fakes[1][reco],
         )
+        out.gen_grid = self.gen_grid[0], self.seen
+        return out
 
     def measured_counts(self, data: Any) -> Counts:
         """Contents of a detector-level histogram in the bins of :attr:`measured`; warns of data in the others."""
@@ -227,6 +243,15 @@ class ResponseMatrix:
             )
             warnings.warn(msg, OverlapWarning, stacklevel=4)
         return Counts(values[self.reached], variances[self.reached])
+
+    def check_efficiency(self, method: str) -> None:
+        """Raise :class:`~bayesunfold.errors.InputError` if the efficiency is kept apart, which only IBU can use."""
+        if self._efficiency_apart:
+            msg = (
+                f"the response keeps efficiency= apart from its columns, which {method} does not use; multiply the "
+                "columns by it: ResponseMatrix(probabilities * efficiency, ...)."
+            )
+            raise InputError(msg)
 
     def _check_probabilities(self) -> None:
         p = self.probabilities
@@ -264,19 +289,30 @@ class ResponseMatrix:
         gen_bins, reco_bins : array of edges, or a sequence of them
             ``reco_bins`` equals ``gen_bins`` if omitted.
         gen, reco : str, array of shape (n,), or a tuple of these, optional
-            Observables; the single feature of the level if omitted. A tuple makes bins in several dimensions.
+            Observables; the single feature of the level if omitted. A tuple makes bins in several dimensions. Names of
+            ``gen`` that detector level has too are taken there if ``reco`` is omitted.
 
         Notes
         -----
         Events in a gen bin that miss all reco bins count as inefficiency, events in a reco bin that come from no gen
         bin (fakes, under- and overflow) as fakes. Scale factors of the detector level (``reco_factor``) are part of the
         efficiency.
+
+        Bins are half open, ``[low, high)``, as those of ``hist`` and ROOT. ``numpy.histogram`` closes the last one,
+        which matters for integers and for values that stop at the last edge.
+
+        Warns
+        -----
+        OverlapWarning
+            Simulated events exactly on the last edge of detector level, which data of ``numpy.histogram`` would hold.
         """
         check_instance(simulation, Simulation, "simulation")
         reco_bins = gen_bins if reco_bins is None else reco_bins
         gen_names, gen_values = observables_of(simulation, gen, "gen")
-        _, reco_values = observables_of(simulation, reco if reco is not None or gen is None else gen, "reco")
+        shared = set(gen_names) <= set(simulation.reco_names) and names_only(gen)
+        _, reco_values = observables_of(simulation, gen if reco is None and shared else reco, "reco")
         gen_edges, reco_edges = as_axes(gen_values, gen_bins), as_axes(reco_values, reco_bins)
+        warn_of_last_edges(reco_values, reco_edges, simulation.pass_reco)
         g = bin_index(gen_values, gen_edges, simulation.pass_gen)
         r = bin_index(reco_values, reco_edges, simulation.pass_reco)
         n_gen, n_reco = size_of(gen_edges), size_of(reco_edges)
@@ -310,8 +346,8 @@ class ResponseMatrix:
             Events by detector-level axes first, particle-level axes last, flattened in C order for several axes. Its
             detector-level under- and overflow count as inefficiency, its particle-level ones as fakes.
         truth : histogram, optional
-            All particle-level events. If omitted, all that ``migration`` holds, flow included: events that are
-            reconstructed nowhere are then missing.
+            All particle-level events; an array has weights of the migration's size. If omitted, all that ``migration``
+            holds, flow included: events that are reconstructed nowhere are then missing.
         fakes : histogram or array, optional
             Detector-level events of no particle-level bin, added to those in the flow bins.
         gen_axes : int, optional
@@ -331,13 +367,15 @@ class ResponseMatrix:
         inner_gen = (slice(None),) * split + (slice(1, -1),) * n_axes
         inner_reco = (slice(1, -1),) * split
         everything = read.flow[inner_gen].sum(axis=gen_axis).ravel()
-        extra = (read.flow[inner_reco].sum(axis=reco_axis) - read.values.sum(axis=reco_axis)).ravel()
+        outside = read.flow.copy()
+        outside[(slice(1, -1),) * axes] = 0.0  # a difference of totals would leave rounding
+        extra = outside[inner_reco].sum(axis=reco_axis).ravel()
+        # squared weight per weight, for events of the migration's kind whose squares are not given
+        scale = np.divide(squares.sum(axis=0), sums.sum(axis=0), out=np.ones(shape[1]), where=sums.sum(axis=0) > 0)
+        truth_squares = everything * scale
         if truth is not None:
-            everything, truth_squares = as_counts(truth, shape[1], "the truth histogram", gen_edges)
-        else:
-            truth_squares = everything * np.divide(
-                squares.sum(axis=0), sums.sum(axis=0), out=np.ones(shape[1]), where=sums.sum(axis=0) > 0
-            )
+            everything, variances = as_counts(truth, shape[1], "the truth histogram", gen_edges)
+            truth_squares = variances if hasattr(truth, "axes") else everything * scale
         seen, seen_squares = sums.sum(axis=1), squares.sum(axis=1)
         extra_squares = extra * np.divide(seen_squares, seen, out=np.ones(shape[0]), where=seen > 0)
         if fakes is not None:
@@ -545,3 +583,13 @@ class ResponseMatrix:
             f"ResponseMatrix({self.n_reco} reco x {self.n_gen} gen bins, efficiency {efficiency.min():.3g} to "
             f"{efficiency.max():.3g}, condition number {self.condition_number:.3g})"
         )
+
+
+def check_one_axis(response: ResponseMatrix, method: str) -> None:
+    """Raise :class:`~bayesunfold.errors.InputError` for several particle-level axes, whose order is none."""
+    if len(response.gen_edges) > 1:
+        msg = (
+            f"the response has {len(response.gen_edges)} particle-level axes, and {method} bends along one; use "
+            "Tikhonov, which takes differences along each axis, or IBU."
+        )
+        raise InputError(msg)

@@ -41,7 +41,7 @@ def plot_response(response: ResponseMatrix) -> Figure:
         if response.n_reco * response.n_gen <= 400:
             _write_numbers(top, x, y, shown)
         top.set_ylabel(f"{name}, detector level")
-        steps(bottom, x, response.probabilities.sum(axis=0), color="black", lw=1.4, label="efficiency")
+        steps(bottom, x, response.efficiency, color="black", lw=1.4, label="efficiency")
         if response.n_reco == response.n_gen:
             steps(bottom, x, response.purity, color=COLORS["unfolded"], lw=1.4, ls="--", label="purity")
             steps(bottom, x, response.stability, color=COLORS["truth"], lw=1.4, ls=":", label="stability")
@@ -100,7 +100,8 @@ def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
         bottom.set_xlabel(label or axis_title(first))
         bottom.set_xlim(edges[0], edges[-1])
         top.set_ylabel(content_title(first))
-        top.set_ylim(bottom=0.0)
+        if not any(np.any(s.nominal < 0) for s in spectra.values()):
+            top.set_ylim(bottom=0.0)  # inversions may be negative
         top.legend()
         fig.align_ylabels()
     return fig

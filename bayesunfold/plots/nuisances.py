@@ -61,14 +61,14 @@ def plot_ranking(ranking: pd.DataFrame, bin: str | None = None, top: int = 20) -
     ranking : pandas.DataFrame
         ``spectrum.ranking()`` or ``result.ranking(f)``.
     bin : str, optional
-        By its label in the table; the first if omitted.
+        By its label in the table; the first that is measured if omitted.
     top : int
         Most sources shown.
 
     Raises
     ------
     InputError
-        If there is no such bin.
+        If there is no such bin, or it has no content.
 
     Examples
     --------
@@ -79,11 +79,18 @@ def plot_ranking(ranking: pd.DataFrame, bin: str | None = None, top: int = 20) -
     ['data', 'simulation']
     """
     labels = list(dict.fromkeys(ranking["bin"]))
-    chosen = labels[0] if bin is None else bin
+    measured = ranking[np.isfinite(ranking[["relative up", "relative down"]]).all(axis=1)]
+    if measured.empty:
+        msg = "no bin has a content and an impact, so there is nothing to rank."
+        raise InputError(msg)
+    chosen = measured["bin"].iloc[0] if bin is None else bin
     if chosen not in labels:
         msg = f"bin is {bin!r}; there are {', '.join(map(repr, labels))}."
         raise InputError(msg)
-    rows = ranking[ranking["bin"] == chosen].head(top)
+    rows = measured[measured["bin"] == chosen].head(top)
+    if rows.empty:
+        msg = f"bin {bin!r} has no content, or is not measured; relative impacts do not exist there."
+        raise InputError(msg)
     y = np.arange(len(rows))[::-1]
     with style():
         fig = figure(6.4, 2.0 + 0.34 * len(rows))

@@ -284,7 +284,8 @@ def _draw_contents(
     mark_slices(ax, spectrum, named=True)
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylabel(content_title(spectrum))
-    ax.set_ylim(bottom=0.0)
+    if not np.any(spectrum.nominal < 0):  # as of an inversion
+        ax.set_ylim(bottom=0.0)
 
 
 def _legend(ax: Axes, size: float | str, *, many: bool) -> None:
