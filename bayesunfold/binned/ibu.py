@@ -31,6 +31,9 @@ Array = NDArray[np.floating]
 
 MAX_ITERATIONS = 100
 
+ALMOST_EMPTY = 1e-12
+"""Content of an empty bin in errors, where derivatives are taken."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -173,6 +176,8 @@ class IBU:
         signal = response.signal(values)
         sigma2 = filled_variances(values, poisson if variances is None else np.asarray(variances, dtype=np.float64))
         sigma2 = sigma2 * (1 - response.fakes) ** 2
+        # of an empty bin the derivatives are limits: at zero itself they would be zero over zero
+        signal = np.where(signal > 0, signal, ALMOST_EMPTY * np.sqrt(sigma2))
         previous = self._first(response)
         steps: list[IBUStep] = []
         limit = MAX_ITERATIONS if self.iterations == "auto" else int(self.iterations)

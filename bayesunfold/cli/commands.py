@@ -189,10 +189,12 @@ def _unfold_config(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
+    from bayesunfold.cli.unfold import BLIND
     from bayesunfold.io.storage import load
     from bayesunfold.report import write_report
 
-    print(f"written: {write_report(load(args.result), args.out or args.result.with_suffix('.html'))}")
+    notes = [BLIND] if args.result.resolve().parent.name == "blind" else []  # where blind runs write
+    print(f"written: {write_report(load(args.result), args.out or args.result.with_suffix('.html'), notes=notes)}")
 
 
 def _explore(args: argparse.Namespace) -> None:

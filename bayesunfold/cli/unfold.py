@@ -129,14 +129,17 @@ def _write_manifest(job: Job, path: Path) -> None:
         writer.writerows(astuple(entry) for entry in job.manifest)
 
 
+BLIND = (
+    "BLIND: no data were read; pseudo-data take their place until --unblind. They are simulated events, which the "
+    "simulation then lacks. HEPData, publication and ROOT files are not written"
+)
+
+
 def _notes(job: Job) -> list[str]:
     """What a reader of the result must know about the events."""
     notes = []
     if job.blind:
-        notes.append(
-            "BLIND: no data were read; pseudo-data take their place until --unblind. They are simulated events, which "
-            "the simulation then lacks. HEPData, publication and ROOT files are not written"
-        )
+        notes.append(BLIND)
     if job.levels is not None:
         notes.append(
             f"levels of the simulation matched: {job.levels.matched} events have both, {job.levels.only_gen} the "

@@ -40,6 +40,9 @@ beyond four standard errors of a standard deviation from so many draws."""
 
 LEVELS = (0.68, 0.95)
 
+DIGITS = 15
+"""Significant digits of every number: a covariance of rounded numbers may have negative eigenvalues."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -103,10 +106,10 @@ def write_hepdata(
     submission.comment = abstract
     for name, spectrum in spectra.items():
         kept = ~np.isnan(spectrum.nominal)
-        for table in (
-            _table(hl, name, spectrum, _units(name, spectrum, given), kept),
-            _covariance_table(hl, name, spectrum, _units(name, spectrum, given), kept),
-        ):
+        tables = [_table(hl, name, spectrum, _units(name, spectrum, given), kept)]
+        if np.all(np.isfinite(spectrum.std()[kept])):  # not made with errors=False
+            tables.append(_covariance_table(hl, name, spectrum, _units(name, spectrum, given), kept))
+        for table in tables:
             table.keywords |= {"observables": list(spectrum.names), "phrases": ["Unfolding", spectrum.method]} | words
             submission.add_table(table)
         if any(parameter.draws is not None for parameter in spectrum.parameters.values()):
@@ -185,6 +188,7 @@ def _bin_columns(
     variables = []
     for name, unit, pair, grid in zip(spectrum.names, units, pairs, grids, strict=True):
         variable = hl.Variable(f"{name}{word}", is_independent=True, is_binned=True, units=unit)
+        variable.digits = DIGITS
         variable.values = [pair[i] for i in grid.ravel()[kept]]
         variables.append(variable)
     return variables
@@ -257,6 +261,7 @@ def _correlation_table(
     for parameter in correlations.columns:
         column = hl.Variable(f"correlation with {parameter}", is_independent=False, is_binned=False, units="")
         known = correlations[parameter].to_numpy()[kept].tolist()
+        column.digits = DIGITS
         column.values = [value if np.isfinite(value) else "-" for value in known]
         table.add_variable(column)
     return table
@@ -271,6 +276,7 @@ def _split(spectrum: Spectrum, kept: NDArray[np.bool_]) -> dict[str, Array]:
 
 def _column(hl: Any, name: str, values: Array, unit: str) -> Any:
     variable = hl.Variable(name, is_independent=False, is_binned=False, units=unit)
+    variable.digits = DIGITS
     variable.values = np.asarray(values).tolist()
     return variable
 

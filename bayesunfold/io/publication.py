@@ -152,6 +152,7 @@ class Publication:
         finish = Finish(sums(self.nominal[None])[0], edges, normalization, "nominal", size)
         drawn = sums(self.draws)
 
+        units = {feature["name"]: feature.get("unit", "") for feature in self.metadata.get("features", [])}
         pulls = self._pulls()
 
         def single(name: str) -> Array:
@@ -169,6 +170,9 @@ class Publication:
             undefined=drawn[:, n_bins + 2],
             flow=finish.flow(drawn),
             normalization=normalization,
+            luminosity=None if luminosity is None else size,
+            units=tuple(units.get(name, "") for name in names) if any(units.get(name) for name in names) else (),
+            method=self.metadata.get("method", "OmniFold"),
             sources=sources,
             parameters=self._parameters(pulls),
         )
@@ -284,6 +288,7 @@ def write_publication(
     metadata = {
         "format": "bayesunfold-publication",
         "format_version": FORMAT_VERSION,
+        "method": result.record.settings.method,
         "events": "events.parquet",
         "number_of_events": int(sim.pass_gen.sum()),
         "normalisation": "weights sum to the unfolded number of events of the full particle-level selection",

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from bayesunfold._support.checks import check_bins, check_known, check_mapping
-from bayesunfold._support.files import atomic_text
+from bayesunfold._support.files import atomic_text, check_writable
 from bayesunfold._support.versions import installed_versions
 from bayesunfold.errors import InputError
 from bayesunfold.io.arviz import default_bins
@@ -138,11 +138,17 @@ def write_report(
     2
     """
     path = Path(path)
+    if path.suffix == ".json":
+        msg = f"{path} ends with .json, where the numbers beside the page go; name an .html file."
+        raise InputError(msg)
+    for file in (path, path.with_suffix(".json")):
+        check_writable(file)
     if isinstance(result, Spectrum | Mapping):
         if bins is not None or spectra is not None or tests:
             msg = "spectra have their bins already, and no tests; bins= and tests= are for unbinned results."
             raise InputError(msg)
-        return _spectra_report(result if isinstance(result, Mapping) else {result.method: result}, path)
+        named = result if isinstance(result, Mapping) else {result.method: result}
+        return _spectra_report(named, path, notes, inputs)
     sim = result.simulation
     for given, what in ((bins, "bins"), (spectra, "spectra")):
         check_known(check_mapping(given or {}, what), sim.gen_names, what)
@@ -186,6 +192,7 @@ def numbers_of(spectra: Mapping[str, Spectrum]) -> dict[str, object]:
             "names": list(s.names),
             "edges": [edges.tolist() for edges in s.edges],
             "normalization": s.normalization,
+            "luminosity": s.luminosity,
             "units": list(s.units),
             "method": s.method,
             "nominal": _plain(s.nominal),
@@ -213,7 +220,9 @@ def _write(path: Path, page: str, numbers: Mapping[str, object]) -> None:
     atomic_text(path, page)
 
 
-def _spectra_report(spectra: Mapping[str, Spectrum], path: Path) -> Path:
+def _spectra_report(
+    spectra: Mapping[str, Spectrum], path: Path, notes: Sequence[str], inputs: Sequence[Mapping[str, object]]
+) -> Path:
     """Page of spectra alone; those of several observables have a table only."""
     flat = {name: s for name, s in spectra.items() if len(s.edges) == 1}
     split = {name: s for name, s in flat.items() if s.knows_sources}
@@ -223,10 +232,11 @@ def _spectra_report(spectra: Mapping[str, Spectrum], path: Path) -> Path:
         "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in split.items()}),
         "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in banded.items()}),
         "Tables": "".join(f"<h3>{html.escape(n)}</h3><pre>{html.escape(s.table())}</pre>" for n, s in spectra.items()),
+        "Inputs": _inputs(inputs) if inputs else "",
         "Settings": _versions({n: {"method": s.method, "seconds": s.seconds} | s.settings for n, s in spectra.items()}),
     }
-    page = _page("; ".join(map(repr, spectra.values())), {k: v for k, v in sections.items() if v})
-    _write(path, page, {"spectra": numbers_of(spectra)})
+    page = _page("; ".join(map(repr, spectra.values())), {k: v for k, v in sections.items() if v}, notes)
+    _write(path, page, {"notes": list(notes), "spectra": numbers_of(spectra), "inputs": [dict(row) for row in inputs]})
     return path
 
 

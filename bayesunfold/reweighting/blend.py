@@ -85,7 +85,12 @@ def blend(
     >>> bu.blend([x, x], trust).weight
     array([1., 0., 0., 1.])
     """
-    events = [as_features(s, f"sample {k}")[0] for k, s in enumerate(samples)]
+    read = [as_features(s, f"sample {k}") for k, s in enumerate(samples)]
+    columns = {names for _, names in read if names is not None}
+    if len(columns) > 1:
+        msg = f"samples have columns {' and '.join(map(str, sorted(columns)))}; give the same ones in the same order."
+        raise InputError(msg)
+    events = [x for x, _ in read]
     for k, x in enumerate(events):
         check_finite(x, None, f"sample {k}", tuple(f"feature {j}" for j in range(x.shape[1])), "repair or remove them.")
     if len(events) < 2 or len({e.shape[1] for e in events}) != 1:

@@ -139,9 +139,11 @@ class Calibrator:
     def _fit_steps(self, z: Array, y: NDArray[np.integer], w: Array, balanced: Array) -> None:
         # steps change halfway between events, so that rounding cannot move an event of the fit to another step
         if self.method == "histogram":
-            ordered = np.sort(z)
+            distinct, counts = np.unique(z, return_counts=True)
             change = np.linspace(0, len(z) - 1, BINS + 1).astype(int)[1:-1]
-            self._edges = np.unique(0.5 * (ordered[change - 1] + ordered[change]))
+            last = np.unique(np.searchsorted(np.cumsum(counts), change))  # of a step; equal values stay together
+            last = last[last < len(distinct) - 1]
+            self._edges = 0.5 * (distinct[last] + distinct[last + 1])
             step = np.searchsorted(self._edges, z, side="right")
         else:
             iso = IsotonicRegression(out_of_bounds="clip").fit(z, y, sample_weight=np.maximum(balanced, 0.0))
@@ -161,7 +163,7 @@ class Calibrator:
             one = balanced[rows].sum() / max(effective_size(w[rows]), 1.0)
             low |= total < one
             levels.append(np.maximum(total, one))
-        self._log_ratios = np.maximum.accumulate(np.log(levels[1]) - np.log(levels[0]))
+        self._log_ratios = _rising(*levels)
         self.bounded_ = float(np.abs(balanced)[low[step]].sum() / np.abs(balanced).sum())
 
     def __call__(self, log_ratio: ArrayLike) -> Array:
@@ -170,6 +172,12 @@ class Calibrator:
         if self.method in ("isotonic", "histogram"):
             return self._log_ratios[np.searchsorted(self._edges, z, side="right")]
         return self._curve(z, np.array(list(self.parameters_.values())))
+
+
+def _rising(zeros: Array, ones: Array) -> Array:
+    """Log ratios of both classes' contents, steps that fall being merged (pool adjacent violators)."""
+    share = IsotonicRegression().fit_transform(np.arange(len(ones)), ones / (zeros + ones), sample_weight=zeros + ones)
+    return np.log(share) - np.log1p(-share)
 
 
 @dataclass(frozen=True)
@@ -237,8 +245,9 @@ def reliability(
     w = w / np.array([w[y == c].sum() for c in (0, 1)])[y]
     p = expit(z)
     edges = np.unique(np.quantile(p, np.linspace(0, 1, bins + 1))[1:-1])
-    step = np.searchsorted(edges, p, side="right")
-    n = len(edges) + 1
+    # equal values can leave bins without events, which are no bins
+    _, step = np.unique(np.searchsorted(edges, p, side="right"), return_inverse=True)
+    n = int(step.max()) + 1
     total = np.bincount(step, w, n)
     size = total**2 / np.maximum(np.bincount(step, w**2, n), 1e-300)
     positive = np.clip(np.bincount(step, w * y, n) / total, 0.0, 1.0)

@@ -180,10 +180,18 @@ def _classifier_nodes(g: Graph, ratio: ClassifierRatio, n_draws: int, fold_input
             mine = g("Cast", g("Equal", "fold", np.array(k)), to=DOUBLE)
             new = g("Cast", g("Less", "fold", np.array(0)), to=DOUBLE)
             share = g("Add", mine, g("Mul", new, share))
-        parts = _network_nodes(g, model, n_draws)
+        parts = _network_nodes(g, model, n_draws if ratio.common is None else 0)
         scaled = [g("Mul", part, share) if part else "" for part in parts]
         best = g("Add", best, scaled[0]) if best else scaled[0]
-        drawn = (g("Add", drawn, scaled[1]) if drawn else scaled[1]) if n_draws else ""
+        if scaled[1]:
+            drawn = g("Add", drawn, scaled[1]) if drawn else scaled[1]
+    if ratio.common is not None and n_draws:
+        point, draws = _network_nodes(g, ratio.common, n_draws)
+        deviation = g("Sub", draws, point)
+        if fold_input:
+            seen = g("Cast", g("GreaterOrEqual", "fold", np.array(0)), to=DOUBLE)
+            deviation = g("Mul", deviation, g("Add", g("Mul", seen, ratio.fewer_events - 1.0), np.array(1.0)))
+        drawn = g("Add", best, deviation)
     return best, drawn
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
 from bayesunfold._support.checks import (
@@ -105,13 +106,14 @@ class LikelihoodRatio:
         theta : array, shape (n,) or (n, parameters)
             The parameters at which each event was simulated. Few distinct points interpolate badly: use many.
         weight : array, shape (n,), optional
+            They may depend on the parameters, as cross sections do: the ratio is that of normalised densities.
 
         Raises
         ------
         InputError
             Lengths or numbers of parameters that disagree, NaN, a parameter that never varies.
         """
-        features, _ = as_features(x, "x")
+        features, self._names = as_features(x, "x")
         points = self._points(theta)
         if len(points) != len(features):
             msg = f"x has {len(features)} events and theta {len(points)} points; each event needs its own."
@@ -124,17 +126,24 @@ class LikelihoodRatio:
             raise InputError(msg)
         w = as_weight(weight, len(features), "weight")
         rng = np.random.default_rng(self.random_state)
-        shuffled = points[rng.permutation(len(points))]
-        joint = np.concatenate([np.column_stack([features, shuffled]), np.column_stack([features, points])])
+        order = rng.permutation(len(points))
+        joint = np.concatenate([np.column_stack([features, points[order]]), np.column_stack([features, points])])
+        # (R9): x and theta apart have the product of their own densities, each with its weights
+        apart = w * w[order]
+        apart *= w.sum() / apart.sum()
         label = np.repeat([0, 1], len(features))
-        classifier = self.classifier or BayesianClassifier(
-            Network(hidden=(24, 24), activation="softplus", prior_scale="evidence"),
-            "laplace",
-            draws=self.draws,
-            random_state=self.random_state,
+        classifier = (
+            clone(self.classifier)
+            if self.classifier is not None
+            else BayesianClassifier(
+                Network(hidden=(24, 24), activation="softplus", prior_scale="evidence"),
+                "laplace",
+                draws=self.draws,
+                random_state=self.random_state,
+            )
         )
         with block_threads():
-            self.classifier_ = classifier.fit(joint, label, sample_weight=np.concatenate([w, w]))
+            self.classifier_ = classifier.fit(joint, label, sample_weight=np.concatenate([apart, w]))
         self.n_features_ = features.shape[1]
         return self
 
@@ -177,7 +186,10 @@ class LikelihoodRatio:
 
     def _events(self, data: ArrayLike) -> Array:
         self._check_fitted()
-        features, _ = as_features(data, "data")
+        features, names = as_features(data, "data")
+        if names is not None and self._names is not None and names != self._names:
+            msg = f"data have columns {names}; the training had {self._names}, in this order."
+            raise InputError(msg)
         if features.shape[1] != self.n_features_:
             msg = f"data have {features.shape[1]} features; the training had {self.n_features_}."
             raise InputError(msg)

@@ -233,6 +233,10 @@ class ClassifierRatio:
         bootstraps: int,
     ) -> None:
         n_folds = int(fold.max()) + 1
+        bayesian = isinstance(classifier, BayesianClassifier)
+        # the Bayesian bootstrap: Exp(1) weights (Rubin 1981, doi:10.1214/aos/1176345338), of an event the same in all
+        # trainings that it is in
+        exponentials = [] if bayesian else [rng.standard_exponential(len(x)) for _ in range(bootstraps)]
         keys = event_hash(x)
         order = np.argsort(keys, kind="stable")
         self._keys, places = np.unique(keys[order], return_index=True)
@@ -254,13 +258,13 @@ class ClassifierRatio:
             _check_classifier(model)
             self.models.append(_fit(model, x[rows], y[rows], weight[rows]))
             replicas = []
-            if not isinstance(classifier, BayesianClassifier):
-                for _ in range(bootstraps):
-                    # the Bayesian bootstrap: Exp(1) weights (Rubin 1981, doi:10.1214/aos/1176345338)
-                    g = rng.standard_exponential(int(rows.sum()))
-                    replica = _seeded(clone(classifier), rng)
-                    replicas.append(_fit(replica, x[rows], y[rows], weight[rows] * g))
+            for g in exponentials:
+                replica = _seeded(clone(classifier), rng)
+                replicas.append(_fit(replica, x[rows], y[rows], weight[rows] * g[rows]))
             self._replicas.append(replicas)
+        self.common: Any = None
+        if n_folds > 2 and bayesian:
+            self.common = _fit(_seeded(clone(classifier), rng), x, y, weight)
 
     def _fold_of(self, x: Array) -> NDArray[np.integer]:
         """Fold of events that were trained on, -1 for others."""
@@ -279,8 +283,21 @@ class ClassifierRatio:
         return self._combined(x, lambda k, part: _log_ratio(self.models[k], part)[None])[0]
 
     def log_ratio_draws(self, x: Array) -> Array:
-        """Draws of every fold, averaged draw by draw for events that no fold saw."""
-        return self._combined(x, self._draws_of)
+        """Draws of every fold, averaged draw by draw for events that no fold saw.
+
+        Trainings of more than two folds share events, so their fluctuations are nearly the same ones and must not
+        average out: all folds then have the deviations of one classifier that is trained on all events.
+        """
+        if self.common is None:
+            return self._combined(x, self._draws_of)
+        deviation = self.common.log_ratio_draws(x) - self.common.log_ratio(x)
+        return self.log_ratio(x) + np.where(self._fold_of(x) < 0, 1.0, self.fewer_events) * deviation
+
+    @property
+    def fewer_events(self) -> float:
+        """How much wider the deviations of one fold's training are than those of a training on all events."""
+        folds = len(self.models)
+        return float(np.sqrt(folds / (folds - 1)))
 
     def _draws_of(self, k: int, x: Array) -> Array:
         model = self.models[k]

@@ -80,11 +80,12 @@ class Reweighter:
     bins : int, array of edges, or one array a feature
         For ``"binned"``; a number makes quantile bins of the source.
     clip : float, optional
-        Largest weight. What it changes is in ``report_``.
+        Largest weight before the last normalisation to mean weight 1. What it changes is in ``report_``.
     temper : float, optional
         Power between 0 and 1 applied to the weights: fewer large weights, and a bias towards the source.
     truncate : float, optional
-        Smooth truncation: a weight ``w`` becomes ``w / (1 + w / truncate)``, which never exceeds it and has no edge.
+        Smooth truncation: a weight ``w`` becomes ``w / (1 + w / truncate)``, which never exceeds ``truncate`` before
+        the last normalisation, and has no edge.
     draws : int
         Posterior draws.
     bootstraps : int

@@ -90,8 +90,9 @@ def event_closure(
     for name, axis in edges.items():
         n_bins = len(axis) - 1
         groups = bin_index([columns[name]], (axis,), sim.both)
-        unfolded = project(groups, result.nominal, n_bins)
-        band = members.accumulate(groups, n_bins).std(axis=0)
+        # as the data are: weights of detector level, with its scale factors
+        unfolded = project(groups, result.nominal_reco, n_bins)
+        band = members.accumulate(groups, n_bins, reco=True).std(axis=0)
         values = drawn.sel(feature=name).values.ravel()
         pooled = project(bin_index([values], (axis,), ~np.isnan(values)), weight, n_bins)
         with np.errstate(invalid="ignore", divide="ignore"):

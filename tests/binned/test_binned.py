@@ -209,8 +209,14 @@ def test_taller_response_gives_weighted_least_squares(rng):
     p = rng.dirichlet(np.ones(7), size=3).T * 0.9
     data = np.array([50.0, 40, 30, 60, 20, 80, 10])
     s = bu.MatrixInversion().fit(bu.ResponseMatrix(p), data)
-    w = 1 / data
-    assert np.allclose(s.nominal, np.linalg.solve((p.T * w) @ p, (p.T * w) @ data))
+
+    def solved(w):
+        return np.linalg.solve((p.T * w) @ p, (p.T * w) @ data)
+
+    expected = solved(1 / data)
+    for _ in range(3):  # weights of the fitted contents
+        expected = solved(1 / np.maximum(p @ expected, 1.0))
+    assert np.allclose(s.nominal, expected)
 
 
 def test_tikhonov_without_regularisation_is_least_squares(response, counts):
