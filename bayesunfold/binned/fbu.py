@@ -69,8 +69,8 @@ class BinnedBackground:
 
     Parameters
     ----------
-    counts : array, shape (reco,)
-        Expected contents.
+    counts : array, shape (reco,), or histogram
+        Expected contents. The shape is exact in the model; a histogram with large variances of its own is warned of.
     relative_uncertainty : float
         Of the normalisation; a log-normal nuisance parameter. Zero keeps it fixed.
 
@@ -319,7 +319,7 @@ class FBU:
             raise InputError(msg)
         for name, item in self.backgrounds.items():
             check_instance(item, BinnedBackground, f"background {name!r}")
-        background, widths = background_counts(self.backgrounds, response)
+        background, widths = background_counts(self.backgrounds, response, values)
         if len(background) and np.all(background.sum(axis=0) > values):
             msg = "the backgrounds exceed the data in every bin; check their normalisation."
             raise InputError(msg)

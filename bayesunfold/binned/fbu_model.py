@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold.binned.response import ResponseMatrix
-from bayesunfold.errors import InputError
+from bayesunfold.errors import InputError, WeightWarning
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -24,6 +25,9 @@ __all__ = ["Inputs", "background_counts", "build", "cells", "compiled_model", "f
 Array = NDArray[np.floating]
 
 LARGEST_RATIO = 10.0
+
+NEGLIGIBLE = 0.1
+"""Variance of a background's shape over the data's, up to which it is left out without a word."""
 
 
 def __dir__() -> list[str]:
@@ -138,12 +142,25 @@ def fake_cells(response: ResponseMatrix, *, floating: bool) -> tuple[Array, Arra
     return (found.own.sum(axis=0) + found.missed) / found.truth, counts, unit
 
 
-def background_counts(backgrounds: Mapping[str, Any], response: ResponseMatrix) -> tuple[Array, Array]:
-    """Expected contents, shape (backgrounds, reco), and the width of each logarithmic normalisation."""
+def background_counts(backgrounds: Mapping[str, Any], response: ResponseMatrix, data: Array) -> tuple[Array, Array]:
+    """Expected contents, shape (backgrounds, reco), and the width of each logarithmic normalisation.
+
+    Warns
+    -----
+    WeightWarning
+        If a histogram's own variances, which the model does not have, are above a tenth of the data's.
+    """
     counts = np.zeros((len(backgrounds), response.n_reco))
     widths = np.zeros(len(backgrounds))
     for k, (name, background) in enumerate(backgrounds.items()):
-        counts[k], _ = response.counts(background.counts, f"background {name!r}")
+        counts[k], variances = response.counts(background.counts, f"background {name!r}")
+        large = np.flatnonzero(variances > NEGLIGIBLE * np.maximum(data, 1.0))
+        if hasattr(background.counts, "axes") and len(large):
+            msg = (
+                f"background {name!r} has statistical variances above a tenth of the data's in bins {large.tolist()}, "
+                "and FBU takes its shape as exact; simulate more of it, or merge bins."
+            )
+            warnings.warn(msg, WeightWarning, stacklevel=5)
         if not 0 <= background.relative_uncertainty < np.inf:
             msg = f"background {name!r} has relative uncertainty {background.relative_uncertainty!r}; it must be >= 0."
             raise InputError(msg)

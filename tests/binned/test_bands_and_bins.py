@@ -9,7 +9,7 @@ import pytest
 import bayesunfold as bu
 from bayesunfold.binned.fbu import _warn_if_limited
 from bayesunfold.binned.regularized import difference_matrix
-from bayesunfold.errors import ConvergenceWarning, InputError, OverlapWarning
+from bayesunfold.errors import ConvergenceWarning, InputError, OverlapWarning, WeightWarning
 from bayesunfold.plots import plot_ranking
 
 SMEARED = np.array([[0.8, 0.2, 0.0], [0.2, 0.6, 0.2], [0.0, 0.2, 0.8]])
@@ -27,6 +27,15 @@ def test_a_flat_prior_reaches_as_far_as_all_data_in_one_bin(response, data, back
     model = bu.FBU(backgrounds=backgrounds).model(bu.ResponseMatrix(response), data)
     limit = model["limit"].get_value() * model["scaled_simulation"].get_value()
     assert np.all(limit >= sum(data) / response.sum(axis=0))
+
+
+def test_a_background_of_few_simulated_events_is_told():
+    h = hist.Hist(hist.axis.Regular(2, 0, 2), storage=hist.storage.Weight())
+    h.fill([0.5, 0.5, 1.5], weight=20.0)
+    R = bu.ResponseMatrix(np.eye(2), reco_edges=[[0, 1, 2]])
+    with pytest.warns(WeightWarning, match=r"'top' has statistical variances .* in bins \[0, 1\]"):
+        bu.FBU(backgrounds={"top": bu.BinnedBackground(h)}).model(R, [200, 150])
+    bu.FBU(backgrounds={"top": bu.BinnedBackground([40.0, 20.0])}).model(R, [200, 150])
 
 
 def test_draws_at_the_limit_of_a_flat_prior_are_told():

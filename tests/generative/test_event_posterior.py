@@ -302,3 +302,15 @@ def test_weights_of_undefined_features_are_those_of_the_unfolding():
     result = unfolder.fit(simulation, data)
     assert result.weights_for(gen[:10]).shape == (50, 10)
     assert result.event_map.sample(reco[:20], 5, result.weights_for).shape == (5, 20, 1)
+
+
+def test_closure_compares_what_the_detector_sees():
+    """A scale factor of 0.7 on every event: as many data events as pooled draws, not as particle-level events."""
+    toy = bu.datasets.gaussian_toy(800, 3000, random_seed=2)
+    simulation = bu.Simulation(toy.gen, toy.reco, reco_factor=np.full(len(toy.gen), 0.7))
+    result = bu.OmniFold(
+        2, draws=20, inference="laplace", network=bu.Network(hidden=(6,)), random_seed=1, progressbar=False
+    ).fit(simulation, bu.Data(toy.data))
+    found = bu.studies.event_closure(result, {simulation.gen_names[0]: [-20, 20]}, draws=4)
+    assert found["pooled"][0] == pytest.approx(len(toy.data), rel=0.01)
+    assert found["unfolded"][0] == pytest.approx(len(toy.data), rel=0.01)

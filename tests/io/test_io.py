@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
+import yaml
 
 import bayesunfold as bu
 from bayesunfold.cli.commands import main
@@ -159,6 +160,10 @@ def test_published_bands_equal_the_original(result, tmp_path):
     assert np.allclose(one.nominal, two.nominal)
     for level in (0.68, 0.95):
         assert np.allclose(one.interval(level), two.interval(level), rtol=1e-4, atol=1e-3)
+    again = published.spectrum("gen", edges, luminosity=10.0)
+    assert again.luminosity == 10.0
+    assert again.units == ("GeV",)
+    assert again.method == result.spectrum("gen", edges).method
     family = published.metadata["weights"]["posterior"]
     assert family["number"] == 100
     assert "never add them in quadrature" in family["propagation"]
@@ -193,6 +198,16 @@ def test_hepdata_submission_is_valid(result, tmp_path, monkeypatch):
     text = (folder / "gen.yaml").read_text()
     assert "68 % band" in text
     assert "simulation" in text
+    # as many digits as a covariance and narrow bins need
+    table = yaml.safe_load((folder / "gen_covariance.yaml").read_text())
+    written = [value["value"] for value in table["dependent_variables"][0]["values"]]
+    np.testing.assert_allclose(np.reshape(written, (7, 7)), spectrum.covariance(), rtol=1e-12)
+    narrow = bu.Spectrum((123456.7 + 0.4 * np.arange(8.0),), spectrum.draw_matrix, spectrum.nominal, names=("t",))
+    unknown = bu.IBU(2, errors=False).fit(bu.ResponseMatrix(np.eye(2)), [1, 2])
+    folder = bu.io.write_hepdata(tmp_path / "narrow", {"t": narrow, "u": unknown})
+    bins = yaml.safe_load((folder / "t.yaml").read_text())["independent_variables"][0]["values"]
+    np.testing.assert_allclose([b["low"] for b in bins], narrow.edges[0][:-1], rtol=1e-12)
+    assert not (folder / "u_covariance.yaml").exists()
 
 
 def test_the_schema_documents_and_checks_itself():

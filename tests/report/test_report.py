@@ -100,6 +100,13 @@ def test_spectra_of_any_method_have_a_page(tmp_path):
     for section in ("spectra", "uncertainty-by-source", "correlations", "tables", "settings"):
         assert f'<section id="{section}">' in text
     assert spectra["IBU"].report(tmp_path / "one.html").exists()
+    noted = bu.report.write_report(spectra, tmp_path / "n.html", notes=["PSEUDO-DATA"], inputs=[{"file": "toy.root"}])
+    for words in ("PSEUDO-DATA", "toy.root"):
+        assert words in noted.read_text()
+        assert words in noted.with_suffix(".json").read_text()
+    assert json.loads(noted.with_suffix(".json").read_text())["spectra"]["IBU"]["luminosity"] is None
+    with pytest.raises(InputError, match=r"name an \.html file"):
+        bu.report.write_report(spectra, tmp_path / "r.json")
     with pytest.raises(InputError, match="bins already"):
         bu.report.write_report(spectra, tmp_path / "r.html", {"x": edges})
 

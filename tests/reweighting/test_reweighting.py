@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 
 import bayesunfold as bu
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, WeightWarning
@@ -479,3 +480,92 @@ def test_a_gap_of_the_source_under_the_target_warns():
         OverlapWarning, match=r"2[3-6]\.\d % of the target lie where the source has no events in feature 0"
     ):
         bu.Reweighter("binned", draws=2).fit(source, target)
+
+
+def test_a_likelihood_ratio_of_weights_that_depend_on_the_parameter():
+    """Cross sections per parameter point are no part of a ratio of normalised densities.
+
+    The exact value is -3.7 for these data; weights of exp(mu) that did not cancel would add one per event.
+    """
+    rng = np.random.default_rng(1)
+    theta = rng.uniform(-1, 1, 6000)
+    x = rng.normal(theta, 1)
+    data = rng.normal(0.0, 1, 200)
+    exact = stats.norm(0.5, 1).logpdf(data).sum() - stats.norm(-0.5, 1).logpdf(data).sum()
+    ratio = bu.LikelihoodRatio(["mu"], draws=10).fit(x, theta, np.exp(theta))
+    assert abs(ratio.log_lambda(data, [0.5], [-0.5]) - exact) < 30
+
+
+def test_a_given_classifier_stays_as_it_is():
+    rng = np.random.default_rng(2)
+    theta = rng.uniform(-1, 1, 500)
+    classifier = bu.BayesianClassifier(bu.Network(hidden=(4,)), "laplace", draws=5)
+    ratio = bu.LikelihoodRatio(["mu"], classifier=classifier).fit(rng.normal(theta, 1), theta)
+    assert ratio.classifier_ is not classifier
+    assert not hasattr(classifier, "theta_")
+
+
+@pytest.mark.parametrize("classifier", [None, LogisticRegression()])
+def test_bands_do_not_shrink_with_the_number_of_folds(classifier):
+    """Trainings of several folds share events, and so fluctuations; independent draws would give 0.58 and 0.47.
+
+    200 draws: a ratio of two standard deviations is known to 7 %.
+    """
+    rng = np.random.default_rng(3)
+    source, target, new = rng.normal(0, 1, 1500), rng.normal(0.3, 1, 1500), rng.normal(0, 1, 2000)
+    folds = 4 if classifier is None else 5
+    network = bu.BayesianClassifier(bu.Network(hidden=(6,)), "laplace", draws=200, random_state=1)
+    widths = []
+    for k in (1, folds):
+        given = network if classifier is None else classifier
+        fitted = bu.Reweighter(classifier=given, folds=k, draws=200, bootstraps=200, random_state=1).fit(source, target)
+        w = fitted.weight_draws(new)
+        widths.append((w @ new / w.sum(axis=1)).std())
+    assert 0.7 < widths[1] / widths[0] < 1.4
+
+
+def test_histogram_calibration_holds_on_values_that_repeat():
+    """Three values with known shares: the log ratios are those of the counts."""
+    z = np.repeat([-1.0, 0.0, 1.0], 2000)
+    shares = [0.27, 0.5, 0.74]
+    y = np.concatenate([np.arange(2000) < 2000 * share for share in shares]).astype(int)
+    balance = np.log(np.sum(y == 0) / np.sum(y == 1))
+    expected = [np.log(s / (1 - s)) + balance for s in shares]
+    for method in ("histogram", "isotonic"):
+        found = Calibrator(method).fit(z, y)
+        assert found([-1.0, 0.0, 1.0]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_histogram_calibration_of_nothing_is_nothing():
+    """The mean of a fit that keeps the events' total is zero within noise; a running maximum gives 0.3."""
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=4000)
+    y = rng.integers(0, 2, 4000)
+    assert abs(Calibrator("histogram").fit(z, y)(z).mean()) < 0.15
+
+
+def test_reliability_has_no_bins_without_events():
+    z = np.repeat([-1.0, 0.0, 1.0], 1000)
+    y = np.random.default_rng(5).integers(0, 2, 3000)
+    found = reliability(z, y)
+    assert found.predicted.shape == (3,)
+    assert np.isfinite(found.error)
+    assert np.isfinite(found.observed).all()
+
+
+def test_columns_in_another_order_are_noticed():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(6)
+    one = pd.DataFrame(rng.normal(size=(300, 2)), columns=["pt", "eta"])
+    two = pd.DataFrame(rng.normal(0.1, 1, size=(300, 2)), columns=["pt", "eta"])
+    other = ["eta", "pt"]
+    fitted = bu.Reweighter("binned", bins=4, draws=10).fit(one, two)
+    with pytest.raises(InputError, match="trained on"):
+        bu.closure(fitted, one[other], two[other])
+    with pytest.raises(InputError, match="same ones in the same order"):
+        bu.blend([one, two[other]], lambda x: np.ones((len(x), 2)))
+    theta = rng.uniform(-1, 1, 300)
+    network = bu.BayesianClassifier(bu.Network(hidden=(3,)), "laplace", draws=5)
+    ratio = bu.LikelihoodRatio(["mu"], classifier=network).fit(one, theta)
+    with pytest.raises(InputError, match="the training had"):
+        ratio.log_ratio(two[other], [0.0])
