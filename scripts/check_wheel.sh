@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 du -k "$work"/dist/* | awk '{printf "%s kB  %s\n", $1, $2}' | sed "s|$work/dist/||"
 
 "$python" -m venv "$work/clean"
-"$work/clean/bin/python" -m pip install --quiet --disable-pip-version-check "$work"/dist/*.whl
+"$work/clean/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$work"/dist/*.whl
 # the first Python block of the README, in a folder without the sources
 "$python" - README.md >"$work/lines.py" <<'PY'
 import re, sys

@@ -7,7 +7,7 @@ suitable() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 12) <= sys.v
 
 install_with_pip() {
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable . --group dev
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --editable . --group dev
 }
 
 if [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then

@@ -78,7 +78,10 @@ def on_one_machine(method, groups):
     return unfolder(method, groups).fit(simulation, data, [], systematics)
 
 
-@pytest.mark.parametrize(("method", "groups"), [("omnifold", 131072), ("omnifold", 10_000), ("direct", 10_000)])
+@pytest.mark.parametrize(
+    ("method", "groups"),
+    [("omnifold", 131072), pytest.param("omnifold", 10_000, marks=pytest.mark.slow), ("direct", 10_000)],
+)
 def test_the_same_digits_as_on_one_machine(client, everything_is_sent, method, groups):
     simulation, data, systematics = events()
     here = on_one_machine(method, groups)

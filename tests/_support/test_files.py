@@ -338,7 +338,7 @@ for delay in delays:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("what", ["fit", "x.nc", "x.zarr", "publication"])
+@pytest.mark.parametrize("what", ["fit", "x.nc", pytest.param("x.zarr", marks=pytest.mark.slow), "publication"])
 def test_killed_work_leaves_one_whole_result(small, tmp_path, what):
     """A killed fit goes on to the same digits; a killed write leaves the old file or the new one."""
     small.save(tmp_path / "small.nc")

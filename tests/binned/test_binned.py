@@ -440,16 +440,6 @@ def test_data_where_no_simulation_arrives_are_named():
     np.testing.assert_allclose(s.nominal, bu.IBU(3).fit(bu.ResponseMatrix(R.probabilities[:2]), [10, 20]).nominal)
 
 
-@pytest.mark.filterwarnings("ignore:R-hat")  # fifty draws a chain: this is about bins, not about convergence
-def test_fbu_leaves_unseen_bins_out():
-    with pytest.warns(OverlapWarning, match=r"particle-level bins \[0\] are never seen"):
-        R = bu.ResponseMatrix([[0.0, 0.8, 0.2], [0.0, 0.2, 0.8]])
-    s = bu.FBU(draws=50, tune=200, backgrounds={"b": bu.BinnedBackground([5.0, 5.0])}).fit(R, [100, 150])
-    assert np.isnan(s.nominal[0])
-    assert np.isinf(s.std()[0])
-    assert np.isfinite(s.covariance()[1:, 1:]).all()
-
-
 def test_ill_conditioned_inversion_warns():
     p = np.array([[0.5, 0.5 - 1e-10], [0.5, 0.5 + 1e-10]])
     with pytest.warns(WeightWarning, match="condition number"):

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 import bayesunfold as bu
+from bayesunfold.errors import OverlapWarning
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,17 @@ def test_background_and_systematic_are_nuisance_parameters():
     assert {"posterior", "sample_stats", "posterior_predictive", "observed_data"} <= set(fit.tree.children)
     assert fit.tree["posterior"]["background_level"].sel(background_level_name="top").ndim == 2
     assert fit.tree["posterior_predictive"]["counts"].mean(("chain", "draw")).values == pytest.approx(data, rel=0.05)
+
+
+# the compiled model is that of the test before
+@pytest.mark.filterwarnings("ignore:R-hat")  # fifty draws a chain: this is about bins, not about convergence
+def test_fbu_leaves_unseen_bins_out():
+    with pytest.warns(OverlapWarning, match=r"particle-level bins \[0\] are never seen"):
+        R = bu.ResponseMatrix([[0.0, 0.8, 0.2], [0.0, 0.2, 0.8]])
+    s = bu.FBU(draws=50, tune=200, backgrounds={"b": bu.BinnedBackground([5.0, 5.0])}).fit(R, [100, 150])
+    assert np.isnan(s.nominal[0])
+    assert np.isinf(s.std()[0])
+    assert np.isfinite(s.covariance()[1:, 1:]).all()
 
 
 @pytest.mark.slow  # one more model to compile

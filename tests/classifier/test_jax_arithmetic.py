@@ -82,7 +82,7 @@ def _everything(layout):
     [
         ("tanh", True),
         ("relu", False),
-        ("softplus", True),
+        pytest.param("softplus", True, marks=pytest.mark.slow),
         pytest.param("tanh", False, marks=pytest.mark.slow),
         pytest.param("relu", True, marks=pytest.mark.slow),
         pytest.param("softplus", False, marks=pytest.mark.slow),

@@ -20,7 +20,7 @@ def smeared(rng, n, mean=0.0, width=1.0):
     return bu.Simulation(gen, gen + rng.normal(0, 0.5, n))
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.15])
+@pytest.mark.parametrize("shift", [pytest.param(0.0, marks=pytest.mark.slow), 0.15])
 def test_draws_hold_the_true_ratio(shift):
     """Bins of the ratio's posterior against the exact content, six bins of four samples.
 
