@@ -173,7 +173,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         classes = TwoClass((ClassWeights("events", x, ones, zeros),), float(np.log(sizes[1] / sizes[0])))
         problem = classes.joined()
         if self.network is not None and self.network.learns_scales:
-            layout, start = learn_scales(layout, problem, rng)
+            layout, start = learn_scales(layout, problem, rng, self.restarts)
             # the mode of the linearised network makes up for what is left of the way
             fit = fit_map(layout, problem, rng, start=start, near=True, max_steps=15, tolerance=0.3)
         else:

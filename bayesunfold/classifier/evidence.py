@@ -33,7 +33,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def learn_scales(layout: Layout, classes: Joined, rng: np.random.Generator) -> tuple[Layout, Array]:
+def learn_scales(layout: Layout, classes: Joined, rng: np.random.Generator, restarts: int = 1) -> tuple[Layout, Array]:
     """Prior scales of every layer, and network weights near the most probable ones.
 
     Parameters
@@ -42,6 +42,8 @@ def learn_scales(layout: Layout, classes: Joined, rng: np.random.Generator) -> t
         Its scales are not used.
     classes : Joined
     rng : numpy.random.Generator
+    restarts : int
+        Random starts of the first fit.
 
     Returns
     -------
@@ -57,8 +59,16 @@ def learn_scales(layout: Layout, classes: Joined, rng: np.random.Generator) -> t
         part = Joined(classes.x[rows], classes.ones[rows], classes.zeros[rows], classes.offset)
     theta: Array | None = None
     for _ in range(ROUNDS):
+        first = theta is None
         fit = fit_map(
-            layout, part, rng, start=theta, near=theta is not None, max_steps=40 if theta is None else 8, tolerance=0.3
+            layout,
+            part,
+            rng,
+            start=theta,
+            restarts=restarts,
+            near=not first,
+            max_steps=40 if first else 8,
+            tolerance=0.3,
         )
         layout, theta = _rescale(layout, fit.theta, part)
     if theta is None:  # pragma: no cover - ROUNDS is positive

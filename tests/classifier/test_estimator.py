@@ -126,3 +126,22 @@ def test_advi_and_nuts_agree_with_the_gaussian_posterior(inference):
 def test_bad_labels(y, words):
     with pytest.raises(ValueError, match=words):
         clone(TINY).fit(np.arange(4.0)[:, None], y)
+
+
+def test_random_starts_are_tried_with_learned_scales_too(monkeypatch):
+    from bayesunfold.classifier import evidence
+
+    asked = []
+
+    def noted(*args, restarts=1, start=None, **given):
+        asked.append(restarts if start is None else None)
+        return fit_map(*args, restarts=restarts, start=start, **given)
+
+    fit_map = evidence.fit_map
+    monkeypatch.setattr(evidence, "fit_map", noted)
+    rng = np.random.default_rng(1)
+    network = bu.Network(hidden=(3,), prior_scale="evidence")
+    bu.BayesianClassifier(network, "laplace", draws=5, restarts=3).fit(
+        rng.normal(size=(200, 1)), np.repeat([0, 1], 100)
+    )
+    assert asked[0] == 3
