@@ -514,7 +514,8 @@ def _matching_columns(
         )
         raise InputError(msg)
     wanted = simulation.reco_names
-    if not (named and simulation.reco_named) or names == wanted:
+    reordered = named and set(names) == set(wanted)  # also where reco has its names from the particle level
+    if names == wanted or (not (named and simulation.reco_named) and not reordered):
         return list(range(len(wanted)))
     if set(names) != set(wanted):
         msg = f"{what} has columns {names} and reco has {wanted}; rename them so that they agree."

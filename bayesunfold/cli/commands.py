@@ -333,9 +333,15 @@ def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "unfold": partial(unfold_toy, settings=settings),
         "bins": bins,
         "expected": toys.expected(bins),
-        "settings": {k: v for k, v in msgspec.to_builtins(job.sections).items() if k not in ("output", "spectrum")},
+        "settings": _of_study(msgspec.to_builtins(job.sections)),
     }
     return problem, job.sections.coverage.toys
+
+
+def _of_study(sections: dict[str, Any]) -> dict[str, Any]:
+    """Settings with which a checkpoint must agree: not the number of toys, which may grow."""
+    kept = {k: v for k, v in sections.items() if k not in ("output", "spectrum")}
+    return kept | {"coverage": {k: v for k, v in sections["coverage"].items() if k != "toys"}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

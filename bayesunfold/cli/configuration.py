@@ -25,6 +25,7 @@ from bayesunfold.cli.sections import (
     Source,
     SystematicSection,
     VariedBackgroundSection,
+    check_factors,
 )
 from bayesunfold.cli.simulated import NOT_READ, SimulatedColumns, Wanted, match_tables, table
 from bayesunfold.direct.estimator import UnbinnedFBU
@@ -105,8 +106,17 @@ class Job:
             background = deciding_background(section)
             if background is not None:
                 names, there = self._of_background(section.name, background)
+            elif section.file is not None and PLACE not in str(section.file):
+                names, there = self._of_variation(section)
             out += expand(section, names, there)
         return out
+
+    def _of_variation(self, section: SystematicSection) -> tuple[list[str], list[str]]:
+        """Columns and trees of the first file of a variation that has its own."""
+        in_tree = PLACE in (section.tree or "")
+        source = Source(file=cast("Files", section.file), tree=None if in_tree else section.tree)
+        there = list_trees(named_sources(source.file, source.tree, self.path.parent)[0].path)
+        return [] if in_tree else [*self._names_in(source), *self.sections.alias], there
 
     def _of_background(self, systematic: str, varied: VariedBackgroundSection) -> tuple[list[str], list[str]]:
         """Columns and trees of the first file of a background in a variation."""
@@ -278,6 +288,8 @@ class Job:
             given = {k.rsplit("_", 1)[0]: v for k, v in varied.items() if k.endswith(side)}
             if not given:
                 continue
+            if file is not None and "weight" in given:
+                check_factors("[simulation]", s.file, file, f"the systematic {section.name!r}")
             expressions = [e for v in given.values() for e in (v if isinstance(v, list) else [v])]
             read = self.reader.columns(
                 source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}", NOT_READ

@@ -30,6 +30,7 @@ __all__ = [
     "Source",
     "SystematicSection",
     "VariedBackgroundSection",
+    "check_factors",
 ]
 
 Texts = Annotated[list[str], Meta(min_length=1)]
@@ -45,6 +46,17 @@ def __dir__() -> list[str]:
 def _has_factors(file: Files) -> bool:
     every = [file] if isinstance(file, str | dict) else file
     return any(isinstance(f, dict) and "factor" in f for f in every)
+
+
+def check_factors(what: str, nominal: Files, own: Files, variation: str) -> None:
+    """Raise :class:`~bayesunfold.errors.InputError` if only one of nominal and varied files has factors."""
+    if _has_factors(nominal) != _has_factors(own):
+        have, lack = (what, variation) if _has_factors(nominal) else (variation, what)
+        msg = (
+            f"files of {have} have factors and those of {lack} none, so weights of the two would differ by them; give "
+            "each file a factor, 1 where its weights hold it already."
+        )
+        raise InputError(msg)
 
 
 class Source(Struct, kw_only=True, frozen=True):
@@ -259,6 +271,8 @@ class VariedBackgroundSection(Struct, kw_only=True, frozen=True):
         weight: str | None,
     ) -> tuple[Source, list[str], str | None]:
         named = file or (background.file if tree is None else cast("Files", without_trees(background.file)))
+        if file is not None:
+            check_factors(f"the background {background.name!r}", background.file, file, "its variation")
         source = Source(
             file=named,
             tree=tree or (background.tree if file is None else None),
@@ -342,6 +356,13 @@ class SystematicSection(Struct, kw_only=True, frozen=True):
                 raise InputError(msg)
         elif self.alternative_gen is not None:
             msg = f"the systematic {self.name!r} has alternative_gen and no alternative; give the latter's files too."
+            raise InputError(msg)
+        down = [k for k in ("file_down", "tree_down") if getattr(self, k) is not None]
+        if down and not any(k.endswith("_down") for k in self.variations()):
+            msg = (
+                f"the systematic {self.name!r} has {down[0]} and no expression at -1, so nothing would be read there; "
+                "give reco_down, weight_down or another key that ends with _down."
+            )
             raise InputError(msg)
         alone = [k for k in ("selection", "key") if getattr(self, k) is not None and not self.has_events]
         alone += ["absent"] if self.absent != "error" and not self.has_events else []

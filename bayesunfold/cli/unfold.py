@@ -159,6 +159,14 @@ def _read(job: Job, *, progressbar: bool) -> Inputs:
     simulation, systematics = job.simulation()
     _check_spectra(job, simulation)
     backgrounds = job.backgrounds()
+    if any(s.name == LUMINOSITY for s in systematics):
+        for section in job.sections.spectrum:
+            if section.luminosity is not None and not section.luminosity_uncertainty:
+                msg = (
+                    f"[[spectrum]] of {section.observable} has a luminosity without luminosity_uncertainty, and the "
+                    "systematic named luminosity varies backgrounds with it; give the same uncertainty as there."
+                )
+                raise InputError(msg)
     if job.sections.output.groups:
         sources = ["data", "simulation", "prior", *(b.name for b in backgrounds), *(s.name for s in systematics)]
         sources += [statistics_name(s.name) for s in systematics if s.profile and s.alternative is not None]

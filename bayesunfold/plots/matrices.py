@@ -157,7 +157,7 @@ def plot_map(spectrum: Spectrum, level: float = 0.68, experiment: Experiment | N
         axes = fig.subplots(2, 1, sharex=True)
         shown = (
             (spectrum.nominal, "viridis", ".4g", content_title(spectrum)),
-            (relative, "magma_r", ".2g", f"half width of the {100 * level:.0f} % band [%]"),
+            (relative, "magma_r", ".2g", f"half width of the {100 * level:g} % band [%]"),
         )
         for ax, (values, colors, form, title) in zip(axes, shown, strict=True):
             cells = values.reshape(spectrum.shape).T

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold.errors import InputError, InputTypeError
-from bayesunfold.plots.style import COLORS, CYCLE, Experiment, band, limit, steps, style
+from bayesunfold.plots.style import COLORS, CYCLE, Experiment, band, limit, mark_beyond, steps, style
 
 if TYPE_CHECKING:
     from bayesunfold.spectrum import Spectrum
@@ -275,7 +275,7 @@ def _draw_contents(
     """Contents with bands."""
     edges = bin_axis(spectrum)
     for level, lower, upper, options in _bands(spectrum, levels):
-        band(ax, edges, lower, upper, label=f"{100 * level:.0f} % band", **options)
+        band(ax, edges, lower, upper, label=f"{100 * level:g} % band", **options)
     steps(ax, edges, spectrum.nominal, color=COLORS["unfolded"], lw=1.6, label=f"unfolded ({spectrum.method})")
     for name, values in lines.items():
         if values is not None:
@@ -318,9 +318,15 @@ def _draw_ratios(
     lower, upper = spectrum.interval(max(0.95, *levels))
     shown = np.abs(np.array([lower, upper]) / safe - 1.0)[:, _populated(spectrum)]
     largest = np.max(shown[np.isfinite(shown)], initial=0.05)
-    away = np.array([np.abs(values / safe - 1.0)[_populated(spectrum)] for values, _, _ in drawn])
+    beside = [(values, COLORS[name]) for name, values in lines.items() if values is not None]
+    beside += [(values, look["color"]) for values, std, look in drawn if std is None]
+    every = [values for values, _ in beside] + [values for values, std, _ in drawn if std is not None]
+    away = np.array([np.abs(values / safe - 1.0)[_populated(spectrum)] for values in every])
     largest = max(largest, min(FARTHEST, np.max(away[np.isfinite(away)], initial=0.0)))
-    limit(ax, 1 - min(1.0, 1.3 * largest), 1 + min(1.5, 1.3 * largest))
+    low, high = 1 - min(1.0, 1.3 * largest), 1 + min(1.5, 1.3 * largest)
+    for values, color in beside:
+        mark_beyond(ax, edges, values / safe, low, high, color)
+    limit(ax, low, high)
     ax.set_ylabel("ratio to\nunfolded")
     ax.set_xlim(edges[0], edges[-1])
 

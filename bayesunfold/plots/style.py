@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.checks import check_choice
 from bayesunfold.errors import InputError
 
-__all__ = ["COLORS", "Experiment", "band", "figure", "limit", "steps", "style"]
+__all__ = ["COLORS", "Experiment", "band", "figure", "limit", "mark_beyond", "steps", "style"]
 
 Array = NDArray[np.floating]
 Experiment = Literal["ALICE", "ATLAS", "CMS", "DUNE", "LHCb"]
@@ -98,6 +98,15 @@ def steps(ax: Axes, edges: Array, values: Array, **style_options: Any) -> None:
 def band(ax: Axes, edges: Array, lower: Array, upper: Array, **style_options: Any) -> None:
     """A filled band that follows the bins."""
     ax.stairs(upper, edges, baseline=lower, fill=True, **style_options)
+
+
+def mark_beyond(ax: Axes, edges: np.ndarray, values: np.ndarray, low: float, high: float, color: object) -> None:
+    """Triangles at the edge where steps lie beyond the vertical limits."""
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    for beyond, marker, edge in ((values > high, "^", high), (values < low, "v", low)):
+        if beyond.any():
+            at = np.full(int(beyond.sum()), edge)
+            ax.plot(centres[beyond], at, marker, color=color, ms=5, mec="black", mew=0.5, clip_on=False)
 
 
 def limit(ax: Axes, low: float, high: float) -> None:

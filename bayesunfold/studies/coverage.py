@@ -134,8 +134,9 @@ class CoverageStudy:
             return self.std.mean(axis=0) / self.spread()
 
     def joint_coverage(self, level: float = 0.68) -> float:
-        """Share of toys whose chi-square is below its quantile, over all observables."""
-        return float(np.mean(stats.chi2.cdf(self.chi2, self.dof) < level))
+        """Share of toys whose chi-square is below its quantile, over all observables that have a core bin."""
+        has_core = self.dof > 0
+        return float(np.mean(stats.chi2.cdf(self.chi2[has_core], self.dof[has_core]) < level))
 
     def worst_bin(self, level: float = 0.68) -> float:
         """Lowest coverage of a core bin."""

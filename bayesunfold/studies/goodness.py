@@ -99,6 +99,13 @@ def goodness_of_fit(
             "the closure at detector level."
         )
         raise InputError(msg)
+    moments = result.measurement.moments
+    if experiments and moments is not None and moments.hyperprior:
+        msg = (
+            f"the hyperprior of this result is the function {moments.hyperprior!r}, which the "
+            "pseudo-experiments do not have; take goodness_of_fit(0), or unfold without model=."
+        )
+        raise InputError(msg)
     check_count(experiments, "experiments", 0, MOST_EXPERIMENTS)
     check_count(workers, "workers", 0, MOST_WORKERS)
     check_seed(random_seed)

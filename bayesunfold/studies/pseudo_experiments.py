@@ -46,7 +46,7 @@ def __dir__() -> list[str]:
 
 
 def _default_unfold(toy: Any, random_seed: int) -> Any:
-    """Unfold with default settings."""
+    """Unfold with default settings, with the backgrounds that a toy has."""
     from bayesunfold.omnifold.estimator import OmniFold
 
     simulation = getattr(toy, "simulation", None)
@@ -59,7 +59,8 @@ def _default_unfold(toy: Any, random_seed: int) -> Any:
             "simulation and measurement."
         )
         raise InputTypeError(msg)
-    return OmniFold(random_seed=random_seed, progressbar=False).fit(simulation, data)
+    backgrounds = getattr(toy, "backgrounds", None) or ()
+    return OmniFold(random_seed=random_seed, progressbar=False).fit(simulation, data, backgrounds)
 
 
 def _score(
@@ -105,10 +106,11 @@ def _score(
 
 def _as_spectra(unfolded: Any, edges: Mapping[str, Array]) -> list[Spectrum]:
     if isinstance(unfolded, Spectrum):
-        return [unfolded]
+        unfolded = [unfolded]
     if isinstance(unfolded, Mapping) and set(unfolded) == set(edges):
         unfolded = [unfolded[name] for name in edges]
     if isinstance(unfolded, list | tuple) and all(isinstance(s, Spectrum) for s in unfolded):
+        _check_spectra(unfolded, edges)
         return list(unfolded)
     if not hasattr(unfolded, "spectrum"):
         msg = (
@@ -117,6 +119,24 @@ def _as_spectra(unfolded: Any, edges: Mapping[str, Array]) -> list[Spectrum]:
         )
         raise InputTypeError(msg)
     return [unfolded.spectrum(name, e) for name, e in edges.items()]
+
+
+def _check_spectra(spectra: Sequence[Spectrum], edges: Mapping[str, Array]) -> None:
+    """Whether spectra are those whose truth is known."""
+    if len(spectra) != len(edges):
+        msg = f"unfold returned {len(spectra)} spectra; there are {len(edges)}, of {', '.join(edges)}."
+        raise InputError(msg)
+    for spectrum, (name, wanted) in zip(spectra, edges.items(), strict=True):
+        same = spectrum.shape == (len(wanted) - 1,)
+        if not same or not np.allclose(spectrum.edges[0], wanted, rtol=0.0, atol=1e-9 * np.ptp(wanted)):
+            msg = f"the spectrum of {name} that unfold returned has other bins than the study; unfold in its bins."
+            raise InputError(msg)
+        if spectrum.normalization != "yield" or spectrum.luminosity is not None:
+            msg = (
+                f"the spectrum of {name} that unfold returned is a {spectrum.normalization} with luminosity "
+                f"{spectrum.luminosity}; the truth is a yield, so return yields."
+            )
+            raise InputError(msg)
 
 
 def _core_chi2(spectrum: Spectrum, truth: Array) -> tuple[float, int]:

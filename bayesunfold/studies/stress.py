@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,9 @@ def stress(
     >>> study.lower.shape
     (2, 2, 2)
     """
-    make = ResampledToys(
-        simulation, float(as_data(data).weight.sum()), _factors(simulation, hidden, factor), backgrounds
-    )
+    factors = _factors(simulation, hidden, factor)
+    make = ResampledToys(simulation, float(as_data(data).weight.sum()), factors, backgrounds)
+    drawn_from = [factors, simulation.gen, simulation.reco, simulation.weight, *(b.weight for b in backgrounds)]
     return coverage_study(
         make,
         unfold=partial(unfold_toy, settings=dict(settings or {})),
@@ -102,7 +103,16 @@ def stress(
         checkpoint=checkpoint,
         random_seed=random_seed,
         progressbar=progressbar,
+        # a checkpoint of other toys or another unfolding is refused
+        settings={"unfolding": {k: repr(v) for k, v in (settings or {}).items()}, "toys": _digest(drawn_from)},
     )
+
+
+def _digest(arrays: Sequence[Array]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _factors(simulation: Simulation, hidden: ArrayLike, factor: float | Callable[[Array], ArrayLike]) -> Array:

@@ -197,7 +197,8 @@ def _features(values: ArrayLike, n: int, simulation: Simulation, what: str) -> A
             f"reco of {what} has {reco.shape[1]} features and the simulation {simulation.reco.shape[1]}; give the same."
         )
         raise InputError(msg)
-    if names is None or not simulation.reco_named or names == simulation.reco_names:
+    known = simulation.reco_named or set(names or ()) == set(simulation.reco_names)
+    if names is None or not known or names == simulation.reco_names:
         return reco
     if set(names) != set(simulation.reco_names):
         msg = f"reco of {what} has columns {names} and reco has {simulation.reco_names}; give the same."

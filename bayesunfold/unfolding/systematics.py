@@ -403,7 +403,8 @@ def _features(features: ArrayLike, simulation: Simulation, what: str) -> Array:
     if values.shape != simulation.reco.shape:
         msg = f"{what} has shape {values.shape} and reco has {simulation.reco.shape}; they must be the same events."
         raise InputError(msg)
-    if names is not None and simulation.reco_named and names != simulation.reco_names:
+    known = simulation.reco_named or set(names or ()) == set(simulation.reco_names)
+    if names is not None and known and names != simulation.reco_names:
         msg = f"{what} has columns {names} and reco has {simulation.reco_names}; give the same, in the same order."
         raise InputError(msg)
     return values
