@@ -22,7 +22,7 @@ from bayesunfold.unfolding.perturbations import Block, Perturbations, Shifted, i
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["draw_parameters", "moment_changes", "projected", "visible_directions"]
+__all__ = ["centred", "draw_parameters", "moment_changes", "projected", "visible_directions"]
 
 Array = NDArray[np.floating]
 
@@ -237,13 +237,26 @@ def visible_directions(network: Classifier, precision: Array, gen: Array, weight
     unit = 1.0 / np.sqrt(precision)
     scaled = (jacobian - mean) * unit.astype(jacobian.dtype)
     directions = leading_directions(scaled, w, VISIBLE_SHARE, MOST_DIRECTIONS)
-    bias = layout.n_network - 1  # the output's bias moves all events alike
-    constant = np.zeros(layout.n_parameters)
-    constant[bias] = 1.0 / layout.scales[-1]
-    basis = np.column_stack([directions * unit[:, None], constant])
+    basis = np.column_stack([directions * unit[:, None], _constant(network)])
     project = np.vstack([directions.T / unit, np.zeros(layout.n_parameters)])
     project[-1] = -(mean @ basis[:, :-1]) @ project[:-1]
     return replace(network, directions=basis), project
+
+
+def _constant(network: Classifier) -> Array:
+    """Displacement of the parameters that raises the output of all events by one, shape (P,)."""
+    out = np.zeros(network.layout.n_parameters)
+    out[network.layout.n_network - 1] = 1.0 / network.layout.scales[-1]  # the bias of the output
+    return out
+
+
+def centred(displacement: Displacement, x: Array, weight: Array) -> Displacement:
+    """The same changes of a log ratio less their weighted mean over events ``x``, shape (n, d)."""
+    network = displacement.classifier
+    mean = (weight @ network.tangent(x).astype(np.float64)) / weight.sum()
+    basis = np.column_stack([network.basis, _constant(network)])
+    by_source = {name: np.vstack([d, -(mean @ d)]) for name, d in displacement.by_source.items()}
+    return Displacement(replace(network, directions=basis), by_source)
 
 
 def projected(classifier: Classifier, project: Array, by_source: Mapping[str, Array]) -> Displacement:

@@ -12,7 +12,7 @@ from bayesunfold._support.streams import stream
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.two_class import Classifier
 from bayesunfold.direct.criticism import Criticism, criticise, second_classifier
-from bayesunfold.direct.draws import draw_parameters, moment_changes, projected, visible_directions
+from bayesunfold.direct.draws import centred, draw_parameters, moment_changes, projected, visible_directions
 from bayesunfold.direct.fit import Fit, Setup, prior_centre
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments, moment_network
@@ -214,7 +214,10 @@ def members_of(
     varied = {n: varied_step1(events, first.step1, alone, None, shift) for n, shift in perturbations.shifts.items()}
     changed = varied_backgrounds(events, first.step1, perturbations.backgrounds)
     one = linear_refit(first.step1, [], perturbations, prior=perturbations.prior, varied=varied, changed=changed)
-    fakes = one if events.passes.fakes.any() else None
+    fakes = None
+    if events.passes.fakes.any():  # they keep their share of the simulation
+        theirs = events.passes.fakes
+        fakes = centred(one, events.reco[theirs], events.at_reco(events.weight * push)[theirs])
     changes = moment_changes(events, problem.moments, push, first.step1, fakes, perturbations)
     names = () if found.profile is None else found.profile.nuisances.names
     size = problem.layout.n_parameters

@@ -34,9 +34,7 @@ def __dir__() -> list[str]:
 def estimate_bias(result: UnfoldingResult, *, warn: bool = True) -> UnfoldingResult:
     """See :meth:`bayesunfold.UnfoldingResult.estimate_bias`."""
     events = result.members.events
-    rows = events.passes.reco
-    weight = result.members.nominal("reco")[rows]
-    closed = retrain(result, events.with_data(events.reco[rows], weight))
+    closed = retrain(result, events.closed_with(result.members.nominal("reco")))
     checked = replace(result, closure_weights=_normalised(closed, events))
     if warn:
         _warn_if_large(checked)
@@ -89,13 +87,12 @@ def _normalised(push: Array, events: StandardizedEvents) -> Array:
 
 def _reference(result: UnfoldingResult, other: Array) -> tuple[list[Array], list[Array], list[Array]]:
     """Bands, and contents of the result and of other weights, in ten bins of each feature."""
-    events = result.members.events
-    groupings = [quantile_groups(events.gen[:, j], events.passes.gen) for j in range(len(result.simulation.gen_names))]
+    events, sim = result.members.events, result.simulation
+    groupings = [quantile_groups(sim.gen[:, j], events.passes.gen) for j in range(len(sim.gen_names))]
     widths = [result.members.accumulate(g, REFERENCE_BINS).std(axis=0, ddof=1) for g in groupings]
-    used = events.passes.gen
 
     def contents(weight: Array) -> list[Array]:
-        return [np.bincount(g[used], weight[used], REFERENCE_BINS) for g in groupings]
+        return [np.bincount(g[g >= 0], weight[g >= 0], REFERENCE_BINS) for g in groupings]
 
     return widths, contents(result.nominal), contents(other)
 

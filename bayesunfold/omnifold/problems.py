@@ -291,6 +291,11 @@ def acceptance_of(events: StandardizedEvents, push: Array, fakes: Classifier | N
     if shift.down is None:
         return Acceptance(shift.alpha, up, None if up is None else -up, (high, -high))
     down, low = change(shift.down)
+    # a side on which all count as they did changes nothing there; the other one still does
+    if up is None and down is not None:
+        up = np.zeros_like(down)
+    if down is None and up is not None:
+        down = np.zeros_like(up)
     return Acceptance(shift.alpha, up, down, (high, low))
 
 

@@ -97,6 +97,15 @@ class GroupTotals:
                 out[large] = self._of_large([rows_of[b] for b in large], base, weight)
         return out
 
+    def unlearned(self, weight: Array) -> Array:
+        """``sum w (1 + e + d)`` of weights of shape (n,), whatever the networks say, shape (n_members,)."""
+        out = np.full(self.members.n_members, weight.sum())
+        if self.source in (None, "simulation"):
+            out += self._fluctuating([np.flatnonzero(weight)], weight)[0]
+        for up, down, alpha in self.members.relative_changes(self.source):
+            out += interpolate(np.array(weight @ up), np.array(weight @ down), alpha)
+        return out
+
     def from_part(self, groupings: Sequence[NDArray[np.integer]], n_bins: int) -> list[Array]:
         """Sums over the bins of several groupings from the part that stands for all events, shape (n_bins, n_members).
 
@@ -153,6 +162,9 @@ class GroupTotals:
             out += self._of_network(m.fakes, m.events.reco, rows_of, weight, fakes)
             learned &= ~fakes
         out += self._of_network(m.step2, m.events.gen, rows_of, weight, learned)
+        if self.kept is not None and self.kept.any():
+            theirs = np.where(self.kept, weight, 0.0)
+            out += np.outer([theirs[rows].sum() for rows in rows_of], m.change_of_kept(self.source))
         for up, down, alpha in m.relative_changes(self.source):
             high, low = (np.array([weight[rows] @ side[rows] for rows in rows_of]) for side in (up, down))
             out += interpolate(high, low, alpha)

@@ -85,6 +85,7 @@ class Members:
     negative_data: float = 0.0
     free_misses: bool = True
     _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
+    _kept_changes: dict[str | None, Array] = field(default_factory=dict, repr=False)
 
     @property
     def n_members(self) -> int:
@@ -161,6 +162,38 @@ class Members:
         """Events that have their generator weight at particle level, whatever the networks say; None for none."""
         return None if self.free_misses else self.events.passes.misses
 
+    def change_of_kept(self, source: str | None) -> Array:
+        """Change of the logarithm of the weights of events that keep them, shape (n_members,).
+
+        They keep them in units in which events that pass both levels have push weights of mean one, in every member.
+        """
+        if source not in self._kept_changes:
+            both, factor = self.events.passes.both, self.events.reco_factor
+            weight = np.where(both, self.events.reco_weight, 0.0)
+            grouped = self._grouped(source, NORM_SAMPLE)
+            with block_threads(), np.errstate(invalid="ignore", divide="ignore"):  # norm() counts what is not finite
+                if grouped is not None:
+                    learned = grouped(np.zeros(len(both), dtype=np.int64), 1, both, factor)[0]
+                    own = grouped.unlearned(weight)
+                else:
+                    parts = map_blocks(partial(self._both, weight, source), self.perturbations.simulation.blocks())
+                    learned, own = np.sum(list(parts), axis=0)
+                self._kept_changes[source] = np.log(learned / (weight @ self.push)) - np.log(own / weight.sum())
+        return self._kept_changes[source]
+
+    def _both(self, weight: Array, source: str | None, block: Block) -> tuple[Array, Array]:
+        """Sums over a block of what members make of detector-level weights, with and without the networks."""
+        rows = np.arange(block.rows.start, block.rows.stop)[weight[block.rows] != 0]
+        own = np.ones((len(rows), self.n_members))
+        relative = self._relative(block.number, block.rows, source)
+        if relative is not None:
+            own += relative[rows - block.rows.start]
+        profiled = self._profiled_change(rows, source)
+        if profiled is not None:
+            own *= np.exp(profiled)
+        learned = own * np.exp(self.step2.log_ratio_change(self.events.gen[rows], source).astype(np.float64))
+        return (weight[rows] * self.push[rows]) @ learned, weight[rows] @ own
+
     def log_change(self, rows: Rows, source: str | None, kept: NDArray[np.bool_] | None = None) -> Array:
         """Change of the logarithm of the weights of some events, shape (events, n_members)."""
         gen, reco = self.events.gen[rows], self.events.reco[rows]
@@ -168,13 +201,22 @@ class Members:
         fakes = self.events.passes.fakes[rows]
         if self.fakes is not None and fakes.any():
             change[fakes] = self.fakes.log_ratio_change(reco[fakes], source)
-        if kept is not None:
-            change[kept] = 0.0
+        if kept is not None and kept.any():
+            change[kept] = self.change_of_kept(source)
+        profiled = self._profiled_change(rows, source)
+        if profiled is not None:  # together with the network's change, which it nearly cancels
+            change += profiled.astype(change.dtype)
+        return change
+
+    def _profiled_change(self, rows: Rows, source: str | None) -> Array | None:
+        """Of the logarithm of the weights by profiled systematics, shape (events, n_members); None for none."""
+        out: Array | None = None
         for name, v in self.perturbations.variations.items():
             alpha = alpha_of(v, name, source) if v.parts is not None else None
-            if alpha is not None:  # together with the network's change, which it nearly cancels
-                change += v.change(rows, alpha).astype(change.dtype)
-        return change
+            if alpha is not None:
+                found = v.change(rows, alpha)
+                out = found if out is None else out + found
+        return out
 
     def _raw(self, index: int, rows: slice, source: str | None, kept: NDArray[np.bool_] | None = None) -> Array:
         """Relative weights of a block before normalisation, shape (events, n_members), float32.
@@ -348,8 +390,15 @@ class Members:
             yield rows, weights if factor is None else weights * factor[rows, None].astype(weights.dtype)
 
     def _passing_blocks(self, passing: NDArray[np.bool_], source: str | None) -> Iterator[tuple[slice, Array]]:
-        self.norm(source)  # once, before the threads ask for it
+        self._ready(source)
         return map_here(partial(self._scaled, passing, source), self.perturbations.simulation.blocks())
+
+    def _ready(self, source: str | None) -> None:
+        """Find what all blocks need once, before threads ask for it."""
+        self.norm(source)
+        kept = self.kept()
+        if kept is not None and kept.any():
+            self.change_of_kept(source)
 
     def _scaled(self, passing: NDArray[np.bool_], source: str | None, block: Block) -> tuple[slice, Array]:
         """Rows and weights of a block; zero for events that do not pass."""
@@ -392,10 +441,10 @@ class Members:
 
         out = np.zeros((n_groups, self.n_members))
         with block_threads():
+            self._ready(source)
             grouped = self._grouped(source, kept=self.kept())
             if grouped is not None:
                 return (grouped(groups, n_groups, passing, values) * self.norm(source)).T
-            self.norm(source)
             for part in map_blocks(one, self.perturbations.simulation.blocks()):
                 out += part
         return out.T
@@ -407,9 +456,9 @@ class Members:
         """
         total, square = np.zeros((2, self.n_members))
         with block_threads():
+            self._ready(None)
             grouped = self._grouped(None, kept=self.kept())
             if grouped is None:
-                self.norm()
                 parts = map_blocks(self._moments, self.perturbations.simulation.blocks())
             else:
                 parts = grouped.moments(NORM_SAMPLE)
@@ -444,7 +493,7 @@ class Members:
         with np.errstate(invalid="ignore", divide="ignore"):
             widths = [(total / total.sum(axis=0)).std(axis=1) for total in sums]
         if not all(np.all(np.isfinite(w)) for w in widths):
-            self.norm()  # says what is wrong with the totals
+            self._ready(None)  # says what is wrong with the totals
         return widths
 
     def negative_fraction(self) -> float:

@@ -229,7 +229,9 @@ class UnfoldingResult:
         """The learned weight function on other particle-level events.
 
         Where event weights are profiled, factors are on the generator weights at the fitted nuisance parameters. With
-        ``efficiency="prior"`` of a direct posterior they are those of events that pass detector level.
+        ``efficiency="prior"`` of a direct posterior they are those of events that pass detector level. Systematics that
+        change generator weights and are not profiled are left out, with a warning: other events do not have the change
+        that the networks answer.
 
         Parameters
         ----------
@@ -363,9 +365,11 @@ class UnfoldingResult:
         bins: ArrayLike | Sequence[ArrayLike],
         **options: Unpack[SpectrumOptions],
     ) -> Spectrum:
-        """The unfolded simulation at detector level, fakes included, to be compared with data.
+        """The unfolded simulation at detector level, fakes included, to be compared with data less backgrounds.
 
-        Arguments as for :meth:`spectrum`, with detector-level features.
+        Arguments as for :meth:`spectrum`, with detector-level features. These are the nominal ones in every member: the
+        weights of a member answer a shift of the detector that its features do not have, so what a systematic of the
+        detector adds to this band is what the data would need without it, and far more than their disagreement.
         """
         observables = [self._observable(v, "reco") for v in (values if isinstance(values, tuple) else (values,))]
         check_known(dict(options), list(SpectrumOptions.__annotations__), "refolded")

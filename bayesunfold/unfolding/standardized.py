@@ -132,9 +132,15 @@ class StandardizedEvents:
         reco, gen = self.scales.reco, self.scales.gen
         return detector_level.layout(self.reco.shape[1], reco), particle_level.layout(self.gen.shape[1], gen)
 
-    def with_data(self, x: Array, weight: Array) -> StandardizedEvents:
-        """The same simulation against other (standardised) data of the same information, without backgrounds."""
-        return replace(self, data=MeasuredEvents(x, weight, self.data.size), backgrounds=())
+    def closed_with(self, weight: Array) -> StandardizedEvents:
+        """The same simulation and backgrounds against pseudo-data of the same information.
+
+        Pseudo-data are the backgrounds, and the simulated events that pass detector level with weights of shape (n,).
+        """
+        rows = self.passes.reco
+        x = np.concatenate([self.reco[rows], *(b.x for b in self.backgrounds)])
+        w = np.concatenate([weight[rows], *(b.weight for b in self.backgrounds)])
+        return replace(self, data=MeasuredEvents(x, w, self.data.size))
 
 
 def to_yield(weight: Array, rows: NDArray[np.bool_] | slice, total: float) -> float:

@@ -357,6 +357,16 @@ def shifted_detector_level(
         if other.any():
             msg = f"{what} makes features appear or vanish in {int(other.sum())} events; keep them."
             raise InputError(msg)
+        always = ~np.isnan(nominal[simulation.pass_reco]).any(axis=0)
+        known = np.where(np.isnan(values) & ~always, 0.0, values)  # a feature may be missing where it is elsewhere
+        check_finite(known, passes, what, simulation.reco_names, "give finite features to passing events.")
+        enter = passes & ~simulation.pass_reco
+        if given[0] is None and np.isnan(values[enter]).any():
+            msg = (
+                f"{what} lets {int(np.isnan(values[enter]).any(axis=1).sum())} events pass whose nominal features are "
+                f"NaN; give reco_{direction}, with NaN only where a feature does not exist."
+            )
+            raise InputError(msg)
     else:
         check_finite(values, passes, what, simulation.reco_names, "give finite features to passing events.")
     same = passes is simulation.pass_reco and factor is None
@@ -464,7 +474,8 @@ def prepare_systematics(
 ) -> dict[str, Effect]:
     """What each systematic changes, checked; row ``k`` of ``alphas`` belongs to systematic ``k``."""
     effects: dict[str, Effect] = {}
-    for k, systematic in enumerate(systematics):
+    # what trains comes last: an error of another one is known before
+    for k, systematic in sorted(enumerate(systematics), key=lambda each: each[1].alternative is not None):
         alpha = alphas[k]
         if systematic.alternative is not None:
             up, draws = two_point_change(systematic, simulation, seed)
@@ -482,7 +493,7 @@ def prepare_systematics(
             low = shifted_detector_level(systematic, simulation, scale_reco, "down")
             if high is not None:
                 effects[systematic.name] = Shift(alpha, high, low)
-    return effects
+    return {s.name: effects[s.name] for s in systematics if s.name in effects}
 
 
 def draw_alphas(systematics: Sequence[Systematic], members: int, seed: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -10,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_features, check_finite
 from bayesunfold._support.threads import block_threads
-from bayesunfold.errors import InputError, OverlapWarning
+from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
 from bayesunfold.events import Simulation
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import FARTHEST
+from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import to_yield
 
 __all__ = ["weights_for"]
@@ -38,6 +40,7 @@ def weights_for(simulation: Simulation, members: Members, gen_new: ArrayLike) ->
     checked = np.where(may_miss & np.isnan(x), 0.0, x)
     check_finite(checked, None, "gen_new", simulation.gen_names, "remove those rows.")
     _warn_of_extrapolation(simulation, members, x)
+    members = _without_changed_weights(members)
     events = members.events
     z = events.scales.gen(x)
     with block_threads():
@@ -53,6 +56,38 @@ def weights_for(simulation: Simulation, members: Members, gen_new: ArrayLike) ->
         dims=("draw", "event"),
         coords={"nominal": ("event", push * unit * nominal_norm)},
         name="weight_factor",
+    )
+
+
+def _without_changed_weights(members: Members) -> Members:
+    """Members without systematics that change generator weights, which other events do not have.
+
+    The networks answer such a change, and nearly cancel it; without the change itself the answer would be left alone.
+    """
+    p = members.perturbations
+    names = {name for name, v in p.variations.items() if v.parts is None}
+    if not names:
+        return members
+    msg = (
+        f"{', '.join(sorted(names))} change generator weights, which are not known of gen_new: the factors do not "
+        "fluctuate with them. What they leave of the band is in result.spectrum."
+    )
+    warnings.warn(msg, WeightWarning, stacklevel=4)
+
+    def others(displacement: Displacement) -> Displacement:
+        kept = {name: d for name, d in displacement.by_source.items() if name not in names}
+        return Displacement(displacement.classifier, kept or {"data": 0.0 * displacement.total()})
+
+    effects = {name: effect for name, effect in p.effects.items() if name not in names}
+    signal = {name: change for name, change in p.signal.items() if name not in names}
+    fakes = None if members.fakes is None else others(members.fakes)
+    return replace(
+        members,
+        perturbations=replace(p, effects=effects, signal=signal),
+        step2=others(members.step2),
+        fakes=fakes,
+        _norms={},
+        _kept_changes={},
     )
 
 
