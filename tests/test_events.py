@@ -174,3 +174,17 @@ def test_wrong_kinds_of_arguments_are_refused(toy):
         unfolder.fit(toy.simulation, toy.measurement, bu.Background([1.0, 2.0]))
     with pytest.raises(InputTypeError, match="Simulation"):
         unfolder.fit(toy.gen, toy.measurement)
+
+
+def test_named_columns_find_those_that_have_their_names_from_the_particle_level():
+    """Only ``names`` is given: the same names in another order are put in order, other names stand as they are."""
+    rng = np.random.default_rng(1)
+    values = rng.normal([0.0, 5.0], 1.0, size=(500, 2))
+    simulation = bu.Simulation(values, values, names=["eta", "pt"])
+    frame = pd.DataFrame(values[:, ::-1], columns=["pt", "eta"])
+    np.testing.assert_array_equal(bu.Data(frame).matched_to(simulation).features, values)
+    np.testing.assert_array_equal(bu.Background(frame, np.ones(500), "b").columns_for(simulation), values)
+    other = pd.DataFrame(values, columns=["eta_reco", "pt_reco"])
+    np.testing.assert_array_equal(bu.Data(other).matched_to(simulation).features, values)
+    with pytest.raises(InputError, match="in the same order"):
+        bu.OmniFold().check(simulation, values, systematics=[bu.Systematic("jes", reco_up=frame)])

@@ -192,3 +192,18 @@ def test_tables_in_every_form():
     assert spectrum.table().splitlines()[0].split() == ["bin", "unfolded", "68", "%", "low", "68", "%", "high"]
     with pytest.raises(InputError, match="form is 'html'"):
         spectrum.table(form="html")
+
+
+def test_what_lies_beyond_the_ratio_panel_is_marked():
+    spectrum = _spectrum()
+    _, ratios = spectrum.plot(truth=1.3 * CONTENTS, generator=[300.0, 20.0, 50.0]).axes
+    low, high = ratios.get_ylim()
+    assert low < 0.7
+    assert high > 1.3
+    marks = {(line.get_marker(), tuple(line.get_xdata())) for line in ratios.lines if line.get_marker() in ("^", "v")}
+    assert marks == {("^", (0.5,)), ("v", (1.5,))}
+
+
+def test_a_band_is_called_by_its_level():
+    top, _ = plots.plot_spectrum(_spectrum(), levels=(0.68, 0.997)).axes
+    assert {"68 % band", "99.7 % band"} <= set(_legend(top))

@@ -37,6 +37,7 @@ from bayesunfold._support.checks import check_bins
 from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.activations import log1pexp
 from bayesunfold.errors import InputError
+from bayesunfold.unfolding.weight_function import learned_factors
 
 if TYPE_CHECKING:
     from bayesunfold.unfolding.record import LinearMoments, NuisanceDraws
@@ -151,7 +152,7 @@ def _probe_weights(result: UnfoldingResult, chains: int) -> tuple[xr.DataArray, 
     rows = rows[np.argsort(sim.gen[rows, 0], kind="stable")]
     rows = np.unique(rows[np.linspace(0, len(rows) - 1, PROBES).astype(int)])
     probes = sim.gen[rows]
-    weights = np.log(np.maximum(result.weights_for(probes).values, np.finfo(np.float64).tiny))
+    weights = np.log(np.maximum(learned_factors(sim, result.members, probes).values, np.finfo(np.float64).tiny))
     return (
         xr.DataArray(probes, dims=("probe", "gen_feature"), coords={"gen_feature": list(sim.gen_names)}),
         xr.DataArray(_chained(weights, chains), dims=("chain", "draw", "probe")),

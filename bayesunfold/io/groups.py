@@ -492,7 +492,9 @@ def _direct(
     )
     stored = _group(tree, "step2")
     step2 = replace(first.step2, theta=stored["theta"].values, directions=stored["directions"].values)
-    fakes = first.step1 if "fakes" in tree.children else None  # step 1 weighs them
+    fakes = None
+    if "fakes" in tree.children:  # step 1 weighs them
+        fakes = replace(first.step1, directions=_group(tree, "fakes")["directions"].values)
     return first, replace(first, step2=step2, fakes=fakes, push=push_weights(events, first, step2))
 
 

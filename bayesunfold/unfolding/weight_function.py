@@ -18,7 +18,7 @@ from bayesunfold.unfolding.overlap import FARTHEST
 from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import to_yield
 
-__all__ = ["weights_for"]
+__all__ = ["learned_factors", "weights_for"]
 
 Array = NDArray[np.floating]
 
@@ -40,7 +40,11 @@ def weights_for(simulation: Simulation, members: Members, gen_new: ArrayLike) ->
     checked = np.where(may_miss & np.isnan(x), 0.0, x)
     check_finite(checked, None, "gen_new", simulation.gen_names, "remove those rows.")
     _warn_of_extrapolation(simulation, members, x)
-    members = _without_changed_weights(members)
+    return learned_factors(simulation, _without_changed_weights(members), x)
+
+
+def learned_factors(simulation: Simulation, members: Members, x: Array) -> xr.DataArray:
+    """What the networks of all members make of generator weights at particle-level events, shape (draw, event)."""
     events = members.events
     z = events.scales.gen(x)
     with block_threads():

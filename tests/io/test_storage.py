@@ -137,7 +137,7 @@ def test_names_by_position_stay_so(tmp_path):
     rng = np.random.default_rng(6)
     gen = rng.normal(0, 1, (300, 2))
     simulation = bu.Simulation(gen, gen + rng.normal(0, 0.3, gen.shape), names=["pt", "m"])
-    other = bu.Background(rng.normal(0, 1, (40, 2)), np.full(40, 0.5), "top", names=["m", "pt"])
+    other = bu.Background(rng.normal(0, 1, (40, 2)), np.full(40, 0.5), "top", names=["m_reco", "pt_reco"])
     unfolder = bu.OmniFold(1, bu.Network((4,)), "laplace", draws=10, random_seed=1, progressbar=False)
     result = unfolder.fit(simulation, bu.Data(rng.normal(0.2, 1, (200, 2))), [other])
     loaded = bu.load(result.save(tmp_path / "r.nc"))

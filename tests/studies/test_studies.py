@@ -287,3 +287,69 @@ def test_spectra_come_in_any_container(answer):
             workers=0,
             progressbar=False,
         )
+
+
+def test_a_toys_backgrounds_are_unfolded_by_default(monkeypatch):
+    from bayesunfold.studies.pseudo_experiments import _default_unfold
+
+    given = []
+    monkeypatch.setattr(bu.OmniFold, "fit", lambda _, *arguments: given.append(arguments))
+    rng = np.random.default_rng(1)
+    gen = rng.normal(size=500)
+    simulation, top = bu.Simulation(gen, gen), bu.Background(rng.normal(size=100), np.ones(100), "top")
+    _default_unfold(bu.studies.ResampledToys(simulation, 300.0, backgrounds=[top])(1), 1)
+    assert [b.name for b in given[0][2]] == ["top"]
+
+
+def test_a_stress_study_goes_on_with_the_same_settings_only(tmp_path):
+    toy = bu.datasets.gaussian_toy(200, 800, random_seed=1)
+    quick = {"iterations": 1, "inference": "laplace", "draws": 10, "network": bu.Network(hidden=(3,))}
+    hidden = toy.simulation.gen[:, 0] ** 2
+    place = {"bins": {"gen": [-3, 0, 3]}, "workers": 0, "progressbar": False, "checkpoint": tmp_path / "toys.jsonl"}
+    bu.studies.stress(toy.simulation, toy.data, hidden=hidden, toys=2, settings=quick, **place)
+    bu.studies.stress(toy.simulation, toy.data, hidden=hidden, toys=3, settings=quick, **place)
+    for other in ({"settings": quick | {"iterations": 2}}, {"settings": quick, "factor": 0.0}):
+        with pytest.raises(InputError, match="other bins, truth, levels or settings"):
+            bu.studies.stress(toy.simulation, toy.data, hidden=hidden, toys=3, **other, **place)
+
+
+def test_joint_coverage_counts_observables_with_a_core():
+    none = np.zeros((4, 2))
+    chi2, dof = np.array([[0.0, 0.1], [0.0, 0.1], [0.0, 0.1], [0.0, 9.0]]), np.array([[0, 1]] * 4)
+    study = bu.CoverageStudy(
+        {"a": np.array([0.0, 1.0]), "b": np.array([0.0, 1.0])},
+        np.array([5.0, 100.0]),
+        (0.68,),
+        *(none, none),
+        *(np.zeros((4, 1, 2)),) * 2,
+        *(none, chi2, dof, none[:, 0], np.arange(4)),
+    )
+    assert study.joint_coverage(0.68) == 0.75
+
+
+def test_spectra_that_a_study_cannot_score_are_refused():
+    rng = np.random.default_rng(2)
+
+    def spectrum(edges, **given):
+        return bu.Spectrum((np.array(edges),), rng.normal(100, 5, (50, 2)), np.full(2, 100.0), **given)
+
+    def study(*found):
+        return bu.coverage_study(
+            lambda seed: seed,
+            unfold=lambda _toy, _seed: list(found),
+            bins={"x": [0, 1, 2]},
+            expected=[100.0, 100.0],
+            toys=2,
+            workers=0,
+            progressbar=False,
+        )
+
+    good = spectrum([0.0, 1.0, 2.0])
+    assert study(good).n_toys == 2
+    for bad, words in (
+        ([spectrum([0.0, 5.0, 10.0])], "other bins"),
+        ([spectrum([0.0, 1.0, 2.0], normalization="density")], "return yields"),
+        ([good, good], "returned 2 spectra"),
+    ):
+        with pytest.raises(InputError, match=words):
+            study(*bad)
