@@ -235,8 +235,8 @@ class ClassifierRatio:
         n_folds = int(fold.max()) + 1
         bayesian = isinstance(classifier, BayesianClassifier)
         # the Bayesian bootstrap: Exp(1) weights (Rubin 1981, doi:10.1214/aos/1176345338), of an event the same in all
-        # trainings that it is in
-        exponentials = [] if bayesian else [rng.standard_exponential(len(x)) for _ in range(bootstraps)]
+        # trainings that it is in, made again for each of them
+        seeds = rng.integers(2**63, size=0 if bayesian else bootstraps)
         keys = event_hash(x)
         order = np.argsort(keys, kind="stable")
         self._keys, places = np.unique(keys[order], return_index=True)
@@ -258,9 +258,10 @@ class ClassifierRatio:
             _check_classifier(model)
             self.models.append(_fit(model, x[rows], y[rows], weight[rows]))
             replicas = []
-            for g in exponentials:
+            for seed in seeds:
+                g = np.random.default_rng(seed).standard_exponential(len(x))[rows]
                 replica = _seeded(clone(classifier), rng)
-                replicas.append(_fit(replica, x[rows], y[rows], weight[rows] * g[rows]))
+                replicas.append(_fit(replica, x[rows], y[rows], weight[rows] * g))
             self._replicas.append(replicas)
         self.common: Any = None
         if n_folds > 2 and bayesian:
