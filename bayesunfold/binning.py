@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import check_bins
 from bayesunfold.errors import InputError
 
-__all__ = ["AxisTraits", "BinAxis", "as_axes", "bin_index", "project"]
+__all__ = ["AxisTraits", "BinAxis", "as_axes", "bin_index", "project", "same_edges"]
 
 Array = NDArray[np.floating]
 
@@ -70,6 +70,11 @@ def as_axes(values: Sequence[Array], bins: ArrayLike | Sequence[ArrayLike]) -> t
         msg = f"{len(values)} observables but {len(edges)} sets of bin edges; give one set per observable."
         raise InputError(msg)
     return tuple(check_bins(e, f"bins of observable {i}") for i, e in enumerate(edges))
+
+
+def same_edges(a: Array, b: Array) -> bool:
+    """Whether edges agree to a part in a billion of their range."""
+    return len(a) == len(b) and bool(np.allclose(a, b, rtol=0.0, atol=1e-9 * np.ptp(a)))
 
 
 def bin_index(values: Sequence[Array], edges: Sequence[Array], rows: NDArray[np.bool_]) -> NDArray[np.integer]:

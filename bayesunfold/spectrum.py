@@ -23,7 +23,7 @@ from scipy import stats
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold._support.html import facts
 from bayesunfold._support.tables import as_table
-from bayesunfold.binning import BinAxis
+from bayesunfold.binning import BinAxis, same_edges
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
 from bayesunfold.source_groups import (
@@ -405,10 +405,7 @@ class Spectrum:
 
     def same_bins(self, other: Spectrum) -> bool:
         """Whether another spectrum has the same axes and edges, to a part in a billion of the range."""
-        return self.shape == other.shape and all(
-            np.allclose(own, their, rtol=0.0, atol=1e-9 * np.ptp(own))
-            for own, their in zip(self.edges, other.edges, strict=True)
-        )
+        return self.shape == other.shape and all(map(same_edges, self.edges, other.edges))
 
     @property
     def bin_labels(self) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.checks import LARGEST_WEIGHT, as_numbers, check_bins
+from bayesunfold.binning import same_edges
 from bayesunfold.errors import InputError, InputTypeError
 
 __all__ = ["Counts", "Histogram", "as_counts", "as_histogram"]
@@ -54,10 +55,11 @@ class Counts:
     variances: Array
 
 
-def as_histogram(source: Any, what: str) -> Histogram:
+def as_histogram(source: Any, what: str, *, exact: bool = False) -> Histogram:
     """Read a ``hist``/``boost_histogram`` object, an ``uproot`` TH1 or TH2, or ``(contents, edges, ...)``.
 
-    The last is what ``numpy.histogram`` and ``numpy.histogram2d`` return.
+    Of ``exact`` contents variances need not be known. The last is what ``numpy.histogram`` and ``numpy.histogram2d``
+    return.
     """
     if isinstance(source, tuple):
         if len(source) < 2:
@@ -77,11 +79,8 @@ def as_histogram(source: Any, what: str) -> Histogram:
     elif hasattr(source, "axes") and callable(getattr(source, "values", None)):
         values = np.asarray(source.values(), dtype=np.float64)
         found = source.variances()
-        if found is None and not np.array_equal(values, np.round(values)):
-            msg = (
-                f"{what} has contents that are no whole numbers, and no variances; fill it with weights into "
-                "hist.storage.Weight(), or call Sumw2 in ROOT."
-            )
+        if found is None and not exact:  # of counts they are known
+            msg = f"{what} was filled with weights or scaled, and has no variances; use hist.storage.Weight()."
             raise InputError(msg)
         variances = values if found is None else np.asarray(found, dtype=np.float64)
         edges = tuple(_edges(axis) for axis in source.axes)
@@ -123,7 +122,12 @@ def _with_flow(source: Any, values: Array) -> Array:
 
 
 def as_counts(
-    counts: Any, n_bins: int, what: str = "data counts", known_edges: tuple[Array, ...] | None = None
+    counts: Any,
+    n_bins: int,
+    what: str = "data counts",
+    known_edges: tuple[Array, ...] | None = None,
+    *,
+    exact: bool = False,
 ) -> tuple[Array, Array]:
     """Bin contents and variances of measured counts, flattened.
 
@@ -138,7 +142,7 @@ def as_counts(
     if isinstance(counts, Counts):
         values, variances = counts.values, counts.variances
     elif hasattr(counts, "axes") or isinstance(counts, tuple):
-        read = as_histogram(counts, what)
+        read = as_histogram(counts, what, exact=exact)
         values, variances = read.values.ravel(), read.variances.ravel()
         if known_edges is not None:
             check_edges(read.edges, known_edges, what)
@@ -168,7 +172,7 @@ def check_edges(found: tuple[Array, ...], wanted: tuple[Array, ...], what: str) 
     """Same bins on every axis, to a part in a billion of the range."""
     for axis, edges in enumerate(wanted):
         same = len(found) == len(wanted) and found[axis].shape == edges.shape
-        if not same or not np.allclose(found[axis], edges, rtol=0.0, atol=1e-9 * np.ptp(edges)):
+        if not same or not same_edges(edges, found[axis]):
             have = " x ".join(str(np.round(e, 6).tolist()) for e in found)
             want = np.round(edges, 6).tolist()
             msg = f"{what} has the bins {have} and the response {want} on axis {axis}; rebin one of them."

@@ -208,7 +208,7 @@ class FBU:
         reached, seen = response.reached, response.seen
         out.backgrounds = {}
         for name, b in self.backgrounds.items():
-            values, _ = response.counts(b.counts, f"background {name!r}")
+            values, _ = response.counts(b.counts, f"background {name!r}", exact=True)
             out.backgrounds[name] = replace(b, counts=values[reached])
         effects = dict(zip(self.systematics, relative_effects(self.systematics, response), strict=True))
         out.systematics = {name: effect[np.ix_(reached, seen)] for name, effect in effects.items()}

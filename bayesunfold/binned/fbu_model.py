@@ -153,7 +153,7 @@ def background_counts(backgrounds: Mapping[str, Any], response: ResponseMatrix, 
     counts = np.zeros((len(backgrounds), response.n_reco))
     widths = np.zeros(len(backgrounds))
     for k, (name, background) in enumerate(backgrounds.items()):
-        counts[k], variances = response.counts(background.counts, f"background {name!r}")
+        counts[k], variances = response.counts(background.counts, f"background {name!r}", exact=True)
         large = np.flatnonzero(variances > NEGLIGIBLE * np.maximum(data, 1.0))
         if hasattr(background.counts, "axes") and len(large):
             msg = (

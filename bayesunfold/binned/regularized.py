@@ -381,7 +381,8 @@ class Tikhonov(_Linear):
         return self._scan(self._set_up(response, data)[0])
 
     def _set_up(self, response: ResponseMatrix, data: Any) -> Any:
-        penalty = difference_matrix(*response.gen_grid[:1], self.regularize, response.gen_grid[1])
+        shape, kept = response.gen_grid
+        penalty = difference_matrix(shape, self.regularize, kept)
         return self._problem(response, data, penalty, self._bias(response, data), self.area)
 
     def _bias(self, response: ResponseMatrix, data: Any) -> Array:

@@ -167,7 +167,7 @@ class ResponseMatrix:
         self._check_probabilities()
         columns = self.probabilities.sum(axis=0)
         self.efficiency = columns if efficiency is None else contents_of(efficiency, n_gen, "efficiency")
-        self._efficiency_apart = not np.allclose(self.efficiency[self.seen], columns[self.seen], rtol=1e-9, atol=0.0)
+        self._efficiency_apart = not np.allclose(self.efficiency[self.seen], columns[self.seen], rtol=1e-4, atol=0.0)
         high = np.flatnonzero(self.efficiency > 1 + 1e-9)
         if len(high):
             msg = f"the efficiency in particle-level bins {high.tolist()} is above one; it is a probability."
@@ -248,8 +248,8 @@ class ResponseMatrix:
         """Raise :class:`~bayesunfold.errors.InputError` if the efficiency is kept apart, which only IBU can use."""
         if self._efficiency_apart:
             msg = (
-                f"the response keeps efficiency= apart from its columns, which {method} does not use; multiply the "
-                "columns by it: ResponseMatrix(probabilities * efficiency, ...)."
+                f"the response has an efficiency= that is not the sum of its columns, which {method} does not use; "
+                "leave it out, after multiplying the columns by it if they sum to one."
             )
             raise InputError(msg)
 
@@ -438,9 +438,12 @@ class ResponseMatrix:
             fakes_squares=fakes_squares,
         )
 
-    def counts(self, data: Any, what: str = "data counts") -> tuple[Array, Array]:
-        """Contents and variances of a detector-level histogram in the response's bins, flattened; checked."""
-        return as_counts(data, self.n_reco, what, self.reco_edges if self._reco_known else None)
+    def counts(self, data: Any, what: str = "data counts", *, exact: bool = False) -> tuple[Array, Array]:
+        """Contents and variances of a detector-level histogram in the response's bins, flattened; checked.
+
+        Of ``exact`` ones variances need not be known.
+        """
+        return as_counts(data, self.n_reco, what, self.reco_edges if self._reco_known else None, exact=exact)
 
     @property
     def n_reco(self) -> int:

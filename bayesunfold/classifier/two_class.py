@@ -5,7 +5,7 @@ Training, propagation, sampling, storage and report share these objects, so that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,10 @@ BASIS_ROWS = 4_000
 
 SHARE, SHARE_WIDE = 0.999, 0.99
 """Share of the effective degrees of freedom that the leading directions keep."""
+
+
+KEPT_PRODUCTS = 16
+"""Products of a basis with displacements that a classifier keeps for a device."""
 
 
 def __dir__() -> list[str]:
@@ -186,6 +190,7 @@ class Classifier:
     loss: float = np.nan
     decrement: float = np.nan
     directions: Array | None = None
+    _along: dict[int, tuple[Array, Array]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def basis(self) -> Array:
@@ -218,7 +223,12 @@ class Classifier:
         """``tangent(x) @ displacement``, of displacements of the weights along the basis (p, k), shape (n, k)."""
         if accelerator.get() is None:
             return self.tangent(x) @ displacement.astype(x.dtype)
-        return tangent(self.layout, self.theta, x, self.basis @ displacement)  # nothing else comes from the device
+        key = id(displacement)
+        if key not in self._along or self._along[key][0] is not displacement:
+            if len(self._along) >= KEPT_PRODUCTS:
+                self._along.clear()
+            self._along[key] = displacement, self.basis @ displacement  # the same array stays on the device
+        return tangent(self.layout, self.theta, x, self._along[key][1])
 
     def features(self, x: Array) -> TangentFeatures:
         """As :meth:`tangent`, for sums over events."""

@@ -24,6 +24,7 @@ from bayesunfold._support.checks import as_numbers, check_bins, check_count, che
 from bayesunfold._support.cluster import check_client
 from bayesunfold._support.files import atomic_text, check_writable
 from bayesunfold._support.progress import Progress
+from bayesunfold.binning import same_edges
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
 from bayesunfold.studies.coverage import CORE_EXPECTED, CoverageStudy
@@ -127,8 +128,7 @@ def _check_spectra(spectra: Sequence[Spectrum], edges: Mapping[str, Array]) -> N
         msg = f"unfold returned {len(spectra)} spectra; there are {len(edges)}, of {', '.join(edges)}."
         raise InputError(msg)
     for spectrum, (name, wanted) in zip(spectra, edges.items(), strict=True):
-        same = spectrum.shape == (len(wanted) - 1,)
-        if not same or not np.allclose(spectrum.edges[0], wanted, rtol=0.0, atol=1e-9 * np.ptp(wanted)):
+        if len(spectrum.edges) != 1 or not same_edges(np.asarray(wanted), spectrum.edges[0]):
             msg = f"the spectrum of {name} that unfold returned has other bins than the study; unfold in its bins."
             raise InputError(msg)
         if spectrum.normalization != "yield" or spectrum.luminosity is not None:

@@ -92,7 +92,18 @@ def stress(
     """
     factors = _factors(simulation, hidden, factor)
     make = ResampledToys(simulation, float(as_data(data).weight.sum()), factors, backgrounds)
-    drawn_from = [factors, simulation.gen, simulation.reco, simulation.weight, *(b.weight for b in backgrounds)]
+    sim = simulation
+    drawn_from: list[NDArray[Any]] = [
+        factors,
+        sim.gen,
+        sim.reco,
+        sim.weight,
+        sim.pass_gen,
+        sim.pass_reco,
+        sim.reco_weight,
+    ]
+    for b in backgrounds:
+        drawn_from += [b.features, b.weight, np.array(b.relative_uncertainty)]
     return coverage_study(
         make,
         unfold=partial(unfold_toy, settings=dict(settings or {})),
@@ -104,11 +115,18 @@ def stress(
         random_seed=random_seed,
         progressbar=progressbar,
         # a checkpoint of other toys or another unfolding is refused
-        settings={"unfolding": {k: repr(v) for k, v in (settings or {}).items()}, "toys": _digest(drawn_from)},
+        settings={"unfolding": {k: _said(v) for k, v in (settings or {}).items()}, "toys": _digest(drawn_from)},
     )
 
 
-def _digest(arrays: Sequence[Array]) -> str:
+def _said(value: Any) -> str:
+    """A setting as a text that is the same in another process."""
+    if isinstance(value, np.ndarray):
+        return _digest([value])
+    return str(getattr(value, "__qualname__", None) or repr(value))
+
+
+def _digest(arrays: Sequence[NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -102,9 +102,12 @@ class GroupTotals:
         out = np.full(self.members.n_members, weight.sum())
         if self.source in (None, "simulation"):
             out += self._fluctuating([np.flatnonzero(weight)], weight)[0]
-        for up, down, alpha in self.members.relative_changes(self.source):
+        for up, down, alpha in self.members.relative_changes(self.source, profiled=False):
             out += interpolate(np.array(weight @ up), np.array(weight @ down), alpha)
-        return out
+        rows = np.flatnonzero(weight)
+        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), self.sampled)).astype(int)]
+        profiled = self.members.profiled_change(rows, self.source)
+        return out if profiled is None else out * ((weight[rows] @ np.exp(profiled)) / weight[rows].sum())
 
     def from_part(self, groupings: Sequence[NDArray[np.integer]], n_bins: int) -> list[Array]:
         """Sums over the bins of several groupings from the part that stands for all events, shape (n_bins, n_members).

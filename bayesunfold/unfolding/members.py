@@ -86,6 +86,7 @@ class Members:
     free_misses: bool = True
     _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
     _kept_changes: dict[str | None, Array] = field(default_factory=dict, repr=False)
+    _unvaried: list[Members] = field(default_factory=list, init=False, repr=False)
 
     @property
     def n_members(self) -> int:
@@ -171,14 +172,23 @@ class Members:
             both, factor = self.events.passes.both, self.events.reco_factor
             weight = np.where(both, self.events.reco_weight, 0.0)
             grouped = self._grouped(source, NORM_SAMPLE)
-            with block_threads(), np.errstate(invalid="ignore", divide="ignore"):  # norm() counts what is not finite
+            with block_threads(), np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 if grouped is not None:
                     learned = grouped(np.zeros(len(both), dtype=np.int64), 1, both, factor)[0]
                     own = grouped.unlearned(weight)
                 else:
                     parts = map_blocks(partial(self._both, weight, source), self.perturbations.simulation.blocks())
                     learned, own = np.sum(list(parts), axis=0)
-                self._kept_changes[source] = np.log(learned / (weight @ self.push)) - np.log(own / weight.sum())
+                found = np.log(learned / (weight @ self.push)) - np.log(own / weight.sum())
+            bad = int(np.sum(~np.isfinite(found)))
+            if bad:
+                msg = (
+                    f"the events that pass both levels have no positive weight in {bad} of {self.n_members} members, "
+                    'so misses have no unit to keep theirs in; take efficiency="learned", or merge events of opposite '
+                    "sign."
+                )
+                raise ConvergenceError(msg)
+            self._kept_changes[source] = found
         return self._kept_changes[source]
 
     def _both(self, weight: Array, source: str | None, block: Block) -> tuple[Array, Array]:
@@ -188,7 +198,7 @@ class Members:
         relative = self._relative(block.number, block.rows, source)
         if relative is not None:
             own += relative[rows - block.rows.start]
-        profiled = self._profiled_change(rows, source)
+        profiled = self.profiled_change(rows, source)
         if profiled is not None:
             own *= np.exp(profiled)
         learned = own * np.exp(self.step2.log_ratio_change(self.events.gen[rows], source).astype(np.float64))
@@ -203,12 +213,12 @@ class Members:
             change[fakes] = self.fakes.log_ratio_change(reco[fakes], source)
         if kept is not None and kept.any():
             change[kept] = self.change_of_kept(source)
-        profiled = self._profiled_change(rows, source)
+        profiled = self.profiled_change(rows, source)
         if profiled is not None:  # together with the network's change, which it nearly cancels
             change += profiled.astype(change.dtype)
         return change
 
-    def _profiled_change(self, rows: Rows, source: str | None) -> Array | None:
+    def profiled_change(self, rows: Rows, source: str | None) -> Array | None:
         """Of the logarithm of the weights by profiled systematics, shape (events, n_members); None for none."""
         out: Array | None = None
         for name, v in self.perturbations.variations.items():
@@ -249,12 +259,12 @@ class Members:
         v = self.perturbations.variations.get(source)
         return None if v is None or v.parts is not None else v.change(rows).astype(np.float32)
 
-    def relative_changes(self, source: str | None) -> list[tuple[Array, Array, Array]]:
+    def relative_changes(self, source: str | None, *, profiled: bool = True) -> list[tuple[Array, Array, Array]]:
         """Relative change of every event's weight at plus and minus one, and the parameter, of each systematic."""
         out = []
         for name, v in self.perturbations.variations.items():
             alpha = alpha_of(v, name, source)
-            if alpha is not None:  # a profiled one is a slope, the same to both sides
+            if alpha is not None and (profiled or v.parts is None):  # a profiled one is a slope, the same to both sides
                 out += v.columns() if v.parts is None else [(v.up, -v.up, alpha)]
         return out
 

@@ -77,6 +77,8 @@ def _without_changed_weights(members: Members) -> Members:
         "fluctuate with them. What they leave of the band is in result.spectrum."
     )
     warnings.warn(msg, WeightWarning, stacklevel=4)
+    if members._unvaried:  # made before: its total is a sum over all events
+        return members._unvaried[0]
 
     def others(displacement: Displacement) -> Displacement:
         kept = {name: d for name, d in displacement.by_source.items() if name not in names}
@@ -85,7 +87,7 @@ def _without_changed_weights(members: Members) -> Members:
     effects = {name: effect for name, effect in p.effects.items() if name not in names}
     signal = {name: change for name, change in p.signal.items() if name not in names}
     fakes = None if members.fakes is None else others(members.fakes)
-    return replace(
+    out = replace(
         members,
         perturbations=replace(p, effects=effects, signal=signal),
         step2=others(members.step2),
@@ -93,6 +95,8 @@ def _without_changed_weights(members: Members) -> Members:
         _norms={},
         _kept_changes={},
     )
+    members._unvaried.append(out)
+    return out
 
 
 def _warn_of_extrapolation(simulation: Simulation, members: Members, gen_new: Array) -> None:
