@@ -399,7 +399,7 @@ class Data:
         InputError
             If the number of features, or the names of two frames, differ.
         """
-        order = _matching_columns(self.features, self.names, self.named, simulation, "data")
+        order = matching_columns(self.features, self.names, self.named, simulation, "data")
         _check_defined(self.features, order, simulation, "data")
         if order == list(range(len(order))):
             return self
@@ -488,7 +488,7 @@ class Background:
 
     def columns_for(self, simulation: Simulation) -> Array:
         """Features in the order of the simulation's detector level."""
-        order = _matching_columns(self.features, self.names, self.named, simulation, self.name)
+        order = matching_columns(self.features, self.names, self.named, simulation, self.name)
         _check_defined(self.features, order, simulation, self.name)
         return self.features[:, order]
 
@@ -503,7 +503,7 @@ class Background:
         return facts(f"Background {self.name}", rows)
 
 
-def _matching_columns(
+def matching_columns(
     features: Array, names: tuple[str, ...], named: bool, simulation: Simulation, what: str
 ) -> list[int]:
     """Columns of detector-level events in the order of the simulation."""
@@ -514,13 +514,12 @@ def _matching_columns(
         )
         raise InputError(msg)
     wanted = simulation.reco_names
-    reordered = named and set(names) == set(wanted)  # also where reco has its names from the particle level
-    if names == wanted or (not (named and simulation.reco_named) and not reordered):
-        return list(range(len(wanted)))
-    if set(names) != set(wanted):
+    if named and set(names) == set(wanted):  # also where reco has its names from the particle level
+        return [names.index(name) for name in wanted]
+    if named and simulation.reco_named:
         msg = f"{what} has columns {names} and reco has {wanted}; rename them so that they agree."
         raise InputError(msg)
-    return [names.index(name) for name in wanted]
+    return list(range(len(wanted)))
 
 
 def _check_defined(features: Array, order: list[int], simulation: Simulation, what: str) -> None:

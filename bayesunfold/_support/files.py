@@ -18,12 +18,13 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bayesunfold.errors import FileFormatError, InputError
 
@@ -33,6 +34,7 @@ __all__ = [
     "check_replaceable",
     "check_writable",
     "checksum",
+    "checksum_of_arrays",
     "foreign_entries",
     "read_npz",
     "recover",
@@ -272,6 +274,14 @@ def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_of_arrays(arrays: Iterable[NDArray[Any]]) -> str:
+    """SHA-256 of the numbers of arrays, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _read_manifest(folder: Path) -> dict[str, str] | None:

@@ -14,7 +14,7 @@ from bayesunfold.binned._counts import check_contents
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Simulation
 
-__all__ = ["contents_of", "edges_of", "names_only", "observables_of", "size_of", "warn_of_last_edges"]
+__all__ = ["check_one_axis", "contents_of", "edges_of", "names_only", "observables_of", "size_of", "warn_of_last_edges"]
 
 Array = NDArray[np.floating]
 Edges = tuple[Array, ...]
@@ -50,6 +50,16 @@ def edges_of(edges: Sequence[ArrayLike] | None, n: int, what: str) -> Edges:
         msg = f"{what} make {size_of(out)} bins; the response has {n}."
         raise InputError(msg)
     return out
+
+
+def check_one_axis(edges: Edges, method: str) -> None:
+    """Raise :class:`~bayesunfold.errors.InputError` for several particle-level axes, whose bins have no one order."""
+    if len(edges) > 1:
+        msg = (
+            f"the response has {len(edges)} particle-level axes, and {method} bends along one; use Tikhonov, which "
+            "takes differences along each axis, or IBU."
+        )
+        raise InputError(msg)
 
 
 def names_only(wanted: Any) -> bool:

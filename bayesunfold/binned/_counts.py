@@ -58,8 +58,8 @@ class Counts:
 def as_histogram(source: Any, what: str, *, exact: bool = False) -> Histogram:
     """Read a ``hist``/``boost_histogram`` object, an ``uproot`` TH1 or TH2, or ``(contents, edges, ...)``.
 
-    Of ``exact`` contents variances need not be known. The last is what ``numpy.histogram`` and ``numpy.histogram2d``
-    return.
+    Of ``exact`` contents variances need not be known, and are zero then. The last is what ``numpy.histogram`` and
+    ``numpy.histogram2d`` return.
     """
     if isinstance(source, tuple):
         if len(source) < 2:
@@ -82,7 +82,7 @@ def as_histogram(source: Any, what: str, *, exact: bool = False) -> Histogram:
         if found is None and not exact:  # of counts they are known
             msg = f"{what} was filled with weights or scaled, and has no variances; use hist.storage.Weight()."
             raise InputError(msg)
-        variances = values if found is None else np.asarray(found, dtype=np.float64)
+        variances = np.zeros_like(values) if found is None else np.asarray(found, dtype=np.float64)
         edges = tuple(_edges(axis) for axis in source.axes)
         flow = _with_flow(source, values)
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._support.files import checksum_of_arrays
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.spectrum import Spectrum
 
@@ -26,8 +26,7 @@ def gaussian_draws(covariance: Array, draws: int, seed: int, data: Array) -> Arr
     Other data have other random numbers: with the same ones, spectra of independent data would move together.
     """
     values, vectors = np.linalg.eigh(covariance)
-    stream = hashlib.sha256(np.ascontiguousarray(data, dtype=np.float64).tobytes()).digest()
-    rng = np.random.default_rng((seed, int.from_bytes(stream[:8], "little")))
+    rng = np.random.default_rng((seed, int(checksum_of_arrays([data.astype(np.float64)]), 16)))
     z = rng.standard_normal((draws, len(values)))
     return (z * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 

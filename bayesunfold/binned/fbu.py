@@ -29,6 +29,7 @@ from bayesunfold._support.checks import (
     check_positive,
     check_seed,
 )
+from bayesunfold.binned._axes import check_one_axis
 from bayesunfold.binned.fbu_model import (
     Inputs,
     background_counts,
@@ -39,7 +40,7 @@ from bayesunfold.binned.fbu_model import (
     relative_effects,
 )
 from bayesunfold.binned.measured import among_all_bins, restricted
-from bayesunfold.binned.response import ResponseMatrix, check_one_axis
+from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.classifier.sampling import quiet_nutpie
 from bayesunfold.errors import ConvergenceWarning, InputError
 from bayesunfold.spectrum import Spectrum
@@ -198,7 +199,7 @@ class FBU:
     def _check(self, response: ResponseMatrix) -> None:
         response.check_efficiency("FBU")
         if self.prior == "curvature":
-            check_one_axis(response, 'FBU(prior="curvature")')
+            check_one_axis(response.gen_edges, 'FBU(prior="curvature")')
 
     def _of_measured(self, response: ResponseMatrix) -> FBU:
         """The same with backgrounds and systematics of the bins that are measured."""

@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
 from bayesunfold._support.checks import check_count, check_flag, check_instance, check_not_negative, check_seed
+from bayesunfold.binned._axes import check_one_axis
 from bayesunfold.binned._counts import filled_variances
 from bayesunfold.binned._gaussian import gaussian_spectrum, statistics_covariance
 from bayesunfold.binned.measured import among_all_bins, restricted
-from bayesunfold.binned.response import ResponseMatrix, check_one_axis
+from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Spectrum
 
@@ -502,7 +503,7 @@ class SVDUnfolding(_Linear):
         start = time.perf_counter()
         check_instance(response, ResponseMatrix, "response")
         response.check_efficiency("SVDUnfolding")
-        check_one_axis(response, "SVDUnfolding")
+        check_one_axis(response.gen_edges, "SVDUnfolding")
         if response.measured is not response:
             counts = response.measured_counts(data)
             return among_all_bins(response, self.fit(response.measured, counts))

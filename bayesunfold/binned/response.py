@@ -31,7 +31,7 @@ from bayesunfold.events import Simulation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ResponseMatrix", "check_one_axis"]
+__all__ = ["ResponseMatrix"]
 
 Array = NDArray[np.floating]
 Edges = tuple[Array, ...]
@@ -586,13 +586,3 @@ class ResponseMatrix:
             f"ResponseMatrix({self.n_reco} reco x {self.n_gen} gen bins, efficiency {efficiency.min():.3g} to "
             f"{efficiency.max():.3g}, condition number {self.condition_number:.3g})"
         )
-
-
-def check_one_axis(response: ResponseMatrix, method: str) -> None:
-    """Raise :class:`~bayesunfold.errors.InputError` for several particle-level axes, whose order is none."""
-    if len(response.gen_edges) > 1:
-        msg = (
-            f"the response has {len(response.gen_edges)} particle-level axes, and {method} bends along one; use "
-            "Tikhonov, which takes differences along each axis, or IBU."
-        )
-        raise InputError(msg)

@@ -223,12 +223,13 @@ class Classifier:
         """``tangent(x) @ displacement``, of displacements of the weights along the basis (p, k), shape (n, k)."""
         if accelerator.get() is None:
             return self.tangent(x) @ displacement.astype(x.dtype)
-        key = id(displacement)
-        if key not in self._along or self._along[key][0] is not displacement:
+        kept = self._along.get(id(displacement))
+        if kept is None or kept[0] is not displacement:
             if len(self._along) >= KEPT_PRODUCTS:
                 self._along.clear()
-            self._along[key] = displacement, self.basis @ displacement  # the same array stays on the device
-        return tangent(self.layout, self.theta, x, self._along[key][1])
+            kept = displacement, self.basis @ displacement
+            self._along[id(displacement)] = kept  # the same array stays on the device
+        return tangent(self.layout, self.theta, x, kept[1])
 
     def features(self, x: Array) -> TangentFeatures:
         """As :meth:`tangent`, for sums over events."""

@@ -35,6 +35,11 @@ from bayesunfold.unfolding.two_point import statistics_name
 
 __all__ = ["check_job", "run_job"]
 
+BLIND = (
+    "BLIND: no data were read; pseudo-data take their place until --unblind. They are simulated events, which the "
+    "simulation then lacks. HEPData, publication and ROOT files are not written"
+)
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -127,12 +132,6 @@ def _write_manifest(job: Job, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(field.name for field in fields(FileEntry))
         writer.writerows(astuple(entry) for entry in job.manifest)
-
-
-BLIND = (
-    "BLIND: no data were read; pseudo-data take their place until --unblind. They are simulated events, which the "
-    "simulation then lacks. HEPData, publication and ROOT files are not written"
-)
 
 
 def _notes(job: Job) -> list[str]:

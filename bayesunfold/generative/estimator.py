@@ -161,7 +161,7 @@ class GenerativeUnfolding:
                 raise AssertionError(msg)
             push = pooled_push(events, found, loop.members.fakes)
             step2 = as_seen_by(found, loop.members.step2, events.gen, events.weight * push, events.passes.gen)
-        members = replace(loop.members, push=push, step2=step2, _norms={}, _kept_changes={})
+        members = replace(loop.members, push=push, step2=step2, _norms={})
         spent = loop.record.seconds | {"map": time.perf_counter() - start}
         settings = GenerativeSettings(self._loop.settings)
         result = replace(loop, members=members, record=replace(loop.record, settings=settings, seconds=spent))

@@ -102,11 +102,14 @@ def band(ax: Axes, edges: Array, lower: Array, upper: Array, **style_options: An
 
 def mark_beyond(ax: Axes, edges: np.ndarray, values: np.ndarray, low: float, high: float, color: object) -> None:
     """Triangles at the edge where steps lie beyond the vertical limits."""
-    centres = 0.5 * (edges[1:] + edges[:-1])
-    for beyond, marker, edge in ((values > high, "^", high), (values < low, "v", low)):
+    _triangles(ax, 0.5 * (edges[1:] + edges[:-1]), values, low, high, color)
+
+
+def _triangles(ax: Axes, x: np.ndarray, y: np.ndarray, low: float, high: float, color: object) -> None:
+    for beyond, marker, edge in ((y > high, "^", high), (y < low, "v", low)):
         if beyond.any():
             at = np.full(int(beyond.sum()), edge)
-            ax.plot(centres[beyond], at, marker, color=color, ms=5, mec="black", mew=0.5, clip_on=False)
+            ax.plot(x[beyond], at, marker, color=color, ms=6, mec="black", mew=0.5, clip_on=False)
 
 
 def limit(ax: Axes, low: float, high: float) -> None:
@@ -115,8 +118,5 @@ def limit(ax: Axes, low: float, high: float) -> None:
         if line.get_marker() in (None, "None", ""):
             continue
         x, y = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
-        for beyond, marker, edge in ((y > high, "^", high), (y < low, "v", low)):
-            if beyond.any():
-                at = np.full(int(beyond.sum()), edge)
-                ax.plot(x[beyond], at, marker, color=line.get_color(), ms=6, mec="black", mew=0.5, clip_on=False)
+        _triangles(ax, x, y, low, high, line.get_color())
     ax.set_ylim(low, high)

@@ -15,7 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bayesunfold._support.checks import effective_size
 from bayesunfold._support.threads import trees_on_one_thread
-from bayesunfold.errors import InputError, InputTypeError, WeightWarning
+from bayesunfold.errors import InputTypeError, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_pair
 
 if TYPE_CHECKING:
@@ -181,12 +181,8 @@ def closure(
         msg = f"reweighter is a {type(reweighter).__name__}; pass a fitted bayesunfold.Reweighter."
         raise InputTypeError(msg)
     a, b, wa, wb, names = read_pair(source, target, source_weight, target_weight)
-    known = getattr(reweighter, "_names", None)
-    if names is not None and known is not None and names != known:
-        msg = f"the samples have columns {names}; the reweighter was trained on {known}, in this order."
-        raise InputError(msg)
+    factor = reweighter.weights(source)  # which knows the order of its columns
     _warn_of_training_events(reweighter, np.concatenate([a, b]))
-    factor = reweighter.weights(a)
     weighted = wa * factor
     model = HistGradientBoostingClassifier(max_iter=60, random_state=random_state) if classifier is None else classifier
     score, before = cross_fitted_scores(model, a, b, weighted, wb), cross_fitted_scores(model, a, b, wa, wb)

@@ -31,6 +31,7 @@ from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.estimator import BayesianClassifier
 from bayesunfold.classifier.network import Network
 from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
+from bayesunfold.reweighting._samples import read_events
 from bayesunfold.reweighting.parameter_sets import ConfidenceSet, ExpectedCoverage, Scan
 
 if TYPE_CHECKING:
@@ -132,18 +133,14 @@ class LikelihoodRatio:
         apart = w * w[order]
         apart *= w.sum() / apart.sum()
         label = np.repeat([0, 1], len(features))
-        classifier = (
-            clone(self.classifier)
-            if self.classifier is not None
-            else BayesianClassifier(
-                Network(hidden=(24, 24), activation="softplus", prior_scale="evidence"),
-                "laplace",
-                draws=self.draws,
-                random_state=self.random_state,
-            )
+        classifier = self.classifier or BayesianClassifier(
+            Network(hidden=(24, 24), activation="softplus", prior_scale="evidence"),
+            "laplace",
+            draws=self.draws,
+            random_state=self.random_state,
         )
         with block_threads():
-            self.classifier_ = classifier.fit(joint, label, sample_weight=np.concatenate([apart, w]))
+            self.classifier_ = clone(classifier).fit(joint, label, sample_weight=np.concatenate([apart, w]))
         self.n_features_ = features.shape[1]
         return self
 
@@ -186,15 +183,7 @@ class LikelihoodRatio:
 
     def _events(self, data: ArrayLike) -> Array:
         self._check_fitted()
-        features, names = as_features(data, "data")
-        if names is not None and self._names is not None and names != self._names:
-            msg = f"data have columns {names}; the training had {self._names}, in this order."
-            raise InputError(msg)
-        if features.shape[1] != self.n_features_:
-            msg = f"data have {features.shape[1]} features; the training had {self.n_features_}."
-            raise InputError(msg)
-        check_finite(features, None, "data", tuple(map(str, range(features.shape[1]))), "repair or remove them.")
-        return features
+        return read_events(data, "data", self._names, self.n_features_)
 
     def log_ratio(self, x: ArrayLike, theta: ArrayLike, *, extrapolate: str = "warn") -> Array:
         """``log p(x | theta) - log p(x)`` of every event at one parameter point, shape (n,)."""

@@ -99,10 +99,10 @@ def goodness_of_fit(
             "the closure at detector level."
         )
         raise InputError(msg)
-    moments = result.measurement.moments
-    if experiments and moments is not None and moments.hyperprior:
+    linear = result.measurement.moments
+    if experiments and linear is not None and linear.hyperprior:
         msg = (
-            f"the hyperprior of this result is the function {moments.hyperprior!r}, which the "
+            f"the hyperprior of this result is the function {linear.hyperprior!r}, which the "
             "pseudo-experiments do not have; take goodness_of_fit(0), or unfold without model=."
         )
         raise InputError(msg)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_numbers
+from bayesunfold._support.files import checksum_of_arrays
 from bayesunfold.errors import InputError
 from bayesunfold.events import Background, Data, Simulation, as_data
 from bayesunfold.studies.coverage import CoverageStudy
@@ -115,22 +115,18 @@ def stress(
         random_seed=random_seed,
         progressbar=progressbar,
         # a checkpoint of other toys or another unfolding is refused
-        settings={"unfolding": {k: _said(v) for k, v in (settings or {}).items()}, "toys": _digest(drawn_from)},
+        settings={
+            "unfolding": {k: _said(v) for k, v in (settings or {}).items()},
+            "toys": checksum_of_arrays(drawn_from),
+        },
     )
 
 
 def _said(value: Any) -> str:
     """A setting as a text that is the same in another process."""
     if isinstance(value, np.ndarray):
-        return _digest([value])
+        return checksum_of_arrays([value])
     return str(getattr(value, "__qualname__", None) or repr(value))
-
-
-def _digest(arrays: Sequence[NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _factors(simulation: Simulation, hidden: ArrayLike, factor: float | Callable[[Array], ArrayLike]) -> Array:

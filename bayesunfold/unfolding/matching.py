@@ -19,7 +19,7 @@ from bayesunfold._support.checks import (
     check_mapping,
 )
 from bayesunfold.errors import InputError, OverlapWarning
-from bayesunfold.events import Simulation
+from bayesunfold.events import Simulation, matching_columns
 
 __all__ = ["Absent", "find_rows", "match_rows", "matched_variation"]
 
@@ -192,18 +192,7 @@ def _features(values: ArrayLike, n: int, simulation: Simulation, what: str) -> A
     if len(reco) != n:
         msg = f"reco of {what} has {len(reco)} events and its key {n}; they must be the same events."
         raise InputError(msg)
-    if reco.shape[1] != simulation.reco.shape[1]:
-        msg = (
-            f"reco of {what} has {reco.shape[1]} features and the simulation {simulation.reco.shape[1]}; give the same."
-        )
-        raise InputError(msg)
-    known = simulation.reco_named or set(names or ()) == set(simulation.reco_names)
-    if names is None or not known or names == simulation.reco_names:
-        return reco
-    if set(names) != set(simulation.reco_names):
-        msg = f"reco of {what} has columns {names} and reco has {simulation.reco_names}; give the same."
-        raise InputError(msg)
-    return reco[:, [names.index(name) for name in simulation.reco_names]]
+    return reco[:, matching_columns(reco, names or (), names is not None, simulation, f"reco of {what}")]
 
 
 def _check_lost(lost: int, n: int, what: str, most: float) -> None:

@@ -8,7 +8,7 @@ something asks for them. Member ``s`` of event ``i`` weighs
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Literal, cast
 
@@ -20,6 +20,7 @@ from bayesunfold.classifier.arithmetic import forward
 from bayesunfold.errors import ConvergenceError
 from bayesunfold.unfolding.event_groups import GroupedFluctuations, in_groups
 from bayesunfold.unfolding.group_totals import SAMPLED, GroupTotals, sums_by_group
+from bayesunfold.unfolding.kept_misses import change_of_kept
 from bayesunfold.unfolding.pairs import OneSigma
 from bayesunfold.unfolding.perturbations import (
     Acceptance,
@@ -85,8 +86,7 @@ class Members:
     negative_data: float = 0.0
     free_misses: bool = True
     _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
-    _kept_changes: dict[str | None, Array] = field(default_factory=dict, repr=False)
-    _unvaried: list[Members] = field(default_factory=list, init=False, repr=False)
+    _kept_changes: dict[str | None, Array] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_members(self) -> int:
@@ -150,6 +150,27 @@ class Members:
         return self.events.weight * (self.push if kept is None else np.where(kept, 1.0, self.push))
 
     @cached_property
+    def with_known_weights(self) -> Members:
+        """Without systematics that change generator weights and are not profiled; itself if there are none.
+
+        The networks answer such a change, and nearly cancel it, so what they answer is left out with it.
+        """
+        p = self.perturbations
+        names = {name for name, v in p.variations.items() if v.parts is None}
+        if not names:
+            return self
+
+        def others(displacement: Displacement) -> Displacement:
+            kept = {name: d for name, d in displacement.by_source.items() if name not in names}
+            return Displacement(displacement.classifier, kept or {"data": 0.0 * displacement.total()})
+
+        effects = {name: effect for name, effect in p.effects.items() if name not in names}
+        signal = {name: change for name, change in p.signal.items() if name not in names}
+        fakes = None if self.fakes is None else others(self.fakes)
+        known = replace(p, effects=effects, signal=signal)
+        return replace(self, perturbations=known, step2=others(self.step2), fakes=fakes, _norms={})
+
+    @cached_property
     def spread(self) -> Array:
         """About the mean square, over some members, of the change of each event's log ratio, shape (n,)."""
         some = np.linspace(0, self.n_members - 1, min(SPREAD_MEMBERS, self.n_members)).astype(int)
@@ -164,45 +185,10 @@ class Members:
         return None if self.free_misses else self.events.passes.misses
 
     def change_of_kept(self, source: str | None) -> Array:
-        """Change of the logarithm of the weights of events that keep them, shape (n_members,).
-
-        They keep them in units in which events that pass both levels have push weights of mean one, in every member.
-        """
+        """Change of the logarithm of the weights of :meth:`kept` events, shape (n_members,)."""
         if source not in self._kept_changes:
-            both, factor = self.events.passes.both, self.events.reco_factor
-            weight = np.where(both, self.events.reco_weight, 0.0)
-            grouped = self._grouped(source, NORM_SAMPLE)
-            with block_threads(), np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-                if grouped is not None:
-                    learned = grouped(np.zeros(len(both), dtype=np.int64), 1, both, factor)[0]
-                    own = grouped.unlearned(weight)
-                else:
-                    parts = map_blocks(partial(self._both, weight, source), self.perturbations.simulation.blocks())
-                    learned, own = np.sum(list(parts), axis=0)
-                found = np.log(learned / (weight @ self.push)) - np.log(own / weight.sum())
-            bad = int(np.sum(~np.isfinite(found)))
-            if bad:
-                msg = (
-                    f"the events that pass both levels have no positive weight in {bad} of {self.n_members} members, "
-                    'so misses have no unit to keep theirs in; take efficiency="learned", or merge events of opposite '
-                    "sign."
-                )
-                raise ConvergenceError(msg)
-            self._kept_changes[source] = found
+            self._kept_changes[source] = change_of_kept(self, source, NORM_SAMPLE)
         return self._kept_changes[source]
-
-    def _both(self, weight: Array, source: str | None, block: Block) -> tuple[Array, Array]:
-        """Sums over a block of what members make of detector-level weights, with and without the networks."""
-        rows = np.arange(block.rows.start, block.rows.stop)[weight[block.rows] != 0]
-        own = np.ones((len(rows), self.n_members))
-        relative = self._relative(block.number, block.rows, source)
-        if relative is not None:
-            own += relative[rows - block.rows.start]
-        profiled = self.profiled_change(rows, source)
-        if profiled is not None:
-            own *= np.exp(profiled)
-        learned = own * np.exp(self.step2.log_ratio_change(self.events.gen[rows], source).astype(np.float64))
-        return (weight[rows] * self.push[rows]) @ learned, weight[rows] @ own
 
     def log_change(self, rows: Rows, source: str | None, kept: NDArray[np.bool_] | None = None) -> Array:
         """Change of the logarithm of the weights of some events, shape (events, n_members)."""
@@ -235,7 +221,7 @@ class Members:
         """
         push = self.push[rows] if kept is None else np.where(kept, 1.0, self.push[rows])
         change = self.log_change(rows, source, kept)
-        relative = self._relative(index, rows, source)
+        relative = self.relative(index, rows, source)
         with np.errstate(over="ignore", invalid="ignore"):  # an infinite weight is reported by norm()
             raw = np.exp(change, out=change)
             if relative is not None:
@@ -243,7 +229,7 @@ class Members:
             raw *= (self.events.weight[rows] * push).astype(raw.dtype)[:, None]
         return raw
 
-    def _relative(self, index: int, rows: slice, source: str | None) -> Array | None:
+    def relative(self, index: int, rows: slice, source: str | None) -> Array | None:
         """Relative change of the generator weights, shape (events, n_members); None if the source has no part in it."""
         changed = self.systematic_change(rows, source)
         if source not in (None, "simulation"):
@@ -292,7 +278,7 @@ class Members:
                     return self._seen(raw, block.rows) + self._migrated(raw, block.rows, source)
 
             total = self._from_outside(source)
-            grouped = self._grouped(source, NORM_SAMPLE)
+            grouped = self.grouped(source, NORM_SAMPLE)
             if grouped is None:
                 for part in map_blocks(one, self.perturbations.simulation.blocks()):
                     total += part
@@ -316,7 +302,7 @@ class Members:
             return raw[passing].sum(axis=0, dtype=np.float64)
         return factor[rows][passing] @ raw[passing].astype(np.float64)
 
-    def _grouped(
+    def grouped(
         self, source: str | None, sampled: int = SAMPLED, kept: NDArray[np.bool_] | None = None
     ) -> GroupTotals | None:
         """How weights are summed if events fluctuate in groups; None if they do one by one."""
@@ -452,7 +438,7 @@ class Members:
         out = np.zeros((n_groups, self.n_members))
         with block_threads():
             self._ready(source)
-            grouped = self._grouped(source, kept=self.kept())
+            grouped = self.grouped(source, kept=self.kept())
             if grouped is not None:
                 return (grouped(groups, n_groups, passing, values) * self.norm(source)).T
             for part in map_blocks(one, self.perturbations.simulation.blocks()):
@@ -467,7 +453,7 @@ class Members:
         total, square = np.zeros((2, self.n_members))
         with block_threads():
             self._ready(None)
-            grouped = self._grouped(None, kept=self.kept())
+            grouped = self.grouped(None, kept=self.kept())
             if grouped is None:
                 parts = map_blocks(self._moments, self.perturbations.simulation.blocks())
             else:
@@ -488,7 +474,7 @@ class Members:
         One pass over the events for all groupings; the yield's fluctuation does not enter.
         """
         sums: list[Array] = [np.zeros((n_groups, self.n_members)) for _ in groupings]
-        grouped = self._grouped(None)
+        grouped = self.grouped(None)
 
         def one(block: Block) -> list[Array]:
             raw = self._raw(*block, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -15,7 +14,6 @@ from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
 from bayesunfold.events import Simulation
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import FARTHEST
-from bayesunfold.unfolding.propagation import Displacement
 from bayesunfold.unfolding.standardized import to_yield
 
 __all__ = ["learned_factors", "weights_for"]
@@ -40,7 +38,8 @@ def weights_for(simulation: Simulation, members: Members, gen_new: ArrayLike) ->
     checked = np.where(may_miss & np.isnan(x), 0.0, x)
     check_finite(checked, None, "gen_new", simulation.gen_names, "remove those rows.")
     _warn_of_extrapolation(simulation, members, x)
-    return learned_factors(simulation, _without_changed_weights(members), x)
+    _warn_of_changed_weights(members)
+    return learned_factors(simulation, members.with_known_weights, x)
 
 
 def learned_factors(simulation: Simulation, members: Members, x: Array) -> xr.DataArray:
@@ -63,40 +62,14 @@ def learned_factors(simulation: Simulation, members: Members, x: Array) -> xr.Da
     )
 
 
-def _without_changed_weights(members: Members) -> Members:
-    """Members without systematics that change generator weights, which other events do not have.
-
-    The networks answer such a change, and nearly cancel it; without the change itself the answer would be left alone.
-    """
-    p = members.perturbations
-    names = {name for name, v in p.variations.items() if v.parts is None}
-    if not names:
-        return members
-    msg = (
-        f"{', '.join(sorted(names))} change generator weights, which are not known of gen_new: the factors do not "
-        "fluctuate with them. What they leave of the band is in result.spectrum."
-    )
-    warnings.warn(msg, WeightWarning, stacklevel=4)
-    if members._unvaried:  # made before: its total is a sum over all events
-        return members._unvaried[0]
-
-    def others(displacement: Displacement) -> Displacement:
-        kept = {name: d for name, d in displacement.by_source.items() if name not in names}
-        return Displacement(displacement.classifier, kept or {"data": 0.0 * displacement.total()})
-
-    effects = {name: effect for name, effect in p.effects.items() if name not in names}
-    signal = {name: change for name, change in p.signal.items() if name not in names}
-    fakes = None if members.fakes is None else others(members.fakes)
-    out = replace(
-        members,
-        perturbations=replace(p, effects=effects, signal=signal),
-        step2=others(members.step2),
-        fakes=fakes,
-        _norms={},
-        _kept_changes={},
-    )
-    members._unvaried.append(out)
-    return out
+def _warn_of_changed_weights(members: Members) -> None:
+    names = [name for name, v in members.perturbations.variations.items() if v.parts is None]
+    if names:
+        msg = (
+            f"{', '.join(sorted(names))} change generator weights, which are not known of gen_new: the factors do not "
+            "fluctuate with them. What they leave of the band is in result.spectrum."
+        )
+        warnings.warn(msg, WeightWarning, stacklevel=4)
 
 
 def _warn_of_extrapolation(simulation: Simulation, members: Members, gen_new: Array) -> None:
