@@ -153,7 +153,7 @@ def activations(layout: Layout, layers: list[tuple[Array, Array]], x: Array) -> 
     return values, None if layout.additive is None else layout.additive.basis(x)
 
 
-def _output(
+def network_output(
     layout: Layout, layers: list[tuple[Array, Array]], theta: Array, x: Array
 ) -> tuple[Array, list[Array], Array | None]:
     """Output of shape (n,), inputs of each layer, and tangent features of the additive part if there is one."""
@@ -183,7 +183,7 @@ def forward(layout: Layout, theta: Array, x: Array) -> Array:
     out = np.empty(len(x))
 
     def one(block: slice) -> tuple[slice, Array]:
-        return block, _output(layout, layers, theta, x[block])[0]
+        return block, network_output(layout, layers, theta, x[block])[0]
 
     for block, part in map_blocks(one, blocks(len(x))):
         out[block] = part
@@ -238,7 +238,7 @@ def loss_and_gradient(
     layers = layout.layers(theta, x.dtype)
 
     def one(block: slice) -> tuple[float, Array]:
-        output, values, added = _output(layout, layers, theta, x[block])
+        output, values, added = network_output(layout, layers, theta, x[block])
         logit = output.astype(np.float64) + offset
         first, zeroth = ones[block], zeros[block]
         loss = float((first + zeroth) @ log1pexp(logit) - first @ logit)  # log(1 + exp(-z)) = log(1 + exp(z)) - z

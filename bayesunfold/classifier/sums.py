@@ -6,12 +6,13 @@ event, in ``p`` directions, are ``2 n P p``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesunfold._support.threads import accelerator, map_blocks
+from bayesunfold._support.threads import accelerator, map_blocks, map_here, remote
 from bayesunfold.classifier.activations import ACTIVATIONS
 from bayesunfold.classifier.arithmetic import (
     Layout,
@@ -19,14 +20,19 @@ from bayesunfold.classifier.arithmetic import (
     activations,
     backward,
     blocks,
+    forward,
+    network_output,
     products,
     tangent,
     weighted_gradient,
 )
 
-__all__ = ["TangentFeatures", "gradient_sum", "group_gradients", "group_scores"]
+__all__ = ["ForwardPass", "TangentFeatures", "gradient_sum", "group_gradients", "group_scores"]
 
 Array = NDArray[np.floating]
+
+MOST_KEPT = 1 << 28
+"""Bytes of activations that are kept from a pass to the gradient after it."""
 
 
 def __dir__() -> list[str]:
@@ -84,6 +90,59 @@ class TangentFeatures:
         if self._device is None:
             return np.einsum("ij,ij->i", self._values, self._values)
         return np.asarray(self._device.squares(self._values))[: self._shape[0]]
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """A network's output at events, from which a gradient is the way back only if the activations may be kept.
+
+    Attributes
+    ----------
+    layout : Layout
+    theta : array, shape (P,)
+    x : array, shape (n, d)
+    output : array, shape (n,)
+        ``f(x; theta)``, in double precision.
+    """
+
+    layout: Layout
+    theta: Array
+    x: Array
+    output: Array
+    _kept: tuple[tuple[slice, list[Array], Array | None], ...] | None = field(repr=False)
+
+    @classmethod
+    def of(cls, layout: Layout, theta: Array, x: Array) -> ForwardPass:
+        """The pass through a network, here, on an accelerator or on a cluster."""
+        units = sum(layout.sizes[1:]) + (0 if layout.additive is None else len(layout.additive))
+        elsewhere = remote.get() is not None or accelerator_for(len(x)) is not None
+        if elsewhere or len(x) * units * x.dtype.itemsize > MOST_KEPT:
+            return cls(layout, theta, x, forward(layout, theta, x), None)
+        layers = layout.layers(theta, x.dtype)
+        output = np.empty(len(x))
+
+        def one(rows: slice) -> tuple[slice, list[Array], Array | None]:
+            output[rows], values, added = network_output(layout, layers, theta, x[rows])
+            return rows, values, added
+
+        return cls(layout, theta, x, output, tuple(map_here(one, blocks(len(x)))))
+
+    def gradient_sum(self, weights: Array) -> Array:
+        """``sum_i w_i grad f(x_i)``, shape (P,), in double precision."""
+        if self._kept is None:
+            found: Array = gradient_sum(self.layout, self.theta, self.x, weights)[0]
+            return found
+        layers = self.layout.layers(self.theta, self.x.dtype)
+
+        def one(block: tuple[slice, list[Array], Array | None]) -> Array:
+            rows, values, added = block
+            each = weights[rows, None].astype(self.x.dtype, copy=False)
+            return weighted_gradient(self.layout, layers, values, added, each)
+
+        out = np.zeros(self.layout.n_parameters)
+        for part in map_here(one, self._kept):
+            out += part
+        return out
 
 
 def gradient_sum(layout: Layout, theta: Array, x: Array, weights: Array, columns: int = 1) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.streams import stream
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.two_class import Classifier
-from bayesunfold.direct.mode import Mode, Problem, find_mode, mode_at
+from bayesunfold.direct.mode import TOLERANCE, Mode, Problem, find_mode, mode_at
 from bayesunfold.direct.moments import Moments, detector_weights
 from bayesunfold.direct.precision import Evidence
 from bayesunfold.omnifold.iteration import Iteration
@@ -21,8 +21,9 @@ __all__ = ["Fit", "Setup", "find_mode_and_precisions", "prior_centre", "push_wei
 
 Array = NDArray[np.floating]
 
-ROUNDS = 4
-"""Most times that the precisions and the mode follow each other."""
+ROUNDS, ROUGH = 6, 0.5
+"""Most times that the precisions and the mode follow each other, and how near to the mode, in posterior standard
+deviations, is near enough while the precisions move."""
 
 SETTLED = 0.2
 """Change of the logarithm of a precision that calls for no other round."""
@@ -114,13 +115,17 @@ def find_mode_and_precisions(
     if log_tau is None:
         unit = np.zeros(len(problem.groups))
         log_tau = Evidence.of(problem, mode_at(problem, start, np.exp(unit)), width).mode(unit)
-    theta = start
-    for _ in range(ROUNDS):
-        mode = find_mode(problem, theta, np.exp(log_tau))
+    theta, tolerance = start, ROUGH
+    for number in range(ROUNDS):
+        last = number == ROUNDS - 1
+        tolerance = TOLERANCE if last else tolerance
+        mode = find_mode(problem, theta, np.exp(log_tau), tolerance=tolerance)
         evidence, theta = Evidence.of(problem, mode, width), mode.theta
         old, log_tau = log_tau, evidence.mode(log_tau)
         if np.all(np.abs(log_tau - old) < SETTLED):
-            break
+            if tolerance == TOLERANCE:
+                break
+            tolerance = TOLERANCE
     return mode, evidence, log_tau
 
 

@@ -15,8 +15,8 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from bayesunfold._support.threads import map_blocks
-from bayesunfold.classifier.arithmetic import Layout, blocks, forward, tangent
-from bayesunfold.classifier.sums import gradient_sum
+from bayesunfold.classifier.arithmetic import Layout, blocks, tangent
+from bayesunfold.classifier.sums import ForwardPass
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.prior import ParameterPrior
 from bayesunfold.unfolding.standardized import StandardizedEvents
@@ -103,21 +103,24 @@ class Problem:
             out[group] = value
         return out
 
-    def weights(self, theta: Array) -> Array:
+    def at(self, theta: Array) -> ForwardPass:
+        """The network at the events."""
+        return ForwardPass.of(self.layout, theta, self.gen)
+
+    def weights(self, network: ForwardPass) -> Array:
         """Weights of the events at a network, in expected data events, shape (n,)."""
-        log_ratio = forward(self.layout, theta, self.gen)
-        raw = self.weight * np.exp(log_ratio - log_ratio.max())
+        raw = self.weight * np.exp(network.output - network.output.max())
         return raw * (self.moments.signal / raw.sum())
 
     def residual(self, weights: Array) -> Array:
         """Whitened moments (D1), data minus refolded, shape (p,)."""
         return self.moments.data - self.features.T @ weights.astype(np.float32)
 
-    def gradient(self, theta: Array, weights: Array, pull: Array) -> Array:
+    def gradient(self, network: ForwardPass, weights: Array, pull: Array) -> Array:
         """``sum w (J - mean J) a`` with ``a`` each event's factor, shape (P,)."""
         coefficients = weights * pull
         coefficients -= weights * (coefficients.sum() / weights.sum())
-        return gradient_sum(self.layout, theta, self.gen, coefficients)[0]
+        return network.gradient_sum(coefficients)
 
     def derivative(self, theta: Array, weights: Array, rows: NDArray[np.integer]) -> Array:
         """``A`` of (D4), whitened, estimated from some of the events, shape (p, P)."""
@@ -195,7 +198,9 @@ class Mode:
         return float(self.residual @ self.residual)
 
 
-def find_mode(problem: Problem, start: Array, tau: Array, most: int = MOST_ROUNDS) -> Mode:
+def find_mode(
+    problem: Problem, start: Array, tau: Array, most: int = MOST_ROUNDS, tolerance: float = TOLERANCE
+) -> Mode:
     """Most probable parameters for given prior precisions.
 
     Quasi-Newton steps (L-BFGS, Nocedal, Math. Comp. 35 (1980) 773) in coordinates whitened by the Gauss-Newton
@@ -209,31 +214,34 @@ def find_mode(problem: Problem, start: Array, tau: Array, most: int = MOST_ROUND
     tau : array, shape (groups,)
     most : int
         Preconditioners.
+    tolerance : float
+        Remaining Newton step, in posterior standard deviations, at which to stop.
     """
     prior = problem.prior(tau)
     theta, value, quiet = start, np.inf, 0
     for _ in range(most):
-        theta, new, gradient = _descend(problem, theta, prior)
-        quiet = quiet + 1 if value - new < 0.5 * TOLERANCE**2 else 0
+        theta, new, gradient = _descend(problem, theta, prior, tolerance)
+        quiet = quiet + 1 if value - new < 0.5 * tolerance**2 else 0
         value = new
-        if gradient < TOLERANCE or quiet > 1:
+        if gradient < tolerance or quiet > 1:
             break
     return mode_at(problem, theta, tau)
 
 
 def mode_at(problem: Problem, theta: Array, tau: Array) -> Mode:
     """Moments and their derivative at given parameters, and how far the mode is from them."""
-    prior, weights = problem.prior(tau), problem.weights(theta)
+    prior, network = problem.prior(tau), problem.at(theta)
+    weights = problem.weights(network)
     residual = problem.residual(weights)
     derivative = problem.derivative(theta, weights, thinned_rows(len(weights), FINAL_EVENTS))
-    slope = _slope(problem, theta, prior, weights, residual)
+    slope = _slope(problem, network, prior, weights, residual)
     remaining = float(np.sqrt(max(float(slope @ _solve(derivative, prior, slope)), 0.0)))
     return Mode(theta, tau, residual, derivative, remaining)
 
 
-def _descend(problem: Problem, start: Array, prior: ParameterPrior) -> tuple[Array, float, float]:
+def _descend(problem: Problem, start: Array, prior: ParameterPrior, tolerance: float) -> tuple[Array, float, float]:
     """Some steps with one preconditioner: parameters, objective, and the length of the whitened gradient."""
-    a = problem.derivative(start, problem.weights(start), thinned_rows(len(problem.gen), CURVATURE_EVENTS))
+    a = problem.derivative(start, problem.weights(problem.at(start)), thinned_rows(len(problem.gen), CURVATURE_EVENTS))
     curvature = a.T @ a
     prior.add_to(curvature)
     factor = cholesky(curvature, lower=True, overwrite_a=True)
@@ -242,22 +250,22 @@ def _descend(problem: Problem, start: Array, prior: ParameterPrior) -> tuple[Arr
         return start + solve_triangular(factor, z, lower=True, trans=1)
 
     def objective(z: Array) -> tuple[float, Array]:
-        theta = parameters(z)
-        weights = problem.weights(theta)
+        network = problem.at(parameters(z))
+        weights = problem.weights(network)
         residual = problem.residual(weights)
-        slope = _slope(problem, theta, prior, weights, residual)
-        value = _objective(residual, prior, theta - problem.centre)
+        slope = _slope(problem, network, prior, weights, residual)
+        value = _objective(residual, prior, network.theta - problem.centre)
         return value, solve_triangular(factor, slope, lower=True)
 
-    options = {"maxiter": STEPS, "maxcor": STEPS, "gtol": 0.1 * TOLERANCE, "ftol": 0.0}
+    options = {"maxiter": STEPS, "maxcor": STEPS, "gtol": 0.1 * tolerance, "ftol": 0.0}
     found = minimize(objective, np.zeros(len(start)), jac=True, method="L-BFGS-B", options=options)
     return parameters(found.x), float(found.fun), float(np.linalg.norm(found.jac))
 
 
-def _slope(problem: Problem, theta: Array, prior: ParameterPrior, weights: Array, residual: Array) -> Array:
+def _slope(problem: Problem, network: ForwardPass, prior: ParameterPrior, weights: Array, residual: Array) -> Array:
     """Gradient of the objective, shape (P,)."""
     pull = problem.features @ residual.astype(problem.features.dtype)
-    return prior.stiffness(theta - problem.centre) - problem.gradient(theta, weights, pull)
+    return prior.stiffness(network.theta - problem.centre) - problem.gradient(network, weights, pull)
 
 
 def _objective(residual: Array, prior: ParameterPrior, shift: Array) -> float:

@@ -21,7 +21,7 @@ REFITS = 100
 
 def unfolded(problem: Problem, theta, groups, n):
     """Expected data events in groups of the simulated events."""
-    return np.bincount(groups, problem.weights(theta), n)
+    return np.bincount(groups, problem.weights(problem.at(theta)), n)
 
 
 def of_one_feature():
@@ -68,7 +68,7 @@ def test_bands_are_the_spread_of_refits(events):
     groups = np.searchsorted(edges, x)
 
     phi = problem.moments.features(standard.data.x).astype(float)
-    weights, spectra, changes = problem.weights(mode.theta), [], {"data": [], "simulation": []}
+    weights, spectra, changes = problem.weights(problem.at(mode.theta)), [], {"data": [], "simulation": []}
     mean = (weights @ problem.features) / weights.sum()
     for _ in range(REFITS):
         g, h = rng.exponential(size=len(phi)) - 1, rng.exponential(size=len(weights)) - 1

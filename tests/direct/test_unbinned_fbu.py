@@ -45,15 +45,19 @@ def fitted():
 def test_the_derivative_is_that_of_the_moments(fitted):
     """Equation (D4) against finite differences."""
     problem, theta = fitted.found.problem, fitted.found.mode.theta
-    weights = problem.weights(theta)
+    weights = problem.weights(problem.at(theta))
     a = problem.derivative(theta, weights, np.arange(len(weights)))
     rng = np.random.default_rng(1)
     for _ in range(3):
         d = 1e-3 * rng.standard_normal(len(theta))
-        change = problem.residual(problem.weights(theta + d)) - problem.residual(problem.weights(theta - d))
+        change = problem.residual(problem.weights(problem.at(theta + d))) - problem.residual(
+            problem.weights(problem.at(theta - d))
+        )
         np.testing.assert_allclose(change, -2 * a @ d, atol=2e-3 * np.abs(change).max())
     pull = problem.features @ fitted.found.mode.residual
-    np.testing.assert_allclose(problem.gradient(theta, weights, pull), a.T @ fitted.found.mode.residual, atol=1e-3)
+    np.testing.assert_allclose(
+        problem.gradient(problem.at(theta), weights, pull), a.T @ fitted.found.mode.residual, atol=1e-3
+    )
 
 
 def test_the_fit_ends_at_a_stationary_point(fitted):
@@ -103,7 +107,7 @@ def test_changes_of_the_moments_are_those_of_perturbed_weights(fitted):
     phi = problem.moments.features(events.data.x).astype(float)
     g = p.events["data"].block(0).astype(float)
     np.testing.assert_allclose(changes["data"], phi.T @ (events.data.weight[:, None] * g), atol=1e-3)
-    w, g = problem.weights(mode.theta), p.events["simulation"].block(0).astype(float)
+    w, g = problem.weights(problem.at(mode.theta)), p.events["simulation"].block(0).astype(float)
 
     def moments(step):
         moved = w[:, None] * (1 + step * g)
