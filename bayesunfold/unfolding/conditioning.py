@@ -11,7 +11,7 @@ from scipy.linalg import cho_solve
 from bayesunfold.classifier.linearized import factor_of
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
-from bayesunfold.unfolding.group_scores import GroupScores
+from bayesunfold.unfolding.group_scores import GroupScores, KeptTotal
 from bayesunfold.unfolding.perturbations import BLOCK, Fluctuations, Perturbations
 from bayesunfold.unfolding.propagation import event_sums
 
@@ -42,14 +42,18 @@ class Conditioning:
     def apply(self, perturbations: Perturbations) -> Perturbations:
         """Event fluctuations and prior noise moved by equation (10)."""
         samples = self.classifier.classes.samples
-        moved = {s.name: self.moved(s, perturbations.events[s.name]) for s in samples}
+        kept = KeptTotal.of(self.classifier)
+        moved = {
+            s.name: self.moved(s, perturbations.events[s.name], kept if s.name == "simulation" else None)
+            for s in samples
+        }
         prior = perturbations.prior + self.classifier.basis @ self.multiplier
         return replace(perturbations, events=dict(perturbations.events) | moved, prior=prior)
 
-    def moved(self, sample: ClassWeights, fluctuations: Fluctuations) -> Fluctuations:
+    def moved(self, sample: ClassWeights, fluctuations: Fluctuations, kept: KeptTotal | None = None) -> Fluctuations:
         """Fluctuations of one sample, moved."""
         if isinstance(fluctuations, GroupedFluctuations):
-            scores = GroupScores.of(self.classifier, sample, fluctuations)
+            scores = GroupScores.of(self.classifier, sample, fluctuations, kept)
             return fluctuations.moved(lambda groups: scores.centred(groups) @ self.multiplier.astype(sample.x.dtype))
 
         def move(index: int) -> Array:
@@ -57,7 +61,10 @@ class Conditioning:
             one, zero, _ = self.classifier.residuals(sample, rows)
             x = sample.x[rows]
             net = (one - zero).astype(x.dtype)
-            return net[:, None] * self.classifier.change(x, self.multiplier)  # (10)
+            move = net[:, None] * self.classifier.change(x, self.multiplier)  # (10)
+            if kept is not None:
+                move += np.outer(kept.share[rows], kept.response @ self.multiplier).astype(x.dtype)
+            return move
 
         return fluctuations.moved(move)
 

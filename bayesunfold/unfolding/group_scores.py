@@ -14,7 +14,7 @@ from bayesunfold.classifier.sums import gradient_sum, group_scores
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
 
-__all__ = ["GroupScores"]
+__all__ = ["GroupScores", "KeptTotal"]
 
 Array = NDArray[np.floating]
 
@@ -23,6 +23,39 @@ EVENTS_AT_ONCE = 8192
 
 def __dir__() -> list[str]:
     return __all__
+
+
+@dataclass(frozen=True)
+class KeptTotal:
+    """The total that the signal keeps beside backgrounds in class 0 of step 1, equation (5a).
+
+    A relative change ``d`` of the simulation's weights changes class 0 by ``d`` less its weighted mean, since the
+    signal is what the backgrounds leave of the data.
+
+    Attributes
+    ----------
+    share : array, shape (n,)
+        Weight of each simulated event in class 0, with sum one.
+    response : array, shape (p,)
+        Change of the score, along the classifier's basis, when the signal's total falls by all of it.
+    """
+
+    share: Array
+    response: Array
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> KeptTotal | None:
+        """Of step 1; None without backgrounds, where the network's constant takes up a change of the total."""
+        if len(classifier.classes.samples) <= 2:  # data and simulation, or step 2
+            return None
+        sample = classifier.classes.sample("simulation")
+        _, zero, _ = classifier.residuals(sample, slice(None))
+        response = gradient_sum(classifier.layout, classifier.theta, sample.x, zero)[0] @ classifier.basis
+        return cls(sample.zeros / sample.zeros.sum(), response)
+
+    def scores(self, change: Array, rows: slice = slice(None)) -> Array:
+        """What relative changes of the weights of events, shape (n, k), add to the score, shape (p, k)."""
+        return np.multiply.outer(self.response, self.share[rows] @ change)
 
 
 @dataclass(frozen=True)
@@ -40,6 +73,8 @@ class GroupScores:
     fluctuations : GroupedFluctuations
     total : array, shape (p,)
         Sum over all groups.
+    kept : KeptTotal, optional
+        Of the simulation beside backgrounds: part of each event's score.
     """
 
     name: str
@@ -48,14 +83,23 @@ class GroupScores:
     net: Array
     fluctuations: GroupedFluctuations
     total: Array
+    kept: KeptTotal | None = None
 
     @classmethod
-    def of(cls, classifier: Classifier, sample: ClassWeights, fluctuations: GroupedFluctuations) -> GroupScores:
+    def of(
+        cls,
+        classifier: Classifier,
+        sample: ClassWeights,
+        fluctuations: GroupedFluctuations,
+        kept: KeptTotal | None = None,
+    ) -> GroupScores:
         """From the residuals of a sample."""
         one, zero, _ = classifier.residuals(sample, slice(None))
         net = (one - zero).astype(sample.x.dtype)
         total = gradient_sum(classifier.layout, classifier.theta, sample.x, net)[0] @ classifier.basis
-        return cls(sample.name, classifier, sample.x, net, fluctuations, total)
+        if kept is not None:
+            total = total + kept.response
+        return cls(sample.name, classifier, sample.x, net, fluctuations, total, kept)
 
     def of_groups(self, groups: slice) -> Array:
         """Scores of some groups, shape (groups, p), float32."""
@@ -65,6 +109,9 @@ class GroupScores:
             here = slice(groups.start + part.start, groups.start + part.stop)
             rows, real = self.fluctuations.groups.rows(here)
             out[part] = group_scores(c.layout, c.theta, self.x[rows], self.net[rows] * real, size, c.basis)
+            if self.kept is not None:
+                shares = (self.kept.share[rows] * real).reshape(-1, size).sum(axis=1)
+                out[part] += np.outer(shares, self.kept.response).astype(out.dtype)
         return out
 
     def centred(self, groups: slice) -> Array:

@@ -30,7 +30,7 @@ from bayesunfold.classifier.linearized import factor_of
 from bayesunfold.classifier.sums import TangentFeatures, gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
-from bayesunfold.unfolding.group_scores import GroupScores
+from bayesunfold.unfolding.group_scores import GroupScores, KeptTotal
 from bayesunfold.unfolding.perturbations import Block, Perturbations, interpolate
 
 __all__ = [
@@ -224,6 +224,11 @@ class Refit:
     changed: Mapping[str, Changed] = field(default_factory=dict)
     covariance: bool = False
 
+    @cached_property
+    def kept(self) -> KeptTotal | None:
+        """The signal's total, if backgrounds stand beside it."""
+        return KeptTotal.of(self.classifier)
+
     def start(self) -> _Sums:
         """Sums over the prior, and over all samples but the simulation."""
         sums = _Sums.zero(self.classifier, self.carried)
@@ -241,7 +246,8 @@ class Refit:
         fluctuations = self.perturbations.events[sample.name]
         if not isinstance(fluctuations, GroupedFluctuations):
             return fluctuations.blocks()
-        self.group_terms(sums, GroupScores.of(self.classifier, sample, fluctuations))
+        kept = self.kept if sample.name == "simulation" else None
+        self.group_terms(sums, GroupScores.of(self.classifier, sample, fluctuations, kept))
         return fluctuations.pass_blocks()
 
     def finish(self, sums: _Sums) -> None:
@@ -271,6 +277,8 @@ class Refit:
         if stacked.names:
             both = stacked.up, stacked.down
             sums.sides = [phi.dot(net[:, None] * side[rows]).astype(np.float64) for side in both]
+            if self.kept is not None:
+                sums.sides = [mine + self.kept.scores(s[rows], rows) for mine, s in zip(sums.sides, both, strict=True)]
         self.detector_terms(sums, rows, phi.dot(net))
         if len(self.classifier.classes.samples) > 2:  # the signal is what backgrounds leave of the data
             for name, change in p.signal.items():
@@ -296,10 +304,16 @@ class Refit:
         fluctuations = self.perturbations.events[name]
         if isinstance(fluctuations, GroupedFluctuations):
             return
-        weighted = phi.times(net)
+        weighted, moved = phi.times(net), fluctuations.block(block.number)
         if self.covariance:
             sums.score += weighted.cross(weighted)
-        sums.add(name, weighted.dot(fluctuations.block(block.number)).astype(np.float64))
+        sums.add(name, weighted.dot(moved).astype(np.float64))
+        if self.kept is not None and name == "simulation":
+            share, response = self.kept.share[block.rows], self.kept.response
+            sums.add(name, self.kept.scores(moved, block.rows))
+            if self.covariance:
+                mixed = np.outer(weighted.dot(share.astype(net.dtype)), response)
+                sums.score += mixed + mixed.T + (share @ share) * np.outer(response, response)
 
     def detector_terms(self, sums: _Sums, rows: slice, here: Array) -> None:
         """Change of the score when simulated events move at detector level, and in and out of it.
@@ -328,6 +342,9 @@ class Refit:
             residual = one if c.share == "ones" else -zero
             theirs = made.of(c.classifier, c.x)
             sums.carried[k] += phi.times(c.part[rows] * residual).cross(theirs)
+            if self.kept is not None and c.share == "zeros":
+                mean = theirs.dot((self.kept.share[rows] * c.part[rows]).astype(phi.dtype))
+                sums.carried[k] += np.outer(self.kept.response, mean)
             if self.normalization is not None and c.share == "ones":
                 sums.means[k] += theirs.dot(self.normalization.pulled[rows])
         if self.normalization is not None:

@@ -7,7 +7,9 @@
 * ``scale``: signal and background, a third of the data, share an energy scale that is known to 2 %; said with the
   background's part (``right``) or of the signal alone (``wrong``),
 * ``model``: another simulation of 4000 events, whose readings lie 0.06 higher, stands for one standard deviation
-  (``right``), or is left out (``wrong``).
+  (``right``), or is left out (``wrong``),
+* ``background``: a peak, half as many events as the signal, of simulated events; its yield is known to 2 %, and nothing
+  else is uncertain but statistics.
 
 Every toy has fresh data, a fresh simulation and its own true value of the parameter, drawn from N(0, 1). Truth
 N(0.3, 0.9) with 8000 expected events, generator N(0, 1) with 20 000, resolution 0.3; bins with 20 events count.
@@ -93,7 +95,21 @@ def model_toy(rng: np.random.Generator, alpha: float, said: str) -> dict[str, An
     }
 
 
-TOYS = {"efficiency": efficiency_toy, "scale": scale_toy, "model": model_toy}
+def background_toy(rng: np.random.Generator, alpha: float, said: str) -> dict[str, Any]:  # noqa: ARG001
+    """A background of known shape stands on a part of the signal."""
+    truth = rng.normal(*TRUTH, rng.poisson(EXPECTED))
+    other = rng.normal(1.2, 0.3, rng.poisson(BACKGROUND * (1 + SCALE * alpha)))
+    gen = rng.normal(0, 1, SIMULATED)
+    x = rng.normal(1.2, 0.3, 5 * BACKGROUND)
+    return {
+        "simulation": bu.Simulation(gen, gen + rng.normal(0, RESOLUTION, SIMULATED)),
+        "data": bu.Data(np.concatenate([truth + rng.normal(0, RESOLUTION, len(truth)), other])),
+        "backgrounds": [bu.Background(x, np.full(len(x), 0.2), "other", SCALE)],
+        "systematics": [],
+    }
+
+
+TOYS = {"efficiency": efficiency_toy, "scale": scale_toy, "model": model_toy, "background": background_toy}
 
 
 def score(seed: int, toy: str, method: str, said: str) -> dict[str, Any]:
@@ -126,7 +142,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
     args = parser.parse_args()
-    size = {"efficiency": EFFICIENCY, "scale": SCALE, "model": HIGHER}[args.toy]
+    size = {"efficiency": EFFICIENCY, "scale": SCALE, "model": HIGHER, "background": SCALE}[args.toy]
     path = args.out / f"systematic-{args.toy}-{size}-{args.method}-{args.said}.jsonl"
     one = partial(score, toy=args.toy, method=args.method, said=args.said)
     found = run(one, args.toys, args.workers, path)
@@ -152,6 +168,7 @@ def main() -> None:
             ("scale", "wrong"): "signal alone",
             ("model", "right"): "another simulation",
             ("model", "wrong"): "nothing",
+            ("background", "right"): "a yield",
         }[args.toy, args.said]
         cells = {
             "toys": f"{len(found)}",

@@ -83,6 +83,18 @@ def test_background_is_subtracted_and_its_normalisation_propagated(events, nomin
     assert np.allclose(split["top"], np.abs(up - down) / 2, rtol=0.25, atol=0.25 * split["total"].max())
 
 
+def test_a_cross_section_changes_nothing_beside_a_background(events):
+    """What data hold beyond the background is the signal's yield, whatever the simulation's own total is."""
+    gen, reco, data = events
+    rng = np.random.default_rng(6)
+    data = np.concatenate([data, rng.normal(1.5, 0.7, 2000)])
+    background = bu.Background(rng.normal(1.5, 0.7, 4000), np.full(4000, 0.5), "top")
+    systematic = bu.Systematic("cross section", weight_up=1.2 * (1 + 1e-6 * np.tanh(gen)))
+    s = unfold(bu.Simulation(gen, reco), data, [background], [systematic]).spectrum("gen", EDGES)
+    split = s.by_source()
+    assert np.all(split["cross section"] < 1e-3 * split["data"])
+
+
 def test_weight_systematic_agrees_with_rerunning(events, nominal):
     gen, reco, data = events
     up, down = 1 + 0.45 * np.tanh(1.3 * gen - reco), 1 - 0.3 * np.tanh(1.3 * gen - reco)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from linear_loop import ALL, linear_events, linear_step1, nominal_loop, perturbations
+from linear_loop import ALL, Given, linear_events, linear_step1, nominal_loop, perturbations
 
 from bayesunfold.classifier.linearized import posterior_axes
 from bayesunfold.unfolding.conditioning import condition_on
@@ -16,14 +16,17 @@ def events():
     return linear_events()
 
 
-def test_conditioning_reproduces_the_draws(events):
+@pytest.mark.parametrize("backgrounds", [False, True])
+def test_conditioning_reproduces_the_draws(events, backgrounds):
     """Equations (7)-(10): after the shift, the member of the first step 1 *is* the posterior draw."""
     _gen, reco, data, _, u = events
     rng = np.random.default_rng(5)
     g_data, g_sim, xi = rng.exponential(size=(200, 6)) - 1, rng.exponential(size=(300, 6)) - 1, rng.normal(size=(4, 6))
     ref = nominal_loop(events, 1)[0]
-    step1 = linear_step1(ref["one"], ALL, data, u, reco, ref["w0"], ref["offset"])
-    before = perturbations(g_data, g_sim, xi)
+    top = [("top", rng.normal(1.0, 1.0, (80, 3)), np.ones(80))] if backgrounds else []
+    step1 = linear_step1(ref["one"], ALL, data, u, reco, ref["w0"], ref["offset"], top)
+    own = {"top": Given(rng.exponential(size=(80, 6)) - 1)} if backgrounds else {}
+    before = perturbations(g_data, g_sim, xi, backgrounds=own)
     axes, precision = posterior_axes(step1)
     draws = rng.standard_normal((6, 4))
     after = condition_on(step1, before, axes, draws).apply(before)

@@ -189,16 +189,18 @@ def test_scores_of_groups_are_sums_of_those_of_events(events):
     np.testing.assert_allclose(scores.covariance(), centred.T @ centred, rtol=1e-9)
 
 
-def test_conditioned_groups_reproduce_the_draws(events):
+@pytest.mark.parametrize("backgrounds", [False, True])
+def test_conditioned_groups_reproduce_the_draws(events, backgrounds):
     """Groups of two events: after the shift the member of step 1 is the posterior draw, to single precision."""
     _gen, reco, data, _, u = events
     rng = np.random.default_rng(5)
     ref = nominal_loop(events, 1)[0]
-    step1 = linear_step1(ref["one"], ALL, data, u, reco, ref["w0"], ref["offset"])
+    top = [("top", rng.normal(1.0, 1.0, (80, 3)), np.ones(80))] if backgrounds else []
+    step1 = linear_step1(ref["one"], ALL, data, u, reco, ref["w0"], ref["offset"], top)
     fluctuations = {
         "data": GroupedFluctuations(u, 6, 1, most=100),
         "simulation": GroupedFluctuations(ref["w0"], 6, 2, most=150),
-    }
+    } | ({"top": Given(rng.exponential(size=(80, 6)) - 1)} if backgrounds else {})
     before = Perturbations((), fluctuations, rng.normal(size=(4, 6)))
     axes, _ = posterior_axes(step1)
     draws = rng.standard_normal((6, 4))

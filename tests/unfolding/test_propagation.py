@@ -169,6 +169,40 @@ def test_backgrounds_equal_the_refitted_step_1(events):
     np.testing.assert_allclose(found.by_source["top"][:, 0], expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("source", ["simulation", "scale", "prior"])
+def test_the_signal_keeps_its_total_beside_backgrounds(events, source):
+    """What moves the simulation's weights, its events, a systematic or push weights, leaves them what data hold."""
+    gen, reco, data, v, u = events
+    rng = np.random.default_rng(12)
+    background, w0 = rng.normal(1.0, 1.0, (80, 3)), v * 0.6
+    none, g, xi = np.zeros((300, 1)), rng.normal(size=(300, 1)) + 0.5, rng.normal(size=(4, 1))
+    p = perturbations(
+        np.zeros((200, 1)),
+        g if source == "simulation" else none,
+        backgrounds={"top": Given(np.zeros((80, 1)))},
+        effects={"scale": Variation(np.ones(1), g[:, 0], none[:, 0])} if source == "scale" else {},
+    )
+    nu = linear_step2(np.zeros(4), ALL, gen, v, v)
+    push = Displacement(nu, {"prior": xi})
+    change = push.log_ratio_change(gen)[:, 0] if source == "prior" else g[:, 0]
+
+    def fit(step):
+        w = w0 * np.exp(step * change)
+        return newton(
+            np.r_[design(data), design(reco), design(background)],
+            np.r_[u, np.zeros(380)],
+            np.r_[np.zeros(200), w * (w0.sum() / w.sum()), np.ones(80)],
+            0.1,
+            0.0,
+        )
+
+    step1 = linear_step1(fit(0.0), ALL, data, u, reco, w0, 0.1, [("top", background, np.ones(80))])
+    carried = [Carried(push, gen, "zeros", np.ones(300, bool))] if source == "prior" else []
+    found = linear_refit(step1, carried, p)
+    expected = (fit(1e-4) - fit(-1e-4)) / 2e-4
+    np.testing.assert_allclose(found.by_source[source][:, 0], expected, rtol=1e-6, atol=1e-8)
+
+
 def test_level_of_the_pull_weights_is_kept(events):
     """``efficiency="prior"``: pull weights have mean one over events that pass both, misses keep their weight."""
     gen, reco, data, v, u = events
