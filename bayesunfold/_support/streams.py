@@ -31,6 +31,7 @@ Name = Literal[
     "generative",
     "proposals",
     "moments",
+    "alternatives",
 ]
 
 NUMBERS: dict[str, int] = {
@@ -49,6 +50,7 @@ NUMBERS: dict[str, int] = {
     "generative": 10_013,
     "proposals": 10_014,
     "moments": 10_015,
+    "alternatives": 10_016,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -68,7 +70,8 @@ def stream(seed: int, name: Name) -> np.random.Generator:
         and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its
         ``"precisions"``, the ``"centre"`` of its prior and its ``"criticism"``,
         ``"predictive"`` draws, the ``"migration"`` of events into and out of a profiled selection, training of a
-        ``"generative"`` map and its ``"proposals"``, and the network of the ``"moments"``.
+        ``"generative"`` map and its ``"proposals"``, the network of the ``"moments"``, and
+        classifiers of ``"alternatives"``.
 
     Examples
     --------

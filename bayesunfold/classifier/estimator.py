@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from bayesunfold._support.checks import check_count, check_flag, effective_size
 from bayesunfold._support.threads import block_threads
-from bayesunfold.classifier.arithmetic import forward, tangent
+from bayesunfold.classifier.arithmetic import forward, tangent, weighted_gram
 from bayesunfold.classifier.evidence import learn_scales
 from bayesunfold.classifier.inference import InferenceMethod, check_inference
 from bayesunfold.classifier.linearized import linearize, posterior_axes, whitened_directions
@@ -68,6 +68,10 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
     -----
     Each class enters the likelihood at its Kish effective size, whatever its total weight. Negative weights
     are allowed while each class sums to something positive.
+
+    Where the weights of a class differ, a likelihood takes few heavy events for many. The draws are then stretched
+    about the mode, so that their covariance is that of the weighted fit (U. K. Müller, Econometrica 81 (2013) 1805,
+    doi:10.3982/ECTA9097).
 
     Examples
     --------
@@ -199,11 +203,25 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         rows = code == 0
         self._log_norm = 0.0
         self._log_norms: Array = np.zeros(self.draws)
-        if method.is_gaussian:
-            self.posterior_draws_ = replace(self.posterior_draws_, z=self.posterior_draws_.z + self.mode_)
+        z = self.posterior_draws_.z + (self.mode_ if method.is_gaussian else 0.0)
+        if any(np.ptp(weight[code == c]) > 0 for c in (0, 1)):
+            z = self.mode_ + (z - self.mode_) @ self._stretch(x, ones, zeros, classes.offset).T
+        self.posterior_draws_ = replace(self.posterior_draws_, z=z)
         best, drawn = self._evaluate(x[rows])
         self._log_norm = _log_mean_exp(best[:, None], weight[rows])[0]
         self._log_norms = _log_mean_exp(drawn, weight[rows])
+
+    def _stretch(self, x: Array, ones: Array, zeros: Array, offset: float) -> Array:
+        """What makes the covariance of the draws that of a fit to weighted events, shape (p, p).
+
+        A likelihood with weights takes an event of weight ten for ten events. Its curvature ``A`` is not the covariance
+        ``M`` of its score then, equation (8), and the network's is ``A^-1 M A^-1``. Along :attr:`directions_`, where
+        ``A`` is one, that is ``M``.
+        """
+        phi = tangent(self.layout_, self.theta_, x, self.directions_)
+        q = expit(forward(self.layout_, self.theta_, x) + phi @ self.mode_ + offset)
+        m = weighted_gram(phi, (ones * (1.0 - q) - zeros * q) ** 2) + self.directions_.T @ self.directions_
+        return np.linalg.cholesky(m)
 
     def _evaluate(self, x: Array, *, draws: bool = True) -> tuple[Array, Array]:
         """Point estimate (n,) and draws (n, draws) of the log ratio at standardised events, not normalised."""

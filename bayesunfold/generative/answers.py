@@ -14,6 +14,7 @@ from bayesunfold.classifier.arithmetic import tangent
 from bayesunfold.errors import InputError
 from bayesunfold.events import Data
 from bayesunfold.generative.event_posterior import MOST_DRAWS, EventPosterior
+from bayesunfold.unfolding.learned_changes import LearnedChanges
 from bayesunfold.unfolding.members import Members
 
 if TYPE_CHECKING:
@@ -35,30 +36,47 @@ class MemberFactors:
     Attributes
     ----------
     members : Members
+    learned : LearnedChanges
+        What systematics change of generator weights, as functions of the particle level.
     directions : array, shape (P, chosen)
         Displacement of the network's parameters in the chosen members.
+    chosen : array, shape (chosen,), optional
+        Numbers of the members; the point estimate if None.
     """
 
     members: Members
+    learned: LearnedChanges
     directions: Array
+    chosen: NDArray[np.integer] | None = None
 
     @classmethod
-    def of(cls, members: Members, chosen: NDArray[np.integer]) -> MemberFactors:
+    def of(cls, result: UnfoldingResult, chosen: NDArray[np.integer]) -> MemberFactors:
         """For members by number."""
-        step2 = members.step2
-        return cls(members, step2.classifier.basis @ step2.total()[:, chosen])
+        step2, learned = result.members.step2, result.members.learned_changes(result.simulation.weight)
+        return cls(result.members, learned, step2.classifier.basis @ step2.total()[:, chosen], chosen)
 
     @classmethod
-    def nominal(cls, members: Members) -> MemberFactors:
+    def nominal(cls, result: UnfoldingResult) -> MemberFactors:
         """For the point estimate."""
-        return cls(members, np.zeros((members.step2.classifier.layout.n_parameters, 1)))
+        learned = result.members.learned_changes(result.simulation.weight)
+        return cls(result.members, learned, np.zeros((result.members.step2.classifier.layout.n_parameters, 1)))
 
     def __call__(self, gen: Array) -> Array:
-        """Factors on the generator weight at particle-level events, shape (chosen, n)."""
+        """Factors on the generator weight at particle-level events, shape (chosen, n).
+
+        Where a systematic takes more than all of the weight, nothing is left.
+        """
         z = self.members.events.scales.gen(gen)
         network = self.members.step2.classifier
         log = network.log_ratio(z)[:, None] + tangent(network.layout, network.theta, z, self.directions)
-        return np.exp(log - log.max(axis=0)).T
+        factors = np.exp(log - log.max(axis=0))
+        if self.learned:
+            features = network.tangent(z)
+            if self.chosen is None:
+                factors *= self.learned.point_estimate(features)[:, None]
+            else:
+                factors *= np.maximum(self.learned.factors(features, self.chosen), 0.0)
+        return factors.T
 
 
 def event_posterior(
@@ -77,5 +95,5 @@ def event_posterior(
         raise InputError(msg)
     n = result.members.n_members
     chosen = np.arange(count) % n if count >= n else np.linspace(0, n - 1, count).round().astype(int)
-    drawn = fitted.sample(reco, count, MemberFactors.of(result.members, chosen[: min(count, n)]))
+    drawn = fitted.sample(reco, count, MemberFactors.of(result, chosen[: min(count, n)]))
     return drawn.assign_coords(member=("draw", chosen))

@@ -81,7 +81,7 @@ def event_closure(
     edges = {name: as_axes([columns[name]], e)[0] for name, e in wanted.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OverlapWarning)  # the unfolding has warned of such data
-        drawn = result.event_map.sample(result.data.features, count, MemberFactors.nominal(members))
+        drawn = result.event_map.sample(result.data.features, count, MemberFactors.nominal(result))
     with block_threads():
         layout, rng = result.measurement.step1.layout, part_stream(result.record.seed, "generative", len(sim.gen_names))
         share = signal_share(members.events, layout, rng)

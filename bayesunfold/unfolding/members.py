@@ -8,7 +8,7 @@ something asks for them. Member ``s`` of event ``i`` weighs
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal, cast
 
@@ -21,6 +21,7 @@ from bayesunfold.errors import ConvergenceError
 from bayesunfold.unfolding.event_groups import GroupedFluctuations, in_groups
 from bayesunfold.unfolding.group_totals import SAMPLED, GroupTotals, sums_by_group
 from bayesunfold.unfolding.kept_misses import change_of_kept
+from bayesunfold.unfolding.learned_changes import LearnedChanges
 from bayesunfold.unfolding.pairs import OneSigma
 from bayesunfold.unfolding.perturbations import (
     Acceptance,
@@ -87,6 +88,7 @@ class Members:
     free_misses: bool = True
     _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
     _kept_changes: dict[str | None, Array] = field(default_factory=dict, init=False, repr=False)
+    _learned: LearnedChanges | None = field(default=None, init=False, repr=False)
 
     @property
     def n_members(self) -> int:
@@ -149,26 +151,11 @@ class Members:
         """Weights of all events before members change them, not normalised, shape (n,); generator weights if kept."""
         return self.events.weight * (self.push if kept is None else np.where(kept, 1.0, self.push))
 
-    @cached_property
-    def with_known_weights(self) -> Members:
-        """Without systematics that change generator weights and are not profiled; itself if there are none.
-
-        The networks answer such a change, and nearly cancel it, so what they answer is left out with it.
-        """
-        p = self.perturbations
-        names = {name for name, v in p.variations.items() if v.parts is None}
-        if not names:
-            return self
-
-        def others(displacement: Displacement) -> Displacement:
-            kept = {name: d for name, d in displacement.by_source.items() if name not in names}
-            return Displacement(displacement.classifier, kept or {"data": 0.0 * displacement.total()})
-
-        effects = {name: effect for name, effect in p.effects.items() if name not in names}
-        signal = {name: change for name, change in p.signal.items() if name not in names}
-        fakes = None if self.fakes is None else others(self.fakes)
-        known = replace(p, effects=effects, signal=signal)
-        return replace(self, perturbations=known, step2=others(self.step2), fakes=fakes, _norms={})
+    def learned_changes(self, weight: Array) -> LearnedChanges:
+        """Systematics of generator weights as functions of the particle level; ``weight`` before profiling."""
+        if self._learned is None:
+            self._learned = LearnedChanges.of(self, weight)
+        return self._learned
 
     @cached_property
     def spread(self) -> Array:

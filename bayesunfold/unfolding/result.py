@@ -228,10 +228,9 @@ class UnfoldingResult:
     def weights_for(self, gen_new: ArrayLike) -> xr.DataArray:
         """The learned weight function on other particle-level events.
 
-        Where event weights are profiled, factors are on the generator weights at the fitted nuisance parameters. With
-        ``efficiency="prior"`` of a direct posterior they are those of events that pass detector level. Systematics that
-        change generator weights and are not profiled are left out, with a warning: other events do not have the change
-        that the networks answer.
+        Systematics that change generator weights, profiled or not, are in the factors as functions of the particle
+        level, learned by least squares; what they change beyond a function of ``gen`` averages out. With
+        ``efficiency="prior"`` of a direct posterior the factors are those of events that pass detector level.
 
         Parameters
         ----------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._support.streams import part_stream
 from bayesunfold.errors import InputError
 from bayesunfold.events import Simulation
 
@@ -64,7 +66,9 @@ def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) 
     y = np.repeat([0, 1], [len(simulation), len(other)])
     weight = np.concatenate([simulation.weight, other.weight])
     network = Network(prior_scale="evidence", additive=INTERVALS)
-    classifier = BayesianClassifier(network, inference="laplace", draws=DRAWS, random_state=seed % 2**31)
+    # a name has its own draws: those of several uncertainties are independent
+    own = part_stream(seed, "alternatives", zlib.crc32(systematic.name.encode())).integers(2**31)
+    classifier = BayesianClassifier(network, inference="laplace", draws=DRAWS, random_state=int(own))
     classifier.fit(x, y, sample_weight=weight)
     ratio = np.exp(classifier.log_ratio_draws(x[: len(simulation)])).T
     mean = ratio.mean(axis=1)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_features, check_finite
 from bayesunfold._support.threads import block_threads
-from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
+from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Simulation
 from bayesunfold.unfolding.members import Members
 from bayesunfold.unfolding.overlap import FARTHEST
@@ -38,38 +38,37 @@ def weights_for(simulation: Simulation, members: Members, gen_new: ArrayLike) ->
     checked = np.where(may_miss & np.isnan(x), 0.0, x)
     check_finite(checked, None, "gen_new", simulation.gen_names, "remove those rows.")
     _warn_of_extrapolation(simulation, members, x)
-    _warn_of_changed_weights(members)
-    return learned_factors(simulation, members.with_known_weights, x)
+    return learned_factors(simulation, members, x)
 
 
 def learned_factors(simulation: Simulation, members: Members, x: Array) -> xr.DataArray:
-    """What the networks of all members make of generator weights at particle-level events, shape (draw, event)."""
-    events = members.events
+    """What all members make of generator weights at particle-level events, shape (draw, event).
+
+    Systematics that change generator weights are in them as functions of the particle level.
+    """
+    events, network = members.events, members.step2.classifier
     z = events.scales.gen(x)
+    both = events.passes.both
     with block_threads():
-        push = np.exp(members.step2.classifier.log_ratio(z))
+        # push weights are those of the network up to a factor
+        level = float(np.mean(np.log(members.push[both]) - network.log_ratio(events.gen[both])))
+        push = np.exp(network.log_ratio(z) + level)
         change = members.step2.log_ratio_change(z)
         norm = members.norm()
-    both = events.passes.both
+        learned = members.learned_changes(simulation.weight)
+        drawn = np.exp(change) * push[:, None]
+        if learned:
+            features = network.tangent(z)
+            drawn *= learned.factors(features)
+            push *= learned.point_estimate(features)
     unit = events.weight[both].sum() / simulation.weight[both].sum()
     nominal_norm = to_yield(events.reco_weight * members.push, events.passes.reco, events.signal_yield)
-    drawn = np.exp(change) * push[:, None] * unit * norm
     return xr.DataArray(
-        drawn.T,
+        (drawn * unit * norm).T,
         dims=("draw", "event"),
         coords={"nominal": ("event", push * unit * nominal_norm)},
         name="weight_factor",
     )
-
-
-def _warn_of_changed_weights(members: Members) -> None:
-    names = [name for name, v in members.perturbations.variations.items() if v.parts is None]
-    if names:
-        msg = (
-            f"{', '.join(sorted(names))} change generator weights, which are not known of gen_new: the factors do not "
-            "fluctuate with them. What they leave of the band is in result.spectrum."
-        )
-        warnings.warn(msg, WeightWarning, stacklevel=4)
 
 
 def _warn_of_extrapolation(simulation: Simulation, members: Members, gen_new: Array) -> None:

@@ -87,6 +87,22 @@ def test_scaling_weights_changes_nothing():
     np.testing.assert_allclose(one.log_ratio(X), ten.log_ratio(X), atol=1e-5)
 
 
+@pytest.mark.parametrize(("events", "weight"), [(300, 1.0), (30, 10.0), (600, 0.5)])
+def test_few_heavy_events_know_as_little_as_they_are(events, weight):
+    """Two places: a log ratio has the variance 1 / n1 + 1 / n0 of the events of a place, whatever they weigh.
+
+    The mean ratio is one, so the ratio of the place that holds a sixth of class 1 moves by five sixths of the difference.
+    """
+    x = np.repeat([0.0, 1.0, 0.0, 1.0], [3000, events, 3000, 600])[:, None]
+    y = np.repeat([0, 1], [3000 + events, 3600])
+    w = np.ones(len(x))
+    w[3000 : 3000 + events] = weight
+    found = bu.BayesianClassifier(bu.Network(hidden=(6,)), inference="laplace", draws=2000, random_state=1)
+    width = found.fit(x, y, sample_weight=w).log_ratio_draws([[1.0]]).std()
+    # 2000 draws know a width to 1.6 %, and the prior takes a little off
+    assert width == pytest.approx(5 / 6 * np.sqrt(1 / 600 + 1 / events + 2 / 3000), rel=0.1)
+
+
 def test_negative_weights_give_a_finite_ratio_near_the_right_one():
     """A fifth of class 0 with weight -1, drawn from the same distribution: the ratio stays."""
     p0, p1 = _samples(8000, 5)

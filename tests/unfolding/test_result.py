@@ -90,6 +90,12 @@ def test_expectation_is_the_weighted_mean(result, toy):
         result.expectation(lambda gen: np.full(len(gen), np.nan))
 
 
+def test_weights_for_have_the_yield_of_a_direct_posterior(toy):
+    direct = bu.UnbinnedFBU(bu.Network(hidden=(6,)), draws=20, rounds=0, random_seed=1, progressbar=False)
+    result = direct.fit(bu.Simulation(toy.gen, toy.reco), bu.Data(toy.data))
+    np.testing.assert_allclose(result.weights_for(toy.gen)["nominal"].values, result.nominal, rtol=1e-5)
+
+
 def test_weights_for_the_same_events_are_their_weights(result, toy):
     factor = result.weights_for(toy.gen)
     np.testing.assert_allclose(factor["nominal"].values, result.nominal, rtol=1e-5)

@@ -49,6 +49,15 @@ def test_samples_that_are_alike_have_a_ratio_near_one():
     assert np.sqrt(np.mean(change**2)) < 2 * np.sqrt(6 / 2000)
 
 
+def test_two_uncertainties_have_draws_of_their_own():
+    """Twenty independent pairs have a correlation above 0.9 less often than once in 1e7."""
+    rng = np.random.default_rng(4)
+    simulation, other = smeared(rng, 2000), smeared(rng, 1000, 0.1)
+    tail = simulation.gen[:, 0] > 1
+    a, b = (two_point_change(bu.Systematic(n, alternative=other), simulation, 1)[1][tail].sum(axis=0) for n in "ab")
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.9
+
+
 def test_columns_add_up_to_the_change():
     rng = np.random.default_rng(2)
     up, draws, alpha = rng.normal(size=40), rng.normal(size=(40, 3)).astype(np.float32), rng.normal(size=10)

@@ -1,0 +1,137 @@
+"""Changes of generator weights by systematics as functions of the particle level: equation (16).
+
+Events that are not those of the unfolding have no varied weights. What such a systematic makes of the particle level is
+the mean of its change at given particle-level features, which least squares learn in the space of the tangent features
+of the particle-level network. The network's own answer to the systematic nearly cancels it, so neither stands alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve
+
+from bayesunfold._support.checks import effective_size
+from bayesunfold._support.threads import map_blocks
+from bayesunfold.classifier.arithmetic import blocks
+from bayesunfold.classifier.linearized import factor_of
+from bayesunfold.unfolding.perturbations import interpolate
+
+if TYPE_CHECKING:
+    from bayesunfold.unfolding.members import Members
+
+__all__ = ["LearnedChanges"]
+
+Array = NDArray[np.floating]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class LearnedChanges:
+    """Coefficients of the changes along the basis of the particle-level network.
+
+    Attributes
+    ----------
+    up, down : array, shape (p, k)
+        Relative change of the weights at plus and minus one standard deviation.
+    alpha : array, shape (k, n_members)
+        Their parameters.
+    slopes : array, shape (p, K)
+        Change of the logarithm of the weights per unit of each profiled parameter.
+    profiled : array, shape (K, n_members)
+        The profiled parameters, less their values at the point estimate.
+    nominal : array, shape (p,)
+        Change of the logarithm of the weights where the data pull the profiled parameters to.
+    """
+
+    up: Array
+    down: Array
+    alpha: Array
+    slopes: Array
+    profiled: Array
+    nominal: Array
+
+    @classmethod
+    def of(cls, members: Members, weight: Array) -> LearnedChanges:
+        """Least squares over the simulated events that pass particle level, with their generator weights.
+
+        Parameters
+        ----------
+        members : Members
+        weight : array, shape (n,)
+            Generator weights before profiled parameters moved them, in any unit.
+
+        Raises
+        ------
+        ConvergenceError
+            If negative generator weights leave a direction without a positive curvature.
+        """
+        relative = members.relative_changes(None, profiled=False)
+        variations = members.perturbations.variations.values()
+        slopes = [(v.up, v.alpha) for v in variations if v.parts is not None]
+        n_members = members.n_members
+        columns = [up for up, _, _ in relative] + [down for _, down, _ in relative] + [up for up, _ in slopes]
+        columns += [_log_moved(members, weight)] if slopes else []
+        found = _least_squares(members, columns)
+        k, end = len(relative), 2 * len(relative) + len(slopes)
+        return cls(
+            found[:, :k],
+            found[:, k : 2 * k],
+            np.array([alpha for _, _, alpha in relative]).reshape(k, n_members),
+            found[:, 2 * k : end],
+            np.array([alpha for _, alpha in slopes]).reshape(len(slopes), n_members),
+            found[:, end] if slopes else np.zeros(len(found)),
+        )
+
+    def __bool__(self) -> bool:
+        """Whether a systematic changes generator weights."""
+        return bool(len(self.alpha) or len(self.profiled))
+
+    def point_estimate(self, features: Array) -> Array:
+        """What the point estimate makes of generator weights at tangent features (n, p), shape (n,)."""
+        return np.asarray(np.exp(features @ self.nominal))
+
+    def factors(self, features: Array, members: NDArray[np.integer] | slice = slice(None)) -> Array:
+        """What some members make of generator weights at tangent features (n, p), shape (n, members)."""
+        out = np.exp(features @ (self.nominal[:, None] + self.slopes @ self.profiled[:, members]))
+        relative = np.ones(out.shape)
+        for up, down, alpha in zip(self.up.T, self.down.T, self.alpha[:, members], strict=True):
+            relative += interpolate(features @ up, features @ down, alpha)
+        return out * relative
+
+
+def _log_moved(members: Members, weight: Array) -> Array:
+    """Logarithm of what profiled parameters make of the generator weights, of mean weight one, shape (n,)."""
+    events = members.events
+    used = events.passes.gen & (weight != 0)
+    ratio = np.divide(events.weight, weight, out=np.ones(len(weight)), where=used)
+    ratio[used] *= weight[used].sum() / events.weight[used].sum()
+    return np.log(ratio)
+
+
+def _least_squares(members: Members, columns: list[Array]) -> Array:
+    """Coefficients of the columns, each a value per event, along the basis, shape (p, columns)."""
+    network, events = members.step2.classifier, members.events
+    p = network.basis.shape[1]
+    if not columns:
+        return np.zeros((p, 0))
+    weight = np.where(events.passes.gen, events.weight, 0.0)
+    weight = weight * (effective_size(weight) / weight.sum())
+    gram, right = np.eye(p), np.zeros((p, len(columns)))  # the prior keeps directions that no event sees at zero
+
+    def one(rows: slice) -> tuple[Array, Array]:
+        features, w = network.features(events.gen[rows]), weight[rows]
+        values = np.column_stack([column[rows] for column in columns]) * w[:, None]
+        return features.gram(w), features.dot(values)
+
+    for part, product in map_blocks(one, blocks(len(events))):
+        gram += part
+        right += product
+    found: Array = cho_solve(factor_of(gram, network.name), right)
+    return found
