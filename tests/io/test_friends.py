@@ -84,6 +84,37 @@ def test_events_in_memory_maps_notice_a_new_friend(files):
     assert opened() == [1, 2, 3.5]
 
 
+@pytest.mark.parametrize("key", [{}, {"friend_key": "event"}])
+def test_friends_of_patterns_are_those_of_the_same_wildcards(tmp_path, key):
+    for k in (1, 2, 10):  # by name sim_1 is before sim_10, and sim_10_Friend before sim_1_Friend
+        np.savez(tmp_path / f"sim_{k}.npz", event=np.arange(2) + 100 * k)
+        np.savez(tmp_path / f"sim_{k}_Friend.npz", w=np.arange(2) + 100.0 * k, event=np.arange(2) + 100 * k)
+    named = {"file": f"{tmp_path}/sim_*[0-9].npz", "friends": f"{tmp_path}/sim_*[0-9]_Friend.npz"} | key
+    found = bu.io.read_columns(named, ["event", "w"])
+    assert found["w"].tolist() == found["event"].tolist() == [100, 101, 1000, 1001, 200, 201]
+
+
+def test_friends_of_patterns_in_other_folders(tmp_path):
+    for campaign, k in (("a", 1), ("a", 2), ("b/c", 1)):
+        for kind in ("main", "friend"):
+            (tmp_path / kind / campaign).mkdir(parents=True, exist_ok=True)
+            (tmp_path / kind / campaign / f"x{k}.npz").touch()
+    for pattern in ("**/x?.npz", "**/[!y-z]*.npz"):
+        found = named_sources({"file": f"main/{pattern}", "friends": f"friend/{pattern}"}, folder=tmp_path)
+        pairs = [(s.path.relative_to(tmp_path), s.friends[0].path.relative_to(tmp_path)) for s in found]
+        assert [tuple(str(p.relative_to(p.parts[0])) for p in pair) for pair in pairs] == [
+            (name, name) for name in ("a/x1.npz", "a/x2.npz", "b/c/x1.npz")
+        ]
+
+
+def test_friends_of_other_wildcards(tmp_path):
+    for name in ("sim_1", "sim_2", "w_2", "w_3"):
+        (tmp_path / f"{name}.npz").touch()
+    words = r"sim_1.npz has no friend and .*w_3.npz no file: the wildcards of sim_\*.npz and w_\*.npz match '1' and '3'"
+    with pytest.raises(InputError, match=words):
+        named_sources({"file": "sim_*.npz", "friends": "w_*.npz"}, folder=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("table", "error", "words"),
     [
