@@ -147,6 +147,25 @@ def test_columns_of_a_friend_of_other_lengths(files):
         bu.io.read_columns({"file": files / "main_a.npz", "friends": str(files / "odd.npz")}, ["v"])
 
 
+@pytest.mark.parametrize("ending", [".npz", ".h5"])
+def test_arrays_beside_the_events_do_not_count(tmp_path, ending):
+    columns = {"bins": np.arange(5.0), "event": np.arange(3), "w": 10.0 * np.arange(3), "v": np.ones(4)}
+    for name, x in (("f", {}), ("a", {"bins": np.arange(7.0), "event": np.arange(3)[::-1], "x": np.ones(3)})):
+        if ending == ".npz":
+            np.savez(tmp_path / f"{name}.npz", **(x or columns))
+        else:
+            h5py = require("h5py")
+            with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+                for column, values in (x or columns).items():
+                    file[column] = values
+    named = {"file": tmp_path / f"a{ending}", "friends": str(tmp_path / f"f{ending}")}
+    assert bu.io.read_columns(named, ["w"])["w"].tolist() == [0, 10, 20]  # nothing of the file itself
+    assert bu.io.read_columns(named, ["w / x"])["w / x"].tolist() == [0, 10, 20]
+    assert bu.io.read_columns(named | {"friend_key": "event"}, ["w"])["w"].tolist() == [20, 10, 0]
+    with pytest.raises(InputError, match=r"f\..*: the columns have shapes {'v': \(4,\)}; each must hold one"):
+        bu.io.read_columns(named, ["x", "v"])
+
+
 def test_files_without_events(files):
     np.savez(files / "main_c.npz", x=np.zeros(0), event=np.zeros(0, dtype=int))
     np.savez(files / "keyed_c.npz", v=np.zeros(0), event=np.zeros(0, dtype=int))
