@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import (
-    EXACT,
     as_features,
     as_flag,
     as_reco_factor,
@@ -82,10 +81,11 @@ def _check_comparable(a: NDArray[Any], b: NDArray[Any], mine: str, what: str) ->
         return
     for values, name in ((a, f"key of {mine}"), (b, f"key of {what}")):
         check_exact(values, name)
-        if values.dtype.kind == "f" and values.size and np.abs(values).max() > EXACT:
+        digits = np.finfo(values.dtype).nmant + 1 if values.dtype.kind == "f" else 0
+        if digits and np.abs(values).max() > 2.0**digits:
             msg = (
-                f"{name} holds {np.abs(values).max():.0f} as a float, which above 2^53 cannot tell neighbours apart; "
-                "write identifiers as whole numbers."
+                f"{name} holds {np.abs(values).max():.0f} as {values.dtype}, which above 2^{digits} cannot tell "
+                "neighbours apart; write identifiers as whole numbers."
             )
             raise InputError(msg)
 
@@ -120,7 +120,7 @@ def _identifiers(values: ArrayLike | tuple[ArrayLike, ...], name: str) -> list[N
     if bad:
         msg = f"{name} has {bad} identifiers that are NaN or infinite."
         raise InputError(msg)
-    return columns
+    return [column.astype(column.dtype.newbyteorder("="), copy=False) for column in columns]
 
 
 def matched_variation(
