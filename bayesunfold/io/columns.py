@@ -210,6 +210,8 @@ def read_chunks(
         done = 0
         for chunk in _readable(file.chunks(needed) if needed else iter([{}]), path):
             n = _length(chunk, path) if chunk else len(file)
+            if not n:  # an empty array says nothing about its column's type
+                continue
             given = chunk | {name: np.full(n, float(value)) for name, value in own.items() if name in every}
             for name in used:
                 given[name] = np.broadcast_to(evaluate(aliases[name], given), (n,))
