@@ -14,7 +14,7 @@ from bayesunfold.errors import InputError
 from bayesunfold.io.expressions import piece_of
 from bayesunfold.io.formats import Columns, EventFile, open_file
 from bayesunfold.io.sources import FileSource
-from bayesunfold.unfolding.matching import find_rows
+from bayesunfold.unfolding.matching import RowIndex
 
 __all__ = ["open_source"]
 
@@ -100,13 +100,14 @@ class _Table:
         if set(shapes.values()) != {(rows if self._key else events,)}:
             msg = f"{_name(named)}: the columns have shapes {shapes}; each must hold one number per event."
             raise InputError(msg)
+        self._index = RowIndex(tuple(self._values[k] for k in self._key), _name(named)) if self._key and rows else None
 
     def rows(self, rows: slice, key: tuple[NDArray[Any], ...], what: str) -> Columns:
         """Rows that belong to those of the file."""
         if not self._key or rows.stop == rows.start:
             return {name: self._values[name][rows] for name in self.columns}
-        friend, theirs = _name(self._named), tuple(self._values[name] for name in self._key)
-        found = find_rows(key, theirs, what, friend) if len(theirs[0]) else np.full(len(key[0]), -1)
+        friend = _name(self._named)
+        found = self._index.rows(key, what) if self._index else np.full(len(key[0]), -1)
         missing = np.flatnonzero(found < 0)
         if len(missing):
             first = ", ".join(str(column[missing[0]]) for column in key)

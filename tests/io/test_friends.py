@@ -52,6 +52,21 @@ def test_by_identifier(files, chunks):
     assert bu.io.read_columns(named, ["v"], selection="v > 250")["v"].tolist() == [300, 400, 500]
 
 
+def test_identifiers_of_a_friend_are_put_in_order_once(files, monkeypatch):
+    import bayesunfold.io.formats as formats
+    import bayesunfold.unfolding.matching as matching
+
+    x = np.arange(7.0)
+    pq.write_table(pa.table({"x": x, "event": np.arange(7)}), files / "a.parquet")
+    pq.write_table(pa.table({"v": x[::-1], "event": np.arange(7)[::-1]}), files / "f.parquet")
+    lengths, index = [], matching._index
+    monkeypatch.setattr(matching, "_index", lambda columns: lengths.append(len(columns[0])) or index(columns))
+    monkeypatch.setattr(formats, "CHUNK", 3)
+    named = {"file": files / "a.parquet", "friends": str(files / "f.parquet"), "friend_key": "event"}
+    assert bu.io.read_columns(named, ["v"])["v"].tolist() == x.tolist()
+    assert lengths == [7, 3, 3, 1]
+
+
 def test_in_other_formats(tmp_path, chunks):
     uproot = require("uproot")
     x = np.arange(5.0)

@@ -386,6 +386,24 @@ def test_hepdata_touches_no_file_of_the_user(result, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hepdata", "submission.tar.gz"]
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["pt jet", "pt_jet"], "'pt_jet' and the table 'pt jet' would both be pt_jet.yaml"),
+        (["m", "M"], "'M' and the table 'm' would both be m.yaml"),
+        (["pt", "pt covariance"], "'pt covariance' and the table 'pt covariance' would both be pt_covariance.yaml"),
+        (["Submission"], "'Submission' and the submission itself would both be submission.yaml"),
+        (["nuisance_parameters"], "and the table 'nuisance parameters' would both be nuisance_parameters.yaml"),
+    ],
+)
+def test_hepdata_tables_of_the_same_file(tmp_path, names, words):
+    edges = np.array([0.0, 1.0, 2.0])
+    spectra = {name: bu.Spectrum((edges,), np.ones((5, 2)) * np.arange(5)[:, None], np.ones(2)) for name in names}
+    with pytest.raises(InputError, match=words):
+        bu.io.write_hepdata(tmp_path / "h", spectra)
+    assert not (tmp_path / "h").exists()
+
+
 def test_spectra_are_checked_before_training(tmp_path):
     head = '[simulation]\nfile = "s"\ngen = ["x"]\nreco = ["y"]\n[data]\nfile = "d"\nfeatures = ["y"]\n'
     path = tmp_path / "c.toml"

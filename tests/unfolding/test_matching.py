@@ -119,7 +119,7 @@ def test_floats_that_cannot_tell_events_apart(kind, digits):
     """The next whole number after 2^digits that the type holds is two more."""
     whole = np.array([2**digits - 1, 2**digits])
     np.testing.assert_array_equal(match_rows(whole.astype(kind), whole[::-1], "up"), [1, 0])
-    words = rf"holds {2**digits + 2} as {kind}, which above 2\^{digits} cannot"
+    words = rf"of type {kind}, holds {2**digits + 2} as a float, which above 2\^{digits} cannot"
     for mine, theirs in (((whole + 2).astype(kind), whole), (whole, (whole + 2).astype(kind))):
         with pytest.raises(InputError, match=words):
             match_rows(mine, theirs, "up")
