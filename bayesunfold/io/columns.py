@@ -72,8 +72,9 @@ def read_columns(
         (``root://``, ``https://``) are opened by uproot and fsspec, where the packages that they need are installed.
         Patterns are ``"sim_*.root"``; ``"sim.root:tree"`` names a tree; a table ``{"file": ..., "tree": ...,
         "factor": 0.3}`` gives the events of its files a factor. ``"friends": ["weights_*.root:tree"]`` in a table adds
-        the columns of other files, one for each, row by row or by the columns of ``"friend_key"``; a column that both
-        have is the file's own. Files are read in the order given, those of a pattern by name.
+        the columns of other files, one for each (in patterns, where the wildcards match the same), row by row or by the
+        columns of ``"friend_key"``; a column that both have is the file's own. Files are
+        read in the order given, those of a pattern by name.
     columns : sequence of str
         Columns, or expressions of them: ``"log(pt)"``, ``"jet_pt[0]"`` (first entry of a jagged column, NaN where
         there is none). ``file_factor`` and ``file_number`` are the factor of an event's file and its number, from
@@ -209,6 +210,8 @@ def read_chunks(
         done = 0
         for chunk in _readable(file.chunks(needed) if needed else iter([{}]), path):
             n = _length(chunk, path) if chunk else len(file)
+            if not n:  # an empty array says nothing about its column's type
+                continue
             given = chunk | {name: np.full(n, float(value)) for name, value in own.items() if name in every}
             for name in used:
                 given[name] = np.broadcast_to(evaluate(aliases[name], given), (n,))

@@ -29,20 +29,13 @@ from bayesunfold._support.progress import Progress
 from bayesunfold.errors import InputError
 from bayesunfold.io.columns import FileRead, mixed_kinds, needed_columns, read_chunks
 from bayesunfold.io.friends import open_source
+from bayesunfold.io.precision import Ranges, check_whole_numbers
 from bayesunfold.io.sources import FileSource, is_address
 
 __all__ = ["Table", "cached_tables", "clear_cache", "default_cache"]
 
 MANIFEST, LOCK, SUFFIX = "manifest.json", "lock", ".bin"
 FORMAT = "bayesunfold event cache 1"
-EXACT = 2**24
-"""Whole numbers up to this are exact in single precision."""
-
-COARSE = 1e-4
-"""Range of a column over its size below which single precision, exact to 6e-8 of the size, is too coarse."""
-
-DOUBLE = 2**53
-"""Larger numbers in double precision are whole without being counts."""
 
 
 def __dir__() -> list[str]:
@@ -325,12 +318,15 @@ def _locked(folder: Path, *, progressbar: bool, wait: bool = True) -> Iterator[b
 
 
 def _state(source: FileSource) -> list[Any] | None:
-    """Size and time of change of a file and its friends; None for an address, whose contents are taken to stay."""
+    """Size and times of change of a file and its friends; None for an address, whose contents are taken to stay.
+
+    Copies may keep the time of change of the contents; that of the file's own record is always the system's.
+    """
     friends = [_state(friend) for friend in source.friends]
     if is_address(source.path):
         return friends or None
     found = Path(source.path).stat()
-    return [found.st_size, found.st_mtime_ns, *friends]
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, *friends]
 
 
 def _check_space(
@@ -366,6 +362,8 @@ def _build(
 ) -> _Contents:
     """Append what is missing, file after file."""
     found.write()
+    single = sorted({column for table in tables.values() if table.kind == "f4" for column in table.columns})
+    ranges = Ranges(found.files[-1].get("ranges", {}) if found.files else {})
     for number in range(len(found.files), len(sources)):
         source = sources[number]
         state = _state(source)  # before reading: a file that changes meanwhile is read again next time
@@ -383,6 +381,8 @@ def _build(
                     for name, table in tables.items():
                         files[name].write(_rows(part, table, source, n).tobytes())
                     flags |= {column for column in expressions if part[column].dtype.kind == "b"}
+                    ranges.add({column: part[column] for column in single})
+                    ranges.check(source.path)
                     events, selected, kept = events + read, selected + passed, kept + n
         except OSError as err:
             if err.errno != errno.ENOSPC:
@@ -394,7 +394,10 @@ def _build(
             raise OSError(errno.ENOSPC, msg) from err
         if events:
             _check_flags(found, sources, source, flags)
-        entry = {"state": state, "events": events, "selected": selected, "kept": kept, "flags": sorted(flags)}
+        if number == len(sources) - 1:
+            ranges.check(source.path, fewest=2)
+        entry: dict[str, Any] = {"state": state, "events": events, "selected": selected, "kept": kept}
+        entry |= {"flags": sorted(flags), "ranges": dict(ranges.found)}  # ranges of this file and all before it
         found = replace(found, files=(*found.files, entry))
         found.write()
     return found
@@ -460,19 +463,5 @@ def _check_values(values: NDArray[Any], column: str, table: Table, source: FileS
         what = "a flag, for instance 'pt > 20'" if table.kind == "?" else "a number per event"
         msg = f"{column!r} of {source.path} has type {values.dtype}; it must be {what}."
         raise InputError(msg)
-    if table.kind != "f4" or values.dtype.kind == "b":
-        return
-    finite = values[np.isfinite(values)]
-    largest, spread = np.abs(finite).max(initial=0.0), np.ptp(finite) if finite.size else 0.0
-    if EXACT < largest < DOUBLE and np.array_equal(finite, np.round(finite)):
-        msg = (
-            f"{column!r} of {source.path} holds whole numbers up to {largest:.0f}; above {EXACT} neighbouring ones are "
-            'no longer distinct in single precision. Subtract an offset, or pass dtype="float64".'
-        )
-        raise InputError(msg)
-    if 0 < spread < COARSE * largest:
-        msg = (
-            f"{column!r} of {source.path} varies by {spread:.3g} about {finite.mean():.8g}, which single precision "
-            'rounds away; subtract an offset, or pass dtype="float64".'
-        )
-        raise InputError(msg)
+    if table.kind == "f4" and values.dtype.kind != "b":
+        check_whole_numbers(values, column, source.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._support.checks import check_exact
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.io.expressions import Piece, piece_of
 from bayesunfold.io.sources import is_address
@@ -49,6 +51,15 @@ class EventFile:
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    @property
+    def lengths(self) -> set[int]:
+        """Rows of its columns; one number, but of files of separate arrays."""
+        return {len(self)}
+
+    def rows(self, _needed: Sequence[str]) -> int:
+        """Events in the columns asked for."""
+        return len(self)
 
     def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
         """Columns of one block of events after another; names as of :func:`bayesunfold.io.expressions.piece_of`."""
@@ -111,19 +122,40 @@ def _of_rows(entries: NDArray[Any], name: str) -> NDArray[Any]:
         return entries[:, piece.index] if piece.index < entries.shape[1] else np.full(len(entries), np.nan)
     there = ~np.isnan(entries) if entries.dtype.kind == "f" else np.ones(entries.shape, dtype=bool)
     rows, columns = np.nonzero(there)
-    return _reduced(piece, entries[rows, columns].astype(np.float64), there.sum(axis=1))
+    return _reduced(piece, entries[rows, columns], there.sum(axis=1))
 
 
-def _reduced(piece: Piece, flat: NDArray[np.floating], lengths: NDArray[np.integer]) -> NDArray[np.floating]:
+def _numbers(values: NDArray[Any], column: str) -> NDArray[np.floating]:
+    """Double precision, which must hold whole numbers exactly; NaN where a masked array has none."""
+    check_exact(values.compressed() if isinstance(values, np.ma.MaskedArray) else values, f"the column {column!r}")
+    return np.ma.filled(values.astype(np.float64), np.nan)
+
+
+def _filled(values: NDArray[Any], column: str) -> NDArray[Any]:
+    """One value for every event, where numbers may be missing, flags and texts not."""
+    missing = int(np.ma.count_masked(values))
+    if not missing:
+        return np.ma.getdata(values)
+    if values.dtype.kind not in "iuf":
+        what = "a flag" if values.dtype.kind == "b" else f"of type {values.dtype}"
+        msg = (
+            f"the column {column!r} is {what} and has no value in {missing} events; only numbers can be missing. Write "
+            "it as a number, or give these events a value."
+        )
+        raise InputError(msg)
+    return _numbers(values, column)
+
+
+def _reduced(piece: Piece, flat: NDArray[Any], lengths: NDArray[np.integer]) -> NDArray[np.floating]:
     """One number for every event of its entries, which stand one after the other; NaN where there is none."""
-    start, n = np.cumsum(lengths) - lengths, len(lengths)
+    if piece.function == "len":
+        return lengths.astype(np.float64)
+    flat, start, n = _numbers(flat, piece.column), np.cumsum(lengths) - lengths, len(lengths)
     if piece.index is not None:
         place = lengths - 1 if piece.index == -1 else np.full(n, piece.index)
         out, there = np.full(n, np.nan), (place >= 0) & (place < lengths)
         out[there] = flat[(start + place)[there]]
         return out
-    if piece.function == "len":
-        return lengths.astype(np.float64)
     filled = lengths > 0
     out = np.full(n, 0.0 if piece.function == "sum" else np.nan)
     if filled.any():
@@ -137,6 +169,10 @@ def _several(name: str) -> str:
         f"the column {name!r} has several entries an event; pick one of them, {name}[0] for instance, or take "
         f"len({name}), sum({name}), min({name}) or max({name})."
     )
+
+
+def _no_numbers(column: str, kind: Any) -> str:
+    return f"the entries of the column {column!r} have type {kind}; an event's entries must be numbers in one list."
 
 
 def _flat(name: str, plain: str) -> str:
@@ -169,36 +205,74 @@ class _Parquet(EventFile):
                     raise InputError(_flat(name, piece.column))
                 if not piece.plain:
                     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-                    flat = pc.list_flatten(column).to_numpy(zero_copy_only=False).astype(np.float64)
-                    chunk[name] = _reduced(piece, flat, lengths)
+                    chunk[name] = _reduced(piece, _of_arrow(_entries(column, piece.column)), lengths)
                 elif "list" in str(column.type):
                     raise InputError(_several(name))
                 else:
-                    chunk[name] = column.to_numpy(zero_copy_only=False)
+                    chunk[name] = _filled(_of_arrow(column), name)
             yield chunk
+
+
+def _entries(column: Any, name: str) -> Any:
+    """Entries of all events, which must be numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, known = column.type.value_type, pa.types
+    numbers = known.is_integer, known.is_floating, known.is_boolean, known.is_decimal, known.is_null
+    if not any(is_number(kind) for is_number in numbers):
+        raise InputError(_no_numbers(name, kind))
+    return pc.list_flatten(column)
+
+
+def _of_arrow(column: Any) -> NDArray[Any]:
+    """An array, masked where there are nulls."""
+    if not column.null_count:
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    known = column.drop_null().to_numpy(zero_copy_only=False)
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    out = np.ma.masked_all(len(column), known.dtype)
+    out[there] = known
+    return out
 
 
 def _plain(name: str) -> str:
     return piece_of(name).column
 
 
-class _Npz(EventFile):
+class _Arrays(EventFile):
+    """Separate arrays, which may be of different lengths: what is no event's stands beside the events."""
+
+    sizes: Mapping[str, int]
+
+    def __len__(self) -> int:
+        """Of most of them."""
+        return Counter(self.sizes.values()).most_common(1)[0][0] if self.sizes else 0
+
+    @property
+    def lengths(self) -> set[int]:
+        return set(self.sizes.values())
+
+    def rows(self, needed: Sequence[str]) -> int:
+        lengths = {name: self.sizes.get(_plain(name), 1) for name in needed}
+        if len(set(lengths.values())) > 1:
+            msg = f"the columns have different lengths: {lengths}."
+            raise InputError(msg)
+        return next(iter(lengths.values()), len(self))
+
+
+class _Npz(_Arrays):
     def __init__(self, path: Any, _tree: str | None) -> None:
         if not zipfile.is_zipfile(path):
             msg = "no zip archive"
             raise ValueError(msg)
         self._file = np.load(path, allow_pickle=False)
         self.names = list(self._file.files)
-        self._length = 0
-        if self.names:
-            first = self._file[self.names[0]]
-            self._length = len(first) if first.ndim else 1
+        shapes = {name: _shape(self._file, name) for name in self.names}
+        self.sizes = {name: shape[0] for name, shape in shapes.items() if shape}
 
     def close(self) -> None:
         self._file.close()
-
-    def __len__(self) -> int:
-        return self._length
 
     def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
         chunk: Columns = {}
@@ -207,7 +281,18 @@ class _Npz(EventFile):
         yield chunk
 
 
-class _HDF5(EventFile):
+def _shape(archive: Any, name: str) -> tuple[int, ...]:
+    """Of an array, by its header."""
+    if f"{name}.npy" in archive.zip.namelist():
+        with archive.zip.open(f"{name}.npy") as member:
+            major, _ = np.lib.format.read_magic(member)
+            headers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+            if major in headers:
+                return headers[major](member)[0]
+    return np.shape(archive[name])
+
+
+class _HDF5(_Arrays):
     def __init__(self, path: Any, tree: str | None) -> None:
         import h5py
 
@@ -222,44 +307,36 @@ class _HDF5(EventFile):
             if group.dtype.names is None:
                 msg = f"{tree!r} of {path} is an array without named columns; name a group, or a table."
                 raise InputError(msg)
-            self.names = list(group.dtype.names)
+            self.sizes = dict.fromkeys(group.dtype.names, len(group))
         else:
-            self.names, self.left_out = _datasets(group)
+            self.sizes, self.left_out = _datasets(group)
+        self.names = list(self.sizes)
 
     def close(self) -> None:
         self._file.close()
 
-    def __len__(self) -> int:
-        if self._table:
-            return len(self._group)
-        return len(self._group[self.names[0]]) if self.names else 0
-
-    def _rows(self, needed: Sequence[str]) -> int:
-        """Events in the columns asked for, which must be as many in each."""
-        if self._table or not needed:
-            return len(self)
-        lengths = {name: len(self._group[_plain(name)]) for name in needed}
-        if len(set(lengths.values())) > 1:
-            msg = f"the columns have different lengths: {lengths}."
-            raise InputError(msg)
-        return next(iter(lengths.values()))
-
     def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
-        for start in range(0, self._rows(needed), CHUNK):
+        for start in range(0, self.rows(needed), CHUNK):
             rows = slice(start, start + CHUNK)
             chunk: Columns = {}
             for name in needed:
                 plain = _plain(name)
                 values = np.asarray(self._group[rows][plain] if self._table else self._group[plain][rows])
+                if values.dtype.kind == "O" and len(values) and isinstance(values[0], np.ndarray):
+                    msg = (
+                        f"the entries of the column {plain!r} are of variable length, which HDF5 files are not read "
+                        "with; write rows of equal length, with NaN where an event has fewer entries."
+                    )
+                    raise InputError(msg)
                 chunk[name] = _of_rows(values, name)
             yield chunk
 
 
-def _datasets(group: Any) -> tuple[list[str], dict[str, str]]:
-    """Columns of an HDF5 group, and what is none: dangling links, links to other files, single numbers."""
+def _datasets(group: Any) -> tuple[dict[str, int], dict[str, str]]:
+    """Lengths of the columns of an HDF5 group, and what is none: dangling or external links, single numbers."""
     import h5py
 
-    names, left_out = [], {}
+    sizes, left_out = {}, {}
     for name in group:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
@@ -270,10 +347,10 @@ def _datasets(group: Any) -> tuple[list[str], dict[str, str]]:
             left_out[name] = "a link to nothing"
         elif isinstance(found, h5py.Dataset):
             if found.shape:
-                names.append(name)
+                sizes[name] = int(found.shape[0])
             else:
                 left_out[name] = "a single number"
-    return names, left_out
+    return sizes, left_out
 
 
 class _Root(EventFile):
@@ -317,12 +394,15 @@ class _Root(EventFile):
                 if not piece.plain and column.ndim == 1:
                     raise InputError(_flat(name, piece.column))
                 if not piece.plain:
-                    flat = ak.to_numpy(ak.values_astype(ak.flatten(column, axis=1), np.float64))
-                    chunk[name] = _reduced(piece, flat, ak.to_numpy(ak.num(column, axis=1)))
+                    entries = ak.flatten(column, axis=1)
+                    flat = ak.to_numpy(entries) if entries.ndim == 1 else np.zeros(0, object)
+                    if flat.dtype.kind not in "biuf":
+                        raise InputError(_no_numbers(piece.column, ak.type(entries).content))
+                    chunk[name] = _reduced(piece, flat, ak.to_numpy(ak.fill_none(ak.num(column, axis=1), 0)))
                 elif column.ndim != 1:
                     raise InputError(_several(name))
                 else:
-                    chunk[name] = ak.to_numpy(column)
+                    chunk[name] = _filled(ak.to_numpy(column), name)
             yield chunk
 
 

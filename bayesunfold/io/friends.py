@@ -14,7 +14,7 @@ from bayesunfold.errors import InputError
 from bayesunfold.io.expressions import piece_of
 from bayesunfold.io.formats import Columns, EventFile, open_file
 from bayesunfold.io.sources import FileSource
-from bayesunfold.unfolding.matching import find_rows
+from bayesunfold.unfolding.matching import RowIndex
 
 __all__ = ["open_source"]
 
@@ -51,13 +51,8 @@ class _WithFriends(EventFile):
     def _check(self) -> None:
         """Rows that can be joined."""
         for friend, named in zip(self._friends, self._source.friends, strict=True):
-            if not self._source.friend_key and len(friend) != len(self._file):
-                msg = (
-                    f"{_name(self._source)} has {len(self._file)} events and its friend {_name(named)} has "
-                    f"{len(friend)}; friends without friend_key are joined row by row. Name the columns that identify "
-                    'an event, friend_key = ["run", "event"] for instance.'
-                )
-                raise InputError(msg)
+            if not self._source.friend_key and not friend.lengths & self._file.lengths:
+                raise InputError(_unequal(self._source, len(self._file), named, len(friend)))
             for column in self._source.friend_key:
                 for file, place in ((self._file, self._source), (friend, named)):
                     if column not in file.names:
@@ -66,17 +61,18 @@ class _WithFriends(EventFile):
 
     def chunks(self, needed: Sequence[str]) -> Iterator[Columns]:
         owners = {name: self._owner(piece_of(name).column) for name in needed}
-        tables = [
-            _Table(friend, named, [name for name, owner in owners.items() if owner is friend], self._source.friend_key)
-            for friend, named in zip(self._friends, self._source.friends, strict=True)
-        ]
-        tables = [table for table in tables if table.columns]
-        own = [name for name, owner in owners.items() if owner is self._file]
-        keys = list(self._source.friend_key) if tables else []
+        own, *theirs = ([n for n, owner in owners.items() if owner is file] for file in (self._file, *self._friends))
+        keys = list(self._source.friend_key) if any(theirs) else []
         wanted = list(dict.fromkeys([*own, *keys]))
+        events = self._file.rows(wanted)
+        tables = [
+            _Table(friend, named, columns, self._source, events)
+            for friend, named, columns in zip(self._friends, self._source.friends, theirs, strict=True)
+            if columns
+        ]
         start = 0
         for chunk in self._file.chunks(wanted) if wanted else [{}]:
-            n = len(next(iter(chunk.values()))) if chunk else len(self)
+            n = len(next(iter(chunk.values()))) if chunk else events
             joined = {name: chunk[name] for name in own}
             for table in tables:
                 joined |= table.rows(slice(start, start + n), tuple(chunk[k] for k in keys), _name(self._source))
@@ -88,27 +84,30 @@ class _WithFriends(EventFile):
 
 
 class _Table:
-    """Columns of a friend, all rows."""
+    """Columns of a friend, all rows; ``events`` are those of the file."""
 
-    def __init__(self, friend: EventFile, named: FileSource, columns: Sequence[str], key: Sequence[str]) -> None:
-        self.columns, self._named, self._key = list(columns), named, list(key)
-        self._values: dict[str, NDArray[Any]] = {}
-        if not columns:
-            return
-        needed = list(dict.fromkeys([*columns, *key]))
+    def __init__(
+        self, friend: EventFile, named: FileSource, columns: Sequence[str], source: FileSource, events: int
+    ) -> None:
+        self.columns, self._named, self._key = list(columns), named, list(source.friend_key)
+        needed = list(dict.fromkeys([*columns, *self._key]))
+        rows = friend.rows(needed)
+        if not self._key and rows != events and len(friend) != events:
+            raise InputError(_unequal(source, events, named, rows))
         parts = list(friend.chunks(needed))
         self._values = {n: np.concatenate([part[n] for part in parts]) if parts else np.zeros(0) for n in needed}
-        lengths = {name: np.shape(values) for name, values in self._values.items()}
-        if set(lengths.values()) != {(len(friend),)}:
-            msg = f"{_name(named)}: the columns have shapes {lengths}; each must hold one number per event."
+        shapes = {name: np.shape(values) for name, values in self._values.items()}
+        if set(shapes.values()) != {(rows if self._key else events,)}:
+            msg = f"{_name(named)}: the columns have shapes {shapes}; each must hold one number per event."
             raise InputError(msg)
+        self._index = RowIndex(tuple(self._values[k] for k in self._key), _name(named)) if self._key and rows else None
 
     def rows(self, rows: slice, key: tuple[NDArray[Any], ...], what: str) -> Columns:
         """Rows that belong to those of the file."""
         if not self._key or rows.stop == rows.start:
             return {name: self._values[name][rows] for name in self.columns}
-        friend, theirs = _name(self._named), tuple(self._values[name] for name in self._key)
-        found = find_rows(key, theirs, what, friend) if len(theirs[0]) else np.full(len(key[0]), -1)
+        friend = _name(self._named)
+        found = self._index.rows(key, what) if self._index else np.full(len(key[0]), -1)
         missing = np.flatnonzero(found < 0)
         if len(missing):
             first = ", ".join(str(column[missing[0]]) for column in key)
@@ -118,6 +117,13 @@ class _Table:
             )
             raise InputError(msg)
         return {name: self._values[name][found] for name in self.columns}
+
+
+def _unequal(source: FileSource, events: int, friend: FileSource, rows: int) -> str:
+    return (
+        f"{_name(source)} has {events} events and its friend {_name(friend)} has {rows}; friends without friend_key "
+        'are joined row by row. Name the columns that identify an event, friend_key = ["run", "event"] for instance.'
+    )
 
 
 def _name(source: FileSource) -> str:

@@ -149,7 +149,7 @@ def check_hepdata(folder: Path, names: Sequence[str], abstract: str = "") -> Non
     if not isinstance(abstract, str):
         msg = f"abstract is {abstract!r}; it must be a text."
         raise InputTypeError(msg)
-    files = {"submission.yaml"}
+    files = {"submission.yaml": "", "nuisance_parameters.yaml": "nuisance parameters"}
     for name in names:
         for table in (name, f"{name} covariance", f"{name} nuisances"):
             if len(table) > LONGEST_NAME:
@@ -158,7 +158,12 @@ def check_hepdata(folder: Path, names: Sequence[str], abstract: str = "") -> Non
             if "/" in table or not table.isprintable() or not name.strip():
                 msg = f"a HEPData table cannot be called {table!r}; its file has that name. Use plain characters."
                 raise InputError(msg)
-            files.add(f"{table.replace(' ', '_').lower()}.yaml")
+            file = f"{table.replace(' ', '_').lower()}.yaml"
+            if file in files:
+                other = f"the table {files[file]!r}" if files[file] else "the submission itself"
+                msg = f"the HEPData table {table!r} and {other} would both be {file}; give the spectrum another name."
+                raise InputError(msg)
+            files[file] = table
     check_replaceable(folder, lambda found: found.lower() in files, "a HEPData submission")
 
 

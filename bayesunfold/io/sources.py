@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ Named = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]
 
 WITH_TREE = re.compile(r"^(?P<file>.+\.(?:root|h5|hdf5)):(?P<tree>[^:\\]+)$")
 PATTERN = re.compile(r"[*?\[]")
+WILDCARD = re.compile(r"((?<![^/])\*\*/|\*+|\?|\[!?\]?[^\]]*\])")
 KEYS = ("file", "tree", "factor", "friends", "friend_key")
 
 
@@ -39,6 +40,8 @@ class FileSource:
         Files with further columns of the same events.
     friend_key : tuple of str
         Columns that identify an event in all of them; row by row if empty.
+    matched : tuple of str
+        What the wildcards of its pattern matched; empty if it was named without any.
     """
 
     path: str | Path
@@ -46,6 +49,7 @@ class FileSource:
     factor: float = 1.0
     friends: tuple[FileSource, ...] = ()
     friend_key: tuple[str, ...] = ()
+    matched: tuple[str, ...] = field(default=(), compare=False)
 
 
 def is_address(path: str | Path) -> bool:
@@ -61,7 +65,7 @@ def named_sources(named: Named, tree: str | None = None, folder: Path | None = N
     named : path, table, or sequence of these
         A path may be a pattern (``sim_*.parquet``) and, of ROOT and HDF5 files, end with ``:tree``. A table has
         ``file``, and ``tree``, ``factor``, ``friends`` and ``friend_key`` if needed. Friends are a path, or a list;
-        each is as many files as ``file``, the first one of the first and so on.
+        each is as many files as ``file``. Files of two patterns belong together where the wildcards match the same.
     tree : str, optional
         Where none is given.
     folder : Path, optional
@@ -72,21 +76,23 @@ def named_sources(named: Named, tree: str | None = None, folder: Path | None = N
     FileNotFoundError
         If a pattern matches nothing.
     InputError, InputTypeError
-        An empty list, a file that is named twice, unknown keys of a table, factors that are not positive, and another
-        number of friends than of files.
+        An empty list, a file that is named twice, unknown keys of a table, factors that are not positive, another
+        number of friends than of files, and friends whose wildcards match something else than those of the files.
     """
     every: Sequence[Any] = [named] if isinstance(named, str | Path | Mapping) else list(named)
     if not every:
         msg = "the list of files is empty; name at least one."
         raise InputError(msg)
     found = [source for entry in every for source in _sources(entry, tree, folder)]
-    seen: set[tuple[str, str | None]] = set()
+    seen: dict[tuple[str, str | None], str] = {}
     for source in found:
-        key = str(source.path), source.tree
+        path = str(source.path)
+        key = path if is_address(source.path) else str(Path(path).resolve()), source.tree
         if key in seen:
-            msg = f"{source.path} is named twice; its events would count twice. Name every file once."
+            other = "" if seen[key] == path else f", also as {seen[key]}"
+            msg = f"{path} is named twice{other}; its events would count twice. Name every file once."
             raise InputError(msg)
-        seen.add(key)
+        seen[key] = path
     return found
 
 
@@ -129,7 +135,30 @@ def _sources(entry: Any, tree: str | None, folder: Path | None) -> list[FileSour
     if not paths:
         msg = f"no file matches {str(place)!r}; check the pattern and the folder."
         raise FileNotFoundError(msg)
-    return [FileSource(path, tree) for path in paths]
+    wildcards = _wildcards(place)
+    return [FileSource(path, tree, matched=_matched(wildcards, path)) for path in paths]
+
+
+def _wildcards(pattern: Path) -> re.Pattern[str]:
+    """A pattern of paths as a regular expression, with a group for each wildcard."""
+    pieces = WILDCARD.split(pattern.as_posix())  # texts and wildcards in turn
+    expression = "".join(_group(piece) if k % 2 else re.escape(piece) for k, piece in enumerate(pieces))
+    return re.compile(expression, re.IGNORECASE)  # some file systems ignore it; the files are found already
+
+
+def _group(wildcard: str) -> str:
+    """A wildcard as a group of a regular expression."""
+    if wildcard[0] != "[":
+        return {"**/": "((?:[^/]+/)*)", "?": "([^/])"}.get(wildcard, "([^/]*)")
+    inner = wildcard[1:-1].removeprefix("!")
+    escaped = re.sub(r"([\\^\[\]])", r"\\\1", inner)
+    return f"([{'^' if wildcard[1] == '!' else ''}{escaped}])"
+
+
+def _matched(wildcards: re.Pattern[str], path: Path) -> tuple[str, ...]:
+    """What each wildcard matched."""
+    found = wildcards.fullmatch(path.as_posix())
+    return found.groups() if found else (path.as_posix(),)
 
 
 def _sources_of_table(table: Mapping[str, Any], tree: str | None, folder: Path | None) -> list[FileSource]:
@@ -144,18 +173,35 @@ def _sources_of_table(table: Mapping[str, Any], tree: str | None, folder: Path |
     if key and not given:
         msg = f"{table['file']} has friend_key and no friends; name them, or leave friend_key out."
         raise InputError(msg)
-    friends = [named_sources(friend, None, folder) for friend in given]
-    for friend, files in zip(given, friends, strict=True):
-        if len(files) != len(found):
-            msg = (
-                f"{table['file']} is {len(found)} file{'s' if len(found) > 1 else ''} and its friend {friend} is "
-                f"{len(files)}; each file needs one."
-            )
-            raise InputError(msg)
+    friends = [_paired(table["file"], found, friend, _sources(friend, None, folder)) for friend in given]
     return [
         replace(source, factor=factor, friends=tuple(files[k] for files in friends), friend_key=tuple(key))
         for k, source in enumerate(found)
     ]
+
+
+def _paired(name: Any, found: Sequence[FileSource], friend: str, files: list[FileSource]) -> list[FileSource]:
+    """Friends in the order of the files, those of patterns by what the wildcards matched."""
+    if len(files) != len(found):
+        msg = (
+            f"{name} is {len(found)} file{'s' if len(found) > 1 else ''} and its friend {friend} is {len(files)}; each "
+            "file needs one."
+        )
+        raise InputError(msg)
+    if not (found[0].matched and files[0].matched):
+        return files
+    by_match = {file.matched: file for file in files}
+    alone = [source for source in found if source.matched not in by_match]
+    if alone:
+        theirs = {source.matched for source in found}
+        left = next(file for file in files if file.matched not in theirs)
+        msg = (
+            f"{alone[0].path} has no friend and {left.path} no file: the wildcards of {name} and {friend} match "
+            f"{', '.join(alone[0].matched)!r} and {', '.join(left.matched)!r}. Write patterns whose wildcards match "
+            "the same in both, or give every file a table of its own."
+        )
+        raise InputError(msg)
+    return [by_match[source.matched] for source in found]
 
 
 def _texts(table: Mapping[str, Any], name: str) -> list[str]:

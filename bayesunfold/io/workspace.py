@@ -23,6 +23,9 @@ Array = NDArray[np.floating]
 LARGEST_FACTOR = 10.0
 """Upper bound of each particle-level bin, in units of what the workspace starts from."""
 
+STATISTICS = "simulation"
+"""Name of the parameters of the simulation's statistics."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -61,7 +64,8 @@ def pyhf_workspace(
     Raises
     ------
     InputError
-        Shapes that disagree, variations below -1, particle-level bins that are not seen.
+        Shapes that disagree, variations below -1, particle-level bins that are not seen, names that stand for something
+        else in the workspace.
 
     References
     ----------
@@ -90,6 +94,7 @@ def pyhf_workspace(
     folded = response.probabilities * response.prior / (1 - response.fakes)[:, None]
     scale = float(rest / folded.sum())
     changes = _changes(systematics, response)
+    _check_free(known, changes, response.n_gen)
     statistics = statistics and response.has_statistics
     relative = _relative_errors(response) if statistics else np.zeros_like(folded)
     samples = []
@@ -100,7 +105,7 @@ def pyhf_workspace(
             high, low = (_plain(expected * (1 + sign * change[:, j])) for sign in (1, -1))
             modifiers.append({"name": name, "type": "histosys", "data": {"hi_data": high, "lo_data": low}})
         if statistics:
-            modifiers.append({"name": "simulation", "type": "staterror", "data": _plain(expected * relative[:, j])})
+            modifiers.append({"name": STATISTICS, "type": "staterror", "data": _plain(expected * relative[:, j])})
         samples.append({"name": f"truth_{j}", "data": _plain(expected), "modifiers": modifiers})
     samples += [_background(name, b, response.n_reco) for name, b in known.items()]
     parameters = [
@@ -137,6 +142,18 @@ def write_pyhf(path: str | Path, response: ResponseMatrix, data: Any, **options:
     '1.0.0'
     """
     return atomic_text(path, json.dumps(pyhf_workspace(response, data, **options), indent=1) + "\n")
+
+
+def _check_free(backgrounds: Mapping[str, Any], systematics: Mapping[str, Any], n_gen: int) -> None:
+    """A sample, and a parameter, is known by its name: two of the same name would be one."""
+    truth = {f"truth_{j}": f"particle-level bin {j}" for j in range(n_gen)}
+    levels = {f"{name}_level": f"the level of the background {name!r}" for name in backgrounds}
+    taken = truth | {STATISTICS: "the statistics of the simulation"} | levels
+    for kind, names, others in (("background", backgrounds, truth), ("systematic", systematics, taken)):
+        for name in names:
+            if name in others:
+                msg = f"the {kind} {name!r} has the name of {others[name]} in the workspace; give it another name."
+                raise InputError(msg)
 
 
 def _relative_errors(response: ResponseMatrix) -> Array:

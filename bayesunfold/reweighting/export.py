@@ -117,7 +117,7 @@ def _value(helper: Any, name: str, kind: int, shape: list[Any]) -> Any:
 
 
 def _finish_nodes(g: Graph, r: Reweighter, raw: str, level: Any, second: Any, log_name: str, name: str) -> None:
-    """Calibration, normalisation, temper and clip, normalisation again."""
+    """Calibration, normalisation, temper and clip, normalisation again; NaN where a feature is NaN."""
     z = raw if r._calibrator is None else _calibration_nodes(g, r._calibrator, raw)
     z = g("Sub", z, level)
     if r.temper is not None:
@@ -126,7 +126,8 @@ def _finish_nodes(g: Graph, r: Reweighter, raw: str, level: Any, second: Any, lo
         z = g("Sub", z, onnx_log1pexp(g, g("Sub", z, float(np.log(r.truncate)))))
     if r.clip is not None:
         z = g("Min", z, float(np.log(r.clip)))
-    z = g("Sub", z, second, output=log_name)
+    unknown = g("Where", g("Greater", _count(g, g("IsNaN", "x")), np.array(0)), np.nan, 0.0)
+    z = g("Add", g("Sub", z, second), unknown, output=log_name)
     g("Exp", z, output=name)
 
 
@@ -168,6 +169,8 @@ def _classifier_nodes(g: Graph, ratio: ClassifierRatio, n_draws: int, fold_input
     """Mean over folds; for events of training, if there is such an input, the fold that did not see them."""
     folds = len(ratio.models)
     best, drawn = "", ""
+    new = g("Less", "fold", np.array(0)) if fold_input else ""
+    number = g("Mod", "fold", np.array(folds)) if fold_input else ""  # as Reweighter.fit divides numbers of events
     for k, model in enumerate(ratio.models):
         if not isinstance(model, BayesianClassifier):
             msg = (
@@ -177,9 +180,8 @@ def _classifier_nodes(g: Graph, ratio: ClassifierRatio, n_draws: int, fold_input
             raise InputError(msg)
         share: Any = 1.0 / folds
         if fold_input:
-            mine = g("Cast", g("Equal", "fold", np.array(k)), to=DOUBLE)
-            new = g("Cast", g("Less", "fold", np.array(0)), to=DOUBLE)
-            share = g("Add", mine, g("Mul", new, share))
+            mine = g("Cast", g("Equal", number, np.array(k)), to=DOUBLE)
+            share = g("Where", new, share, mine)
         parts = _network_nodes(g, model, n_draws if ratio.common is None else 0)
         scaled = [g("Mul", part, share) if part else "" for part in parts]
         best = g("Add", best, scaled[0]) if best else scaled[0]

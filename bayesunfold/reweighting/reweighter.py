@@ -321,7 +321,8 @@ class Reweighter:
         """Write the weight function as an ONNX graph, for an experiment's C++ framework.
 
         The input is ``x`` (events, features; double); outputs are ``log_ratio`` and ``weight`` (events),
-        ``log_ratio_draws`` and ``weight_draws`` (draws, events). Names of the features are in the metadata.
+        ``log_ratio_draws`` and ``weight_draws`` (draws, events), NaN for events with a feature that is NaN. Names of
+        the features are in the metadata.
 
         Parameters
         ----------
@@ -332,7 +333,8 @@ class Reweighter:
         fold_input : bool
             Add an input ``fold`` (events; int64): the fold of an event that was part of the training, which then gets
             the classifier that has not seen it, or -1 for a new event. Give event numbers as ``fold=`` to :meth:`fit`
-            and ``number % folds`` here. Without it all events are taken as new: the mean over folds.
+            and the same ones here: they are taken modulo ``folds``. Without it all events are taken as new: the mean
+            over folds.
 
         Raises
         ------

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import (
-    EXACT,
     as_features,
     as_flag,
     as_reco_factor,
@@ -21,7 +20,7 @@ from bayesunfold._support.checks import (
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.events import Simulation, matching_columns
 
-__all__ = ["Absent", "find_rows", "match_rows", "matched_variation"]
+__all__ = ["Absent", "RowIndex", "match_rows", "matched_variation"]
 
 Array = NDArray[np.floating]
 Absent = Literal["error", "fails"]
@@ -54,26 +53,32 @@ def match_rows(key: ArrayLike, other: ArrayLike, what: str, mine: str = "the sim
     array([ 1, -1,  0])
     """
     _check_unique(_index(_identifiers(key, f"key of {mine}")), mine)
-    return find_rows(key, other, mine, what)
+    return RowIndex(other, what).rows(key, mine)
 
 
-def find_rows(key: ArrayLike, other: ArrayLike, mine: str, what: str) -> NDArray[np.integer]:
-    """As :func:`match_rows`, where several events may have the same row of ``other``.
+class RowIndex:
+    """Rows by their identifiers, for several look-ups; arguments and errors as of :func:`match_rows`.
 
     Examples
     --------
-    >>> find_rows([7, 7, 8], [9, 7], "jets", "events")
+    >>> RowIndex([9, 7], "events").rows([7, 7, 8], "jets")
     array([ 1,  1, -1])
     """
-    own, theirs = _identifiers(key, f"key of {mine}"), _identifiers(other, f"key of {what}")
-    if len(own) != len(theirs):
-        msg = f"key of {what} has {len(theirs)} columns and key of {mine} {len(own)}; give the same."
-        raise InputError(msg)
-    for a, b in zip(own, theirs, strict=True):
-        _check_comparable(a, b, mine, what)
-    index = _index(theirs)
-    _check_unique(index, what)
-    return np.asarray(index.get_indexer(_index(own)))
+
+    def __init__(self, other: ArrayLike | tuple[ArrayLike, ...], what: str) -> None:
+        self._what, self._columns = what, _identifiers(other, f"key of {what}")
+        self._index = _index(self._columns)
+
+    def rows(self, key: ArrayLike | tuple[ArrayLike, ...], mine: str) -> NDArray[np.integer]:
+        """As :func:`match_rows`, where several events may have the same row."""
+        own = _identifiers(key, f"key of {mine}")
+        if len(own) != len(self._columns):
+            msg = f"key of {self._what} has {len(self._columns)} columns and key of {mine} {len(own)}; give the same."
+            raise InputError(msg)
+        for a, b in zip(own, self._columns, strict=True):
+            _check_comparable(a, b, mine, self._what)
+        _check_unique(self._index, self._what)
+        return np.asarray(self._index.get_indexer(_index(own)))
 
 
 def _check_comparable(a: NDArray[Any], b: NDArray[Any], mine: str, what: str) -> None:
@@ -82,10 +87,11 @@ def _check_comparable(a: NDArray[Any], b: NDArray[Any], mine: str, what: str) ->
         return
     for values, name in ((a, f"key of {mine}"), (b, f"key of {what}")):
         check_exact(values, name)
-        if values.dtype.kind == "f" and values.size and np.abs(values).max() > EXACT:
+        digits = np.finfo(values.dtype).nmant + 1 if values.dtype.kind == "f" else 0
+        if digits and np.abs(values).max() > 2.0**digits:
             msg = (
-                f"{name} holds {np.abs(values).max():.0f} as a float, which above 2^53 cannot tell neighbours apart; "
-                "write identifiers as whole numbers."
+                f"{name}, of type {values.dtype}, holds {np.abs(values).max():.0f} as a float, which above 2^{digits} "
+                "cannot tell neighbours apart; write identifiers as whole numbers."
             )
             raise InputError(msg)
 
@@ -120,7 +126,7 @@ def _identifiers(values: ArrayLike | tuple[ArrayLike, ...], name: str) -> list[N
     if bad:
         msg = f"{name} has {bad} identifiers that are NaN or infinite."
         raise InputError(msg)
-    return columns
+    return [column.astype(column.dtype.newbyteorder("="), copy=False) for column in columns]
 
 
 def matched_variation(

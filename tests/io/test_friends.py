@@ -52,6 +52,21 @@ def test_by_identifier(files, chunks):
     assert bu.io.read_columns(named, ["v"], selection="v > 250")["v"].tolist() == [300, 400, 500]
 
 
+def test_identifiers_of_a_friend_are_put_in_order_once(files, monkeypatch):
+    import bayesunfold.io.formats as formats
+    import bayesunfold.unfolding.matching as matching
+
+    x = np.arange(7.0)
+    pq.write_table(pa.table({"x": x, "event": np.arange(7)}), files / "a.parquet")
+    pq.write_table(pa.table({"v": x[::-1], "event": np.arange(7)[::-1]}), files / "f.parquet")
+    lengths, index = [], matching._index
+    monkeypatch.setattr(matching, "_index", lambda columns: lengths.append(len(columns[0])) or index(columns))
+    monkeypatch.setattr(formats, "CHUNK", 3)
+    named = {"file": files / "a.parquet", "friends": str(files / "f.parquet"), "friend_key": "event"}
+    assert bu.io.read_columns(named, ["v"])["v"].tolist() == x.tolist()
+    assert lengths == [7, 3, 3, 1]
+
+
 def test_in_other_formats(tmp_path, chunks):
     uproot = require("uproot")
     x = np.arange(5.0)
@@ -84,6 +99,37 @@ def test_events_in_memory_maps_notice_a_new_friend(files):
     assert opened() == [1, 2, 3.5]
 
 
+@pytest.mark.parametrize("key", [{}, {"friend_key": "event"}])
+def test_friends_of_patterns_are_those_of_the_same_wildcards(tmp_path, key):
+    for k in (1, 2, 10):  # by name sim_1 is before sim_10, and sim_10_Friend before sim_1_Friend
+        np.savez(tmp_path / f"sim_{k}.npz", event=np.arange(2) + 100 * k)
+        np.savez(tmp_path / f"sim_{k}_Friend.npz", w=np.arange(2) + 100.0 * k, event=np.arange(2) + 100 * k)
+    named = {"file": f"{tmp_path}/sim_*[0-9].npz", "friends": f"{tmp_path}/sim_*[0-9]_Friend.npz"} | key
+    found = bu.io.read_columns(named, ["event", "w"])
+    assert found["w"].tolist() == found["event"].tolist() == [100, 101, 1000, 1001, 200, 201]
+
+
+def test_friends_of_patterns_in_other_folders(tmp_path):
+    for campaign, k in (("a", 1), ("a", 2), ("b/c", 1)):
+        for kind in ("main", "friend"):
+            (tmp_path / kind / campaign).mkdir(parents=True, exist_ok=True)
+            (tmp_path / kind / campaign / f"x{k}.npz").touch()
+    for pattern in ("**/x?.npz", "**/[!y-z]*.npz"):
+        found = named_sources({"file": f"main/{pattern}", "friends": f"friend/{pattern}"}, folder=tmp_path)
+        pairs = [(s.path.relative_to(tmp_path), s.friends[0].path.relative_to(tmp_path)) for s in found]
+        assert [tuple(str(p.relative_to(p.parts[0])) for p in pair) for pair in pairs] == [
+            (name, name) for name in ("a/x1.npz", "a/x2.npz", "b/c/x1.npz")
+        ]
+
+
+def test_friends_of_other_wildcards(tmp_path):
+    for name in ("sim_1", "sim_2", "w_2", "w_3"):
+        (tmp_path / f"{name}.npz").touch()
+    words = r"sim_1.npz has no friend and .*w_3.npz no file: the wildcards of sim_\*.npz and w_\*.npz match '1' and '3'"
+    with pytest.raises(InputError, match=words):
+        named_sources({"file": "sim_*.npz", "friends": "w_*.npz"}, folder=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("table", "error", "words"),
     [
@@ -114,6 +160,25 @@ def test_columns_of_a_friend_of_other_lengths(files):
     np.savez(files / "odd.npz", w=np.ones(3), v=np.ones(9))
     with pytest.raises(InputError, match=r"odd.npz: the columns have shapes"):
         bu.io.read_columns({"file": files / "main_a.npz", "friends": str(files / "odd.npz")}, ["v"])
+
+
+@pytest.mark.parametrize("ending", [".npz", ".h5"])
+def test_arrays_beside_the_events_do_not_count(tmp_path, ending):
+    columns = {"bins": np.arange(5.0), "event": np.arange(3), "w": 10.0 * np.arange(3), "v": np.ones(4)}
+    for name, x in (("f", {}), ("a", {"bins": np.arange(7.0), "event": np.arange(3)[::-1], "x": np.ones(3)})):
+        if ending == ".npz":
+            np.savez(tmp_path / f"{name}.npz", **(x or columns))
+        else:
+            h5py = require("h5py")
+            with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+                for column, values in (x or columns).items():
+                    file[column] = values
+    named = {"file": tmp_path / f"a{ending}", "friends": str(tmp_path / f"f{ending}")}
+    assert bu.io.read_columns(named, ["w"])["w"].tolist() == [0, 10, 20]  # nothing of the file itself
+    assert bu.io.read_columns(named, ["w / x"])["w / x"].tolist() == [0, 10, 20]
+    assert bu.io.read_columns(named | {"friend_key": "event"}, ["w"])["w"].tolist() == [20, 10, 0]
+    with pytest.raises(InputError, match=r"f\..*: the columns have shapes {'v': \(4,\)}; each must hold one"):
+        bu.io.read_columns(named, ["x", "v"])
 
 
 def test_files_without_events(files):

@@ -92,6 +92,90 @@ def test_functions_of_jagged_columns(file):
         bu.io.read_columns(file, ["len(pt)"])
 
 
+@pytest.mark.parametrize("ending", ["root", "parquet"])
+def test_what_is_missing_is_nan_or_no_entry(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    columns = {
+        "x": [1.0, None, 3.0, None],
+        "n": [1, None, 3, 4],
+        "whole": [1, 2, 3, 4],
+        "flag": [True, None, False, None],
+        "jets": [[1.0, None], None, [3.0], []],
+        "counts": [None, [7], [], [2, 3]],
+    }
+    if ending == "parquet":
+        pq.write_table(pa.table(columns), path)
+    else:
+        import awkward as ak
+
+        with uproot.recreate(path) as f:
+            f.mkrntuple("events", {name: ak.Array(values) for name, values in columns.items()})
+    expected = {
+        "x": [1, np.nan, 3, np.nan],
+        "n + whole": [2, np.nan, 6, 8],
+        "len(jets)": [2, 0, 1, 0],
+        "jets[0]": [1, np.nan, 3, np.nan],
+        "jets[-1]": [np.nan, np.nan, 3, np.nan],
+        "sum(jets)": [np.nan, 0, 3, 0],
+        "counts[0]": [np.nan, 7, np.nan, 2],
+        "max(counts)": [np.nan, 7, np.nan, 3],
+    }
+    for name, values in bu.io.read_columns(path, list(expected)).items():
+        np.testing.assert_array_equal(values, expected[name])
+    assert bu.io.read_columns(path, ["whole"], selection="n > 2")["whole"].tolist() == [3, 4]
+    with pytest.raises(InputError, match="'flag' is a flag and has no value in 2 events; only numbers can be missing"):
+        bu.io.read_columns(path, ["flag"])
+
+
+@pytest.mark.parametrize("ending", ["root", "parquet", "h5", "npz"])
+def test_whole_numbers_beyond_double_precision_are_refused(tmp_path, ending):
+    path, large = tmp_path / f"a.{ending}", 2**53 + 1
+    if ending in ("parquet", "root"):
+        columns = {"lists": [[large], [large + 2], []], "holes": [large, None, 1]}
+        if ending == "parquet":
+            pq.write_table(pa.table(columns), path)
+        else:
+            import awkward as ak
+
+            with uproot.recreate(path) as f:
+                f.mkrntuple("events", {name: ak.Array(values) for name, values in columns.items()})
+    else:
+        columns = {"lists": np.array([[large, large + 2], [1, 2]])}
+        if ending == "npz":
+            np.savez(path, **columns)
+        else:
+            with h5py.File(path, "w") as f:
+                f["lists"] = columns["lists"]
+    wrong = ["lists[0]", "max(lists)", *(["holes"] if "holes" in columns else [])]
+    for expression in wrong:
+        with pytest.raises(InputError, match=r"holds the whole number 900719925474099\d; above 2\^53"):
+            bu.io.read_columns(path, [expression])
+    assert bu.io.read_columns(path, ["len(lists)"])["len(lists)"][0] == np.shape(columns["lists"][0])[0]
+
+
+def test_entries_that_are_no_numbers(tmp_path):
+    lists = [[[1.0, 2.0]], [], [[3.0]]]
+    pq.write_table(pa.table({"nested": lists, "texts": [["a"], [], []], "none": [[], [], []]}), tmp_path / "a.parquet")
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        variable = f.create_dataset("nested", (2,), h5py.vlen_dtype(np.float32))
+        variable[0], variable[1] = [1, 2], [3]
+    import awkward as ak
+
+    with uproot.recreate(tmp_path / "a.root") as f:
+        f.mkrntuple("events", {"nested": ak.Array(lists), "texts": ak.Array([["a"], [], []])})
+    for name, words in (
+        ("a.parquet", "type list<.*>"),
+        ("a.root", r"type var \* float64"),
+        ("a.h5", "of variable length"),
+    ):
+        with pytest.raises(InputError, match=f"the entries of the column 'nested' .*{words}"):
+            bu.io.read_columns(tmp_path / name, ["nested[0]"])
+    for name in ("a.parquet", "a.root"):
+        with pytest.raises(InputError, match=r"the entries of the column 'texts' have type string; .*must be numbers"):
+            bu.io.read_columns(tmp_path / name, ["texts[0]"])
+    assert bu.io.read_columns(tmp_path / "a.parquet", ["sum(none)"])["sum(none)"].tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("ending", [".npz", ".h5"])
 def test_rectangular_columns_are_filled_with_nan(tmp_path, ending):
     jets, path = np.array([[1.0, np.nan], [3.0, 4.0], [np.nan, np.nan]]), tmp_path / f"a{ending}"
@@ -300,6 +384,24 @@ def test_hepdata_touches_no_file_of_the_user(result, tmp_path, monkeypatch):
     assert (folder / "notes.txt").read_text() == "mine too"
     assert not (folder / "again.yaml").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hepdata", "submission.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["pt jet", "pt_jet"], "'pt_jet' and the table 'pt jet' would both be pt_jet.yaml"),
+        (["m", "M"], "'M' and the table 'm' would both be m.yaml"),
+        (["pt", "pt covariance"], "'pt covariance' and the table 'pt covariance' would both be pt_covariance.yaml"),
+        (["Submission"], "'Submission' and the submission itself would both be submission.yaml"),
+        (["nuisance_parameters"], "and the table 'nuisance parameters' would both be nuisance_parameters.yaml"),
+    ],
+)
+def test_hepdata_tables_of_the_same_file(tmp_path, names, words):
+    edges = np.array([0.0, 1.0, 2.0])
+    spectra = {name: bu.Spectrum((edges,), np.ones((5, 2)) * np.arange(5)[:, None], np.ones(2)) for name in names}
+    with pytest.raises(InputError, match=words):
+        bu.io.write_hepdata(tmp_path / "h", spectra)
+    assert not (tmp_path / "h").exists()
 
 
 def test_spectra_are_checked_before_training(tmp_path):

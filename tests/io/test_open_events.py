@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import shutil
 import threading
 from types import SimpleNamespace
@@ -309,6 +311,83 @@ def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):
 def test_what_cannot_be_kept_is_named(files, columns, more, error, message):
     with pytest.raises(error, match=message):
         map_columns(files / "sim_*.parquet", columns, cache=files / "cache", progressbar=False, **more)
+
+
+def _mapped(folder, columns, files="*.npz", **more):
+    return map_columns(folder / files, columns, cache=folder / "c", progressbar=False, **more)
+
+
+def test_few_events_of_a_file_may_be_close_together(tmp_path, monkeypatch):
+    """Pairs within 0.001 of a mass, whose range over all files is 4."""
+    mass = 89 + np.arange(5)[:, None] + np.array([0.0, 0.001])
+    for k, values in enumerate(mass):
+        np.savez(tmp_path / f"{k}.npz", m=values)
+    read = event_cache.read_chunks
+
+    def interrupted(source, number, *args, **kwargs):
+        if number == 4:
+            raise KeyboardInterrupt
+        return read(source, number, *args, **kwargs)
+
+    monkeypatch.setattr(event_cache, "read_chunks", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _mapped(tmp_path, ["m"])
+    monkeypatch.setattr(event_cache, "read_chunks", read)
+    np.testing.assert_array_equal(_mapped(tmp_path, ["m"])[:, 0], mass.ravel().astype("f4"))
+
+
+def test_a_column_that_is_narrow_in_all_files(tmp_path):
+    for k in range(4):
+        np.savez(tmp_path / f"{k}.npz", m=91 + 1e-4 * np.arange(10 * k, 10 * k + 10))
+    words = r"'m' varies by 0.0039 about 91.00195, which .* in 40 events up to .*3.npz"
+    for _ in range(2):  # what was read before does not hide it
+        with pytest.raises(InputError, match=words):
+            _mapped(tmp_path, ["m"])
+    np.savez(tmp_path / "2.npz", m=91 + 5e-5 * np.arange(100))  # enough to say so before the last file
+    with pytest.raises(InputError, match=r"varies by 0.00495 about 91.002475, .* in 120 events up to .*2.npz"):
+        _mapped(tmp_path, ["m"])
+
+
+def test_one_number_with_its_rounding_is_no_variation(tmp_path):
+    x = np.linspace(1, 2, 1000)
+    assert np.ptp(np.hypot(3 * x, 4 * x) / x) > 0
+    np.savez(tmp_path / "a.npz", x=x)
+    np.testing.assert_array_equal(_mapped(tmp_path, ["hypot(3 * x, 4 * x) / x"]), np.full((1000, 1), 5, "f4"))
+
+
+def test_a_file_without_events_says_nothing_about_types(tmp_path):
+    """Empty lists of flags are written as floats."""
+    np.savez(tmp_path / "a.npz", t=np.zeros(0), r=np.zeros(0), ok=np.zeros(0), good=np.zeros(0))
+    np.savez(tmp_path / "b.npz", t=np.arange(2.0), r=np.arange(2.0), ok=np.array([1, 0]) > 0, good=np.ones(2) > 0)
+    settings = {"pass_reco": "ok", "selection": "good & t < 5", "cache": tmp_path / "c", "progressbar": False}
+    for k in range(2):
+        simulation = open_events(tmp_path / "*.npz", ["r"], ["t"], **settings)
+        assert simulation.pass_reco.tolist() == [True, False], k
+    assert read_columns(tmp_path / "*.npz", ["t"], selection="ok")["t"].tolist() == [0]
+
+
+def test_another_file_of_the_same_size_and_time_is_noticed(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(4.0))
+    times = (tmp_path / "a.npz").stat()
+    assert _mapped(tmp_path, ["x"])[:, 0].tolist() == [0, 1, 2, 3]
+    np.savez(tmp_path / "a.npz", x=np.arange(4.0) + 10)
+    os.utime(tmp_path / "a.npz", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (tmp_path / "a.npz").stat().st_size == times.st_size
+    assert _mapped(tmp_path, ["x"])[:, 0].tolist() == [10, 11, 12, 13]
+
+
+def test_a_cache_of_before_is_made_again(files, monkeypatch):
+    """Entries without the second time and without ranges."""
+    expected = np.array(_open(files).gen)
+    (manifest,) = (files / "cache").glob("*/manifest.json")
+    kept = json.loads(manifest.read_text())
+    for entry in kept["files"]:
+        entry["state"] = entry["state"][:2]
+        del entry["ranges"]
+    manifest.write_text(json.dumps(kept))
+    numbers = _spy(monkeypatch)
+    np.testing.assert_array_equal(_open(files).gen, expected)
+    assert numbers == [0, 1, 2]
 
 
 def test_large_numbers_are_kept_in_double_precision(files):

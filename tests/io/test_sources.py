@@ -64,6 +64,18 @@ def test_relative_paths_start_in_a_folder(campaigns):
     assert [source.factor for source in found] == [1, 1, 3]
 
 
+def test_other_names_of_the_same_file(campaigns, monkeypatch):
+    (campaigns / "link.npz").symlink_to(campaigns / "other.npz")
+    monkeypatch.chdir(campaigns)
+    for other in ("other.npz", "link.npz", "../" + campaigns.name + "/other.npz"):
+        with pytest.raises(InputError, match=r"other.npz; its events would count twice"):
+            named_sources([campaigns / "other.npz", other])
+    with pytest.raises(InputError, match=r"other.npz is named twice, also as .*link.npz"):
+        named_sources("*.npz", folder=campaigns)
+    assert len(named_sources([campaigns / "a.root:one", "a.root:two"])) == 2
+    assert len(named_sources(["root://host//a/b.root", "root://host//a/../a/b.root"])) == 2
+
+
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
     np.savez(tmp_path / "run[1].npz", x=np.ones(2))
     assert len(bu.io.read_columns(tmp_path / "run[1].npz", ["x"])["x"]) == 2

@@ -70,6 +70,16 @@ def test_backgrounds_systematics_and_statistics_are_modifiers(tmp_path):
         ({"systematics": {"x": [1.5, 0.0, 0.0]}}, "less than 1"),
         ({"backgrounds": {"b": bu.BinnedBackground([1.0])}}, "shape"),
         ({"backgrounds": {"b": bu.BinnedBackground([1e6, 0.0, 0.0])}}, "backgrounds leave"),
+        (
+            {"backgrounds": {"truth_0": bu.BinnedBackground([1.0] * 3)}},
+            "background 'truth_0' has the name of particle-level bin 0",
+        ),
+        ({"systematics": {"truth_2": [0.1] * 3}}, "systematic 'truth_2' has the name of particle-level bin 2"),
+        ({"systematics": {"simulation": [0.1] * 3}}, "'simulation' has the name of the statistics"),
+        (
+            {"backgrounds": {"b": bu.BinnedBackground([1.0] * 3)}, "systematics": {"b_level": [0.1] * 3}},
+            "systematic 'b_level' has the name of the level of the background 'b'",
+        ),
     ],
 )
 def test_mistakes_are_named(options, message):

@@ -66,6 +66,38 @@ def test_round_trip_of_histograms(samples, new, tmp_path, bins):
     assert out["weight_draws"] == pytest.approx(reweighter.weight_draws(new), rel=1e-12)
 
 
+@pytest.mark.parametrize("calibration", [None, "isotonic"])
+def test_folds_by_numbers_of_events(samples, tmp_path, calibration):
+    """Numbers stand for their rest, as in the fit; -1 and below for new events."""
+    a, b = (sample[:600] for sample in samples)
+    number = np.random.default_rng(3).permutation(600) + 10**12
+    classifier = bu.BayesianClassifier(bu.Network((4,)), "laplace", draws=4)
+    options = {"classifier": classifier, "calibration": calibration, "folds": 3, "draws": 4}
+    reweighter = bu.Reweighter(**options).fit(a, b, fold=(number, number))
+    path = reweighter.to_onnx(tmp_path / "w.onnx", fold_input=True)
+    seen, rest, new = (run(path, a, fold) for fold in (number, number % 3, np.full(600, -2)))
+    for name in seen:
+        np.testing.assert_array_equal(seen[name], rest[name])
+    assert seen["weight"] == pytest.approx(reweighter.weights(a), rel=1e-6)
+    assert new["weight"] == pytest.approx(run(reweighter.to_onnx(tmp_path / "n.onnx"), a)["weight"], rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*lie outside the bins")
+@pytest.mark.parametrize("options", [{"method": "binned", "bins": 5, "clip": 2.0}, {"calibration": "isotonic"}, {}])
+def test_what_is_not_known_has_no_weight(samples, tmp_path, options):
+    a, b = (sample[:600] for sample in samples)
+    classifier = bu.BayesianClassifier(bu.Network((4,), "relu"), "laplace", draws=4)
+    reweighter = bu.Reweighter(**{"classifier": classifier, "draws": 4, "truncate": 20.0, **options}).fit(a, b)
+    known = np.array([[0.0, 1.0], [0.0, 1.0], [0.5, 2.0]])
+    out = run(
+        reweighter.to_onnx(tmp_path / "w.onnx"), np.where([[False] * 2, [True, False], [False] * 2], np.nan, known)
+    )
+    for name, values in out.items():
+        assert np.isnan(values[..., 1]).all(), name
+        assert np.isfinite(values[..., [0, 2]]).all(), name
+    assert out["weight"][[0, 2]] == pytest.approx(reweighter.weights(known)[[0, 2]], rel=1e-6)
+
+
 def test_what_cannot_be_exported(samples, tmp_path):
     analytic = bu.Reweighter("analytic", densities=(lambda x: np.ones(len(x)), lambda x: np.ones(len(x))), draws=2)
     with pytest.raises(InputError, match="your own functions"):

@@ -114,6 +114,28 @@ def test_long_event_numbers_stay_exact():
     np.testing.assert_array_equal(match_rows((run, event), (run, event[::-1]), "up"), [1, 0])
 
 
+@pytest.mark.parametrize(("kind", "digits"), [("float32", 24), ("float64", 53)])
+def test_floats_that_cannot_tell_events_apart(kind, digits):
+    """The next whole number after 2^digits that the type holds is two more."""
+    whole = np.array([2**digits - 1, 2**digits])
+    np.testing.assert_array_equal(match_rows(whole.astype(kind), whole[::-1], "up"), [1, 0])
+    words = rf"of type {kind}, holds {2**digits + 2} as a float, which above 2\^{digits} cannot"
+    for mine, theirs in (((whole + 2).astype(kind), whole), (whole, (whole + 2).astype(kind))):
+        with pytest.raises(InputError, match=words):
+            match_rows(mine, theirs, "up")
+
+
+@pytest.mark.parametrize("kind", [">i8", ">u4", ">f8"])
+def test_identifiers_of_the_other_byte_order(kind, simulation):
+    own, theirs = np.array([7, 8, 9]), np.array([9, 7])
+    for a, b in ((own.astype(kind), theirs), (own, theirs.astype(kind)), (own.astype(kind), theirs.astype(kind))):
+        np.testing.assert_array_equal(match_rows(a, b, "up"), [1, -1, 0])
+        np.testing.assert_array_equal(match_rows((a, a), (b, b), "up"), [1, -1, 0])
+    key = np.arange(N).astype(kind)
+    s = bu.Systematic.from_events("x", simulation, key=key, up={"key": key[::-1], "weight": np.arange(N) + 1.0})
+    np.testing.assert_array_equal(s.weight_up, np.arange(N)[::-1] + 1.0)
+
+
 def test_weights_of_events_that_are_not_there_are_not_known(simulation):
     key, passes = np.arange(N), simulation.gen[:, 0] > -1.2
     up = {"key": key[passes], "weight": np.full(passes.sum(), 1.05)}
