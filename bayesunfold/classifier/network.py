@@ -4,7 +4,7 @@ What to use when
 ----------------
 ``Network()`` is right for almost everyone: its width follows the number of features, and its
 scales were chosen by the coverage study (``docs/studies/coverage.md``). ``Network(hidden=(50, 50, 50),
-activation="relu")`` is the network of the question this library answers; it works, and is slower.
+activation="relu")`` is a larger network with ReLU units; it works, and is slower.
 
 :func:`full_model` is the network itself, Normal priors on every layer. :func:`linearized_model` is
 the same network expanded about its most probable weights, in the directions that the events
@@ -61,7 +61,7 @@ class Network:
         Units of each hidden layer. By default two layers, 16 units for one feature and 24 for
         five or more.
     activation : {"tanh", "relu", "softplus"}
-        Non-linearity. Kinked ReLU tangents make the linear response coarser; see the coverage study.
+        Non-linearity. The slope of ReLU jumps, which makes the linear response coarser.
     prior_scale : float or sequence of float, optional
         Prior standard deviation of the weights, times ``sqrt(fan_in)``, and of the biases; one
         number for all layers, or one a layer with the output layer last. The output scale sets how large

@@ -45,7 +45,7 @@ def _demo_parser(add: AddParser) -> None:
     """Arguments of demo."""
     demo = add(
         "demo",
-        help="unfold the Gaussian toy, write table, figures and result",
+        help="unfold the Gaussian toy: print a table, write figures and result",
         epilog="example:\n  bayesunfold demo --out demo --n-data 2000",
     )
     demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for the files (default: demo)")
@@ -115,10 +115,11 @@ def _coverage_parser(add: AddParser) -> None:
         "coverage",
         help="pseudo-experiments on the problem of a configuration, or on the Gaussian toy",
         description="Pseudo-experiments: how often bands contain the truth. With a configuration, toys are drawn from "
-        "its simulation (section [coverage] says what the truth is); without one, from the Gaussian toy.",
-        epilog="examples:\n  bayesunfold coverage zjets.toml --toys 50 --checkpoint toys.jsonl\n"
+        "its simulation (section [coverage] says what the truth is; remove sections [[systematic]]); without one, from "
+        "the Gaussian toy.",
+        epilog="examples:\n  bayesunfold coverage toys.toml --toys 50 --checkpoint toys.jsonl\n"
         "  bayesunfold coverage --toys 20 --n-data 1000 --save coverage.npz\n"
-        "  bayesunfold coverage zjets.toml --scheduler tcp://10.0.0.1:8786",
+        "  bayesunfold coverage toys.toml --scheduler tcp://10.0.0.1:8786",
     )
     study.add_argument("config", type=Path, nargs="?", help="a TOML file, as for `bayesunfold unfold`")
     study.add_argument("--toys", type=int, help="pseudo-experiments (default: the configuration's, or 100)")
