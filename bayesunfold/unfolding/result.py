@@ -340,8 +340,9 @@ class UnfoldingResult:
             Events per bin; fraction of all events (outside the bins included); events per unit of the observable.
         luminosity : float or (float, float), optional
             Divides the spectrum: events become a cross section in its inverse unit. A second number is the relative
-            uncertainty, one nuisance parameter per member and a source of its own; that of a systematic named
-            ``"luminosity"``, which varies the backgrounds, if there is one: then it is needed. Not for shapes.
+            uncertainty u, one nuisance parameter per member and a source of its own; that of a systematic named
+            ``"luminosity"``, which varies the backgrounds, if there is one: then it is needed. The luminosity is
+            log-normal, multiplied by 1 + u per standard deviation. Not for shapes.
         unit : str or tuple of str
             Unit of each observable, for figures and tables.
         centre : {"nominal", "draws"}

@@ -129,6 +129,12 @@ def test_luminosity_and_densities(events):
     cross = result.spectrum("gen", EDGES, luminosity=(20.0, 0.02))
     assert np.allclose(cross.nominal, plain.nominal / 20)
     assert cross.by_source()["luminosity"] == pytest.approx(0.02 * cross.nominal, rel=0.2)
+    # log-normal with the width log(1.4): in closed form, and 400 draws know it to a tenth
+    wide = result.spectrum("gen", EDGES, luminosity=(20.0, 0.4))
+    s = np.log(1.4)
+    expected = np.sqrt(np.expm1(s**2)) * np.exp(s**2 / 2) * wide.nominal
+    assert wide.by_source()["luminosity"] == pytest.approx(expected, rel=0.25)
+    assert np.all(wide.sources["luminosity"]() > 0)
     # draw by draw: the plain spectrum over a luminosity of each member's own
     factor = cross.draw_matrix / plain.draw_matrix * 20
     np.testing.assert_allclose(factor, np.broadcast_to(factor[:, :1], factor.shape), rtol=1e-9)
