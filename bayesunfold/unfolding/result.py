@@ -528,7 +528,8 @@ class UnfoldingResult:
         Parameters
         ----------
         factor : array, shape (n,), or callable
-            By which generator weights are multiplied; a callable gets the particle-level features (n, d_gen).
+            By which generator weights are multiplied; a callable gets the particle-level features (n, d_gen). Fakes
+            get the mean factor of the others, unless an array has a number for them; so a constant factor is none.
 
         Returns
         -------
@@ -572,13 +573,15 @@ class UnfoldingResult:
         ----------
         model_a, model_b : array, shape (n,), or callable
             Factors on the generator weights of the simulated events, or a function of the particle-level features (m,
-            d_gen) of events that pass gen. Both have the yield of the data at detector level.
+            d_gen) of events that pass gen. Both have the yield of the data at detector level. Fakes get the mean factor
+            of the others, unless an array has a number for them.
         bins : mapping of particle-level feature to edges
 
         Returns
         -------
         BottomLine
-            Chi-square between the models, by feature and at detector level, where no binning is chosen.
+            Chi-square between the models, by feature and at detector level, where no binning is chosen. Both have the
+            covariance of statistics alone: what systematics and backgrounds add to the bands would hide a prior.
 
         Raises
         ------
