@@ -30,7 +30,7 @@ from bayesunfold._support.html import facts
 from bayesunfold._support.threads import row_blocks
 from bayesunfold.errors import InputError
 
-__all__ = ["Background", "Data", "Passes", "Simulation", "as_data"]
+__all__ = ["Background", "Data", "Passes", "Simulation", "as_data", "with_factors_of_fakes"]
 
 Array = NDArray[np.floating]
 Undefined = Literal["error", "indicator"]
@@ -337,6 +337,30 @@ class Simulation:
             rows["mean scale factor"] = f"{self.mean_reco_factor:.4g}"
         rows["effective size"] = f"{effective_size(self.weight[self.used]):.1f}"
         return facts("Simulation", rows)
+
+
+def with_factors_of_fakes(values: Array, simulation: Simulation) -> Array:
+    """Factors on the weights of all events, shape (n,): events that fail particle level and have none get the mean.
+
+    That is the weighted mean of the events that pass particle level. A constant in all factors then changes no share of
+    fakes.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+        NaN where the factor is a function of a particle level that does not exist.
+    simulation : Simulation
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> simulation = Simulation([0.1, 1.2, 2.3], [0.2, 1.0, 2.0], pass_gen=[True, True, False])
+    >>> with_factors_of_fakes(np.array([1.0, 3.0, np.nan]), simulation).tolist()
+    [1.0, 3.0, 2.0]
+    """
+    gen = simulation.pass_gen
+    mean = np.average(values[gen], weights=simulation.weight[gen])
+    return np.where(~gen & ~np.isfinite(values), mean, values)
 
 
 def _column(values: Array, names: tuple[str, ...], name: str, level: str) -> Array:

@@ -14,6 +14,7 @@ from bayesunfold.classifier.arithmetic import tangent
 from bayesunfold.errors import InputError
 from bayesunfold.events import Data
 from bayesunfold.generative.event_posterior import MOST_DRAWS, EventPosterior
+from bayesunfold.unfolding.functions import check_functions
 from bayesunfold.unfolding.learned_changes import LearnedChanges
 from bayesunfold.unfolding.members import Members
 
@@ -42,12 +43,20 @@ class MemberFactors:
         Displacement of the network's parameters in the chosen members.
     chosen : array, shape (chosen,), optional
         Numbers of the members; the point estimate if None.
+
+    Raises
+    ------
+    InputError
+        For a loaded result whose functions a file does not keep: there are no factors of other events.
     """
 
     members: Members
     learned: LearnedChanges
     directions: Array
     chosen: NDArray[np.integer] | None = None
+
+    def __post_init__(self) -> None:
+        check_functions(self.members.events.scales.gen)
 
     @classmethod
     def of(cls, result: UnfoldingResult, chosen: NDArray[np.integer]) -> MemberFactors:
@@ -86,6 +95,9 @@ def event_posterior(
     count = check_count(draws, "draws", 1, MOST_DRAWS)
     if posterior is not None:
         check_instance(posterior, EventPosterior, "posterior")
+    n = result.members.n_members
+    chosen = np.arange(count) % n if count >= n else np.linspace(0, n - 1, count).round().astype(int)
+    factors = MemberFactors.of(result, chosen[: min(count, n)])  # an error comes before the map is trained
     fitted = result.event_map if posterior is None else posterior
     if fitted.features != result.simulation.gen_names:
         msg = (
@@ -93,7 +105,5 @@ def event_posterior(
             f"{result.simulation.gen_names}, in this order. Fit it to a simulation with these."
         )
         raise InputError(msg)
-    n = result.members.n_members
-    chosen = np.arange(count) % n if count >= n else np.linspace(0, n - 1, count).round().astype(int)
-    drawn = fitted.sample(reco, count, MemberFactors.of(result, chosen[: min(count, n)]))
+    drawn = fitted.sample(reco, count, factors)
     return drawn.assign_coords(member=("draw", chosen))

@@ -10,18 +10,25 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingRegressor
 
 from bayesunfold._support.progress import Progress
 from bayesunfold._support.streams import part_stream
-from bayesunfold._support.threads import block_threads, map_here
+from bayesunfold._support.threads import block_threads, map_here, trees_on_one_thread
 from bayesunfold.classifier.arithmetic import BLOCK, blocks
 from bayesunfold.generative.columns import Column, encode, fit_columns
 from bayesunfold.generative.mixture import Mixture, Outputs
 from bayesunfold.generative.training import TrainingPlan, train_mixture
 
-__all__ = ["EventDensity", "matched_features", "row_blocks"]
+__all__ = ["EventDensity", "even_weights", "matched_features", "row_blocks"]
 
 Array = NDArray[np.floating]
+
+MOST_CELLS, LEAST_SHARE, LEAST_EVENTS = 64, 0.01, 20
+"""Of the detector level, in which weights are made even: how many, and the least events of one."""
+
+ROUNDING = 1e-12
+"""Relative differences of weights that are none."""
 
 
 def __dir__() -> list[str]:
@@ -68,12 +75,15 @@ class EventDensity:
         ----------
         gen, reco : array, shape (n, d)
         weight : array, shape (n,)
+            Of the generator. Every place of the detector level then counts with its number of events:
+            :func:`even_weights`.
         names : pair of sequences of str
             Of the features at particle level and at detector level.
         plan : TrainingPlan
         seed : int
         progress : Progress
         """
+        weight = even_weights(reco, weight)
         columns, measured = fit_columns(gen, weight, names[0]), fit_columns(reco, weight, names[1])
         partners = matched_features(*names)
         differences = tuple(
@@ -148,6 +158,53 @@ def _log_factor(column: Column, said: Outputs, x: Array) -> Array:
             filled = np.where(np.isnan(x), column.low, x)
             value = said.log_density(column.score(filled)) + np.log(column.slope(filled))
     return np.where(regular, out + value, out)
+
+
+def even_weights(reco: Array, weight: Array) -> Array:
+    """Weights divided by their mean size at the event's place of the detector level, shape (n,).
+
+    The conditional density minimises ``-sum_i w_i log q(t_i | r_i)``. Its expectation is the integral over r of
+    ``-p(r) int q(t | r) log q'(t | r) dt``, with the weighted density ``p(r)`` of the simulation and the network's
+    ``q'``. At every r the inner integral is smallest for ``q' = q``, whatever ``p(r)`` is. So a factor on the weights
+    that depends on r alone changes no answer. It says how much each place counts in the training. With the weights of
+    a simulation in slices the tails would count for nothing, though most of the events are there. After the division
+    each place counts with its number of events.
+
+    The places are the leaves of one regression tree of ``log |w|``.
+
+    Parameters
+    ----------
+    reco : array, shape (n, d)
+        NaN where a feature does not exist.
+    weight : array, shape (n,)
+        May be negative; signs stay.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reco = np.arange(200.0)[:, None]
+    >>> even_weights(reco, np.where(reco[:, 0] < 100, 1.0, 1 / 1024))[[0, -1]].tolist()
+    [1.0, 1.0]
+    """
+    size = np.abs(weight)
+    known = size > 0
+    if np.ptp(size[known]) <= ROUNDING * size.max():
+        return weight
+    tree = HistGradientBoostingRegressor(
+        max_iter=1,
+        learning_rate=1.0,
+        max_leaf_nodes=MOST_CELLS,
+        min_samples_leaf=max(LEAST_EVENTS, int(LEAST_SHARE * len(weight))),
+        early_stopping=False,
+        random_state=0,
+    )
+    seen = encode(fit_columns(reco, np.ones(len(reco)), [""] * reco.shape[1]), reco)  # without NaN and huge numbers
+    with trees_on_one_thread():
+        tree.fit(seen[known], np.log(size[known]))
+        cell = np.unique(tree.predict(seen), return_inverse=True)[1]
+    mean = np.bincount(cell, size) / np.bincount(cell)
+    even = np.divide(weight, mean[cell], out=np.zeros(len(weight)), where=mean[cell] > 0)
+    return even if even.sum() > 0 else weight
 
 
 def row_blocks(n: int, copies: int) -> Iterator[slice]:

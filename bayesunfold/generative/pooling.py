@@ -161,6 +161,9 @@ def next_ratio(
 ) -> Classifier:
     """The classifier of draws for measured events against draws for simulated ones, at particle level.
 
+    Both classes enter at one effective size, that of the smaller sample. Draws hold no more information than their
+    events: with a larger size the network would follow the fluctuations of few data.
+
     Parameters
     ----------
     pool, simulated : Pool
@@ -174,7 +177,7 @@ def next_ratio(
         Choices among proposals are the same in every iteration, so that the iteration can come to rest.
     """
     (x1, ones), (x0, zeros) = pool.chosen(before, seed), simulated.chosen(None, seed)
-    size = effective_size(simulated.weight)
+    size = min(effective_size(pool.weight), effective_size(simulated.weight))
     samples = (
         ClassWeights.of("data", x1, ones=ones * (size / ones.sum())),
         ClassWeights.of("simulation", x0, zeros=zeros * (size / zeros.sum())),

@@ -8,7 +8,8 @@ Groups
 ------
 posterior
     ``unfolded_<feature>`` (chain, draw, bin), ``log_weight`` (chain, draw, probe) of the final weight
-    function at probe events, ``log_ratio`` (chain, draw, probe) of the first step 1 at probe data events.
+    function at probe events, ``log_ratio`` (chain, draw, probe) of the first step 1 at probe data events. A loaded
+    result of functions that a file does not keep has no ``log_weight``.
 sample_stats
     ``effective_size`` and ``total_yield`` of each member, and the sampler's own statistics for NUTS.
 log_likelihood
@@ -37,6 +38,7 @@ from bayesunfold._support.checks import check_bins
 from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.activations import log1pexp
 from bayesunfold.errors import InputError
+from bayesunfold.unfolding.functions import lost_functions
 from bayesunfold.unfolding.weight_function import learned_factors
 
 if TYPE_CHECKING:
@@ -88,13 +90,15 @@ def to_datatree(result: UnfoldingResult, bins: Mapping[str, ArrayLike] | None = 
     }
     chains = result.draws.chains
     posterior, constant = _spectra(result, edges, chains)
-    probes, log_weight = _probe_weights(result, chains)
-    posterior["log_weight"] = log_weight
-    constant["probe_gen"] = probes
+    if not lost_functions(result.members.events.scales.gen):
+        probes, log_weight = _probe_weights(result, chains)
+        posterior["log_weight"] = log_weight
+        constant["probe_gen"] = probes
     likelihood, observed, log_ratio = _likelihood(result, chains)
     posterior["log_ratio"] = log_ratio
     # numbered, so that ArviZ can select some of them
-    posterior = posterior.assign_coords({dim: np.arange(posterior.sizes[dim]) for dim in ("probe", "probe_data")})
+    numbered = [dim for dim in ("probe", "probe_data") if dim in posterior.sizes]
+    posterior = posterior.assign_coords({dim: np.arange(posterior.sizes[dim]) for dim in numbered})
     tree = {
         "posterior": posterior,
         "sample_stats": _sample_stats(result, chains),

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import as_numbers
 from bayesunfold._support.threads import block_threads
 from bayesunfold.errors import BiasWarning, InputError
+from bayesunfold.events import with_factors_of_fakes
 from bayesunfold.omnifold.loop import point_estimates
 from bayesunfold.omnifold.settings import Settings
 from bayesunfold.unfolding.reference_bins import REFERENCE_BINS, quantile_groups
@@ -48,7 +49,9 @@ def prior_dependence(result: UnfoldingResult, factor: ArrayLike | Callable[[Arra
     if values.shape != (len(sim),):
         msg = f"factor has shape {values.shape}; it must be ({len(sim)},), one factor an event."
         raise InputError(msg)
-    values = np.where(sim.pass_gen, values, 1.0)
+    if callable(factor):
+        values = np.where(sim.pass_gen, values, np.nan)
+    values = with_factors_of_fakes(values, sim)
     if not np.all(np.isfinite(values)) or np.any(values < 0):
         msg = f"factor ranges from {values.min():g} to {values.max():g}; it must be finite and not negative."
         raise InputError(msg)

@@ -13,6 +13,9 @@ from bayesunfold._support.checks import as_numbers
 from bayesunfold._support.threads import block_threads, map_blocks, trees_on_one_thread
 from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.errors import InputError
+from bayesunfold.events import with_factors_of_fakes
+from bayesunfold.source_groups import grouped_draws
+from bayesunfold.spectrum import Spectrum
 from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["BottomLine", "bottom_line"]
@@ -22,6 +25,12 @@ Model = ArrayLike | Callable[[Array], ArrayLike]
 
 TOLERANCE = 1.1
 """Ratio of separations that draws of finite number and moments that are not all of the data may reach."""
+
+STATISTICAL = ("data", "simulation", "prior", "ratio", "generator")
+"""Kinds of sources in the unfolded covariance: the detector level has no systematics and no backgrounds."""
+
+ROUNDING = 1e-8
+"""Differences of weights, in units of their mean, that are none."""
 
 SMALLEST = 1e-8
 """Relative variance below which a combination of moments is not measured."""
@@ -38,7 +47,8 @@ class BottomLine:
     Attributes
     ----------
     unfolded : dict of str to float
-        By particle-level feature: with the covariance of the unfolded spectrum.
+        By particle-level feature: with the covariance of the unfolded spectrum, of its statistical sources and of
+        priors. Systematics and backgrounds are in neither level: in one alone they would hide what the prior adds.
     detector : float
         Of the data at detector level.
 
@@ -65,12 +75,12 @@ class BottomLine:
 def bottom_line(result: UnfoldingResult, model_a: Model, model_b: Model, bins: Mapping[str, ArrayLike]) -> BottomLine:
     """See :meth:`bayesunfold.UnfoldingResult.bottom_line`."""
     models = [_weights(result, model, name) for model, name in ((model_a, "model_a"), (model_b, "model_b"))]
-    if np.allclose(models[0], models[1]):
+    if np.allclose(models[0], models[1], atol=ROUNDING * np.abs(models[0]).mean()):
         msg = "model_a and model_b weigh all events alike; give two models that differ."
         raise InputError(msg)
     unfolded = {}
     for name, edges in bins.items():
-        spectrum = result.spectrum(name, edges)
+        spectrum = _statistics_alone(result, result.spectrum(name, edges))
         rows = result.simulation.pass_gen
         column = result.simulation.gen_column(name)[rows]
         a, b = (np.histogram(column, spectrum.edges[0], weights=w[rows])[0] for w in models)
@@ -82,14 +92,24 @@ def bottom_line(result: UnfoldingResult, model_a: Model, model_b: Model, bins: M
         return BottomLine(unfolded, _detector_separation(result, *models))
 
 
+def _statistics_alone(result: UnfoldingResult, spectrum: Spectrum) -> Spectrum:
+    """The spectrum with members in which only the sources fluctuate that the detector level has too, and the priors."""
+    kept = [source.name for source in result.members.perturbations.sources if source.kind in STATISTICAL]
+    if len(kept) == len(spectrum.sources):
+        return spectrum
+    return replace(spectrum, draw_matrix=grouped_draws([spectrum.sources[name] for name in kept], spectrum.nominal))
+
+
 def _weights(result: UnfoldingResult, model: Model, name: str) -> Array:
     """Expected events of a model, with the yield of the data's signal at detector level, shape (n,)."""
     sim = result.simulation
-    factor: Array = np.ones(len(sim))
+    factor: Array = np.full(len(sim), np.nan)
     if callable(model):
         factor[sim.pass_gen] = as_numbers(model(sim.gen[sim.pass_gen]), name).squeeze()
     else:
         factor = as_numbers(model, name).ravel()
+    if factor.shape == (len(sim),):
+        factor = with_factors_of_fakes(factor, sim)
     if factor.shape != (len(sim),) or not np.all(np.isfinite(factor[sim.used])) or np.any(factor[sim.used] < 0):
         msg = (
             f"{name} gives {factor.size} factors for {len(sim)} simulated events; it must give one per event, finite "

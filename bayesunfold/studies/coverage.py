@@ -57,8 +57,12 @@ class CoverageStudy:
         Chi-square of the truth with the toy's own covariance, core bins only.
     seconds : array, shape (toys,)
     seeds : array, shape (toys,)
+    wall_seconds : float
+        Of the run, which may have had a part of the toys from a checkpoint.
     extra : dict of str to array
         Numbers per toy that ``unfold`` reported, for instance the iterations taken.
+    timed_toys : int, optional
+        Toys that ``wall_seconds`` stands for; all if None.
 
     Examples
     --------
@@ -87,6 +91,7 @@ class CoverageStudy:
     seeds: NDArray[np.integer]
     wall_seconds: float = 0.0
     extra: dict[str, Array] = field(default_factory=dict)
+    timed_toys: int | None = None
 
     @property
     def n_toys(self) -> int:
@@ -158,7 +163,8 @@ class CoverageStudy:
         out["rms bias"] = float(np.sqrt(np.mean(self.bias()[core] ** 2)))
         out["seconds per toy"] = float(self.seconds.mean())
         if self.wall_seconds:
-            out["toys per minute"] = 60.0 * self.n_toys / self.wall_seconds
+            timed = self.n_toys if self.timed_toys is None else self.timed_toys
+            out["toys per minute"] = 60.0 * timed / self.wall_seconds
         return out
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -224,6 +230,8 @@ class CoverageStudy:
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {f"edges_{name}": edges for name, edges in self.edges.items()}
         arrays |= {f"extra_{name}": values for name, values in self.extra.items()}
+        if self.timed_toys is not None:
+            arrays["timed_toys"] = np.array(self.timed_toys)
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -265,5 +273,6 @@ def load_coverage(path: str | Path) -> CoverageStudy:
         extra=prefix["extra_"],
         levels=tuple(float(x) for x in arrays["levels"]),
         wall_seconds=float(arrays["wall_seconds"]),
+        timed_toys=int(arrays["timed_toys"]) if "timed_toys" in arrays else None,
         **{name: arrays[name] for name in _ARRAYS},
     )

@@ -26,6 +26,9 @@ __all__ = ["event_closure"]
 
 Array = NDArray[np.floating]
 
+STATISTICS = ("data", "simulation", "prior")
+"""Sources of the band."""
+
 BINS = 10
 """Quantile bins of a feature where none are given."""
 
@@ -53,13 +56,15 @@ def event_closure(
     Returns
     -------
     pandas.DataFrame
-        A row per bin: ``feature``, ``low``, ``high``, ``pooled``, ``unfolded``, ``band`` (one standard deviation), and
-        ``difference`` in bands.
+        A row per bin: ``feature``, ``low``, ``high``, ``pooled``, ``unfolded``, ``band`` (one standard deviation from
+        the statistics of data and simulation and from the network's prior), and ``difference`` in bands. Systematics
+        move both sides and are not in the band.
 
     Raises
     ------
     InputError, InputTypeError
-        For something else than a result, unknown features, and edges that do not increase.
+        For something else than a result, unknown features, edges that do not increase, and a loaded result whose
+        functions a file does not keep.
 
     Examples
     --------
@@ -79,9 +84,10 @@ def event_closure(
     wanted = _quantiles(result) if bins is None else dict(check_mapping(bins, "bins"))
     columns = {name: sim.gen_column(name) for name in wanted}
     edges = {name: as_axes([columns[name]], e)[0] for name, e in wanted.items()}
+    nominal = MemberFactors.nominal(result)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OverlapWarning)  # the unfolding has warned of such data
-        drawn = result.event_map.sample(result.data.features, count, MemberFactors.nominal(result))
+        drawn = result.event_map.sample(result.data.features, count, nominal)
     with block_threads():
         layout, rng = result.measurement.step1.layout, part_stream(result.record.seed, "generative", len(sim.gen_names))
         share = signal_share(members.events, layout, rng)
@@ -92,7 +98,8 @@ def event_closure(
         groups = bin_index([columns[name]], (axis,), sim.both)
         # as the data are: weights of detector level, with its scale factors
         unfolded = project(groups, result.nominal_reco, n_bins)
-        band = members.accumulate(groups, n_bins, reco=True).std(axis=0)
+        alone = [members.accumulate(groups, n_bins, source, reco=True) for source in STATISTICS]
+        band = np.sqrt(sum(drawn.var(axis=0) for drawn in alone))
         values = drawn.sel(feature=name).values.ravel()
         pooled = project(bin_index([values], (axis,), ~np.isnan(values)), weight, n_bins)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -259,7 +259,8 @@ def coverage_study(
         progress.update(len(done), f"({record['seconds']:.1f} s a toy) ")
     wall = time.perf_counter() - start
     progress.close(f"{toys} toys, {60 * len(todo) / wall:.1f} toys a minute")
-    return _collect([done[random_seed + i] for i in range(toys)], edges, truth, tuple(levels), wall if todo else 0.0)
+    spent = (wall, len(todo)) if todo else (0.0, 0)
+    return _collect([done[random_seed + i] for i in range(toys)], edges, truth, tuple(levels), spent)
 
 
 def _checkpoint_path(checkpoint: Any) -> Path | None:
@@ -412,8 +413,14 @@ def _call(task: Callable[[int], dict[str, Any]], seed: int) -> dict[str, Any]:
 
 
 def _collect(
-    records: list[dict[str, Any]], edges: dict[str, Array], expected: Array, levels: tuple[float, ...], wall: float
+    records: list[dict[str, Any]],
+    edges: dict[str, Array],
+    expected: Array,
+    levels: tuple[float, ...],
+    spent: tuple[float, int],
 ) -> CoverageStudy:
+    """The study of all toys; ``spent`` is the time of this run, and its number of toys."""
+
     def gather(name: str) -> Array:
         return np.array([r[name] for r in records])
 
@@ -432,6 +439,7 @@ def _collect(
         dof=gather("dof"),
         seconds=gather("seconds"),
         seeds=np.array([r["seed"] for r in records], dtype=np.int64),
-        wall_seconds=wall,
+        wall_seconds=spent[0],
         extra=extra,
+        timed_toys=spent[1],
     )

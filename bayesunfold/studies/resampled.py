@@ -18,7 +18,7 @@ from bayesunfold._support.checks import as_weight, check_bins, check_positive
 from bayesunfold._support.deprecation import RenamedAttribute
 from bayesunfold.binning import bin_index, project
 from bayesunfold.errors import InputError
-from bayesunfold.events import Background, Data, Simulation
+from bayesunfold.events import Background, Data, Simulation, with_factors_of_fakes
 
 __all__ = ["ResampledToys", "Toy", "select", "signal_left", "unfold_toy"]
 
@@ -149,11 +149,9 @@ def _factor(factor: ArrayLike | None, simulation: Simulation) -> Array:
     """The factor of every event; fakes without one get the weighted mean of the others."""
     if factor is None:
         return np.ones(len(simulation))
-    values = np.array(factor, dtype=np.float64)
-    gen = simulation.pass_gen
-    if values.shape == gen.shape:
-        absent = ~gen & ~np.isfinite(values)
-        values[absent] = np.average(values[gen], weights=simulation.weight[gen])
+    values: Array = np.array(factor, dtype=np.float64)
+    if values.shape == (len(simulation),):
+        values = with_factors_of_fakes(values, simulation)
     return as_weight(values, len(simulation), "factor")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from bayesunfold.classifier.standardize import STATE, Standardizer
 from bayesunfold.errors import InputError
 from bayesunfold.events import Simulation
 
-__all__ = ["FunctionScale", "Functions", "Term"]
+__all__ = ["FunctionScale", "Functions", "Term", "check_functions", "lost_functions"]
 
 Array = NDArray[np.floating]
 Function = Callable[[Array], ArrayLike]
@@ -86,8 +86,8 @@ class Functions:
         Raises
         ------
         InputError
-            For functions that give the wrong number of values, NaN or infinity, or one value only, and for an
-            observable that does not exist or does not vary.
+            For functions that give the wrong number of values, NaN or infinity, or one value only, or have the name
+            of the other observable; for such an observable that does not exist or does not vary.
         """
         gen = simulation.gen[simulation.pass_gen]
         columns = dict(zip(simulation.gen_names, gen.T, strict=True))
@@ -98,6 +98,9 @@ class Functions:
         values: dict[str, Array] = {}
         if isinstance(moments, Mapping):
             given = dict(moments)
+            if by in given:
+                msg = f"a moment has the name of the feature {by!r}, on which moments depend; give it another name."
+                raise InputError(msg)
             for name, function in given.items():
                 values[name] = _checked(name, function, gen, undefined=simulation.undefined == "indicator")
                 terms.append(Term(name, name))
@@ -138,9 +141,7 @@ class Functions:
         events, values = self.kept if self.kept is not None else (gen, gen)
         if np.array_equal(events, gen, equal_nan=True):
             return values
-        names = ", ".join(repr(name) for name in self.given)
-        msg = f"a file does not keep the functions {names}; unfold again to have weights of other events."
-        raise InputError(msg)
+        raise InputError(_lost_message(self.given))
 
     def state(self) -> str:
         """As text; functions of the user by name."""
@@ -155,6 +156,30 @@ class Functions:
         given: dict[str, Function] = dict.fromkeys(state["given"], _lost)
         lost = kept if given else None
         return cls(tuple(state["features"]), terms, state["by"], tuple(state["knots"]), given, lost)
+
+
+def lost_functions(scale: Standardizer) -> tuple[str, ...]:
+    """Names of the user's functions that a loaded result has no longer; empty for any other scale."""
+    functions = scale.functions if isinstance(scale, FunctionScale) else None
+    return () if functions is None or functions.kept is None else tuple(functions.given)
+
+
+def check_functions(scale: Standardizer) -> None:
+    """Whether particle-level events other than those of the unfolding can have weights.
+
+    Raises
+    ------
+    InputError
+        If functions of the user are needed that a file does not keep.
+    """
+    lost = lost_functions(scale)
+    if lost:
+        raise InputError(_lost_message(lost))
+
+
+def _lost_message(names: Iterable[str]) -> str:
+    listed = ", ".join(repr(name) for name in names)
+    return f"a file does not keep the functions {listed}; unfold again to have weights of other events."
 
 
 def _lost(gen: Array) -> Array:

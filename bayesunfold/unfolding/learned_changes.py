@@ -1,4 +1,4 @@
-"""Changes of generator weights by systematics as functions of the particle level: equation (16).
+"""Changes of generator weights by systematics as functions of the particle level: equation (18).
 
 Events that are not those of the unfolding have no varied weights. What such a systematic makes of the particle level is
 the mean of its change at given particle-level features, which least squares learn in the space of the tangent features

@@ -63,7 +63,11 @@ class Luminosity:
         return cls(uncertainty, effect.alpha, shared=True)
 
     def factor(self, source: str | None = None) -> Array:
-        """What the spectrum of every member is multiplied by, all sources together or one, shape (n_members,)."""
+        """What the spectrum of every member is multiplied by, all sources together or one, shape (n_members,).
+
+        One over the luminosity ``(1 + u) ** pull``, with the relative uncertainty u: log-normal, so that no member has
+        a luminosity of zero or below. To first order in u it is ``1 + u pull``, and it is ``1 + u`` for a pull of one.
+        """
         if source not in (None, LUMINOSITY):
             return np.ones(len(self.pulls))
-        return 1.0 / (1.0 + self.uncertainty * self.pulls)
+        return np.exp(-np.log1p(self.uncertainty) * self.pulls)

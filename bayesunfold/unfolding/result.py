@@ -339,8 +339,9 @@ class UnfoldingResult:
             Events per bin; fraction of all events (outside the bins included); events per unit of the observable.
         luminosity : float or (float, float), optional
             Divides the spectrum: events become a cross section in its inverse unit. A second number is the relative
-            uncertainty, one nuisance parameter per member and a source of its own; that of a systematic named
-            ``"luminosity"``, which varies the backgrounds, if there is one: then it is needed. Not for shapes.
+            uncertainty u, one nuisance parameter per member and a source of its own; that of a systematic named
+            ``"luminosity"``, which varies the backgrounds, if there is one: then it is needed. The luminosity is
+            log-normal, multiplied by 1 + u per standard deviation. Not for shapes.
         unit : str or tuple of str
             Unit of each observable, for figures and tables.
         centre : {"nominal", "draws"}
@@ -526,7 +527,8 @@ class UnfoldingResult:
         Parameters
         ----------
         factor : array, shape (n,), or callable
-            By which generator weights are multiplied; a callable gets the particle-level features (n, d_gen).
+            By which generator weights are multiplied; a callable gets the particle-level features (n, d_gen). Fakes
+            get the mean factor of the others, unless an array has a number for them; so a constant factor is none.
 
         Returns
         -------
@@ -570,13 +572,15 @@ class UnfoldingResult:
         ----------
         model_a, model_b : array, shape (n,), or callable
             Factors on the generator weights of the simulated events, or a function of the particle-level features (m,
-            d_gen) of events that pass gen. Both have the yield of the data at detector level.
+            d_gen) of events that pass gen. Both have the yield of the data at detector level. Fakes get the mean factor
+            of the others, unless an array has a number for them.
         bins : mapping of particle-level feature to edges
 
         Returns
         -------
         BottomLine
-            Chi-square between the models, by feature and at detector level, where no binning is chosen.
+            Chi-square between the models, by feature and at detector level, where no binning is chosen. Both have the
+            covariance of statistics alone: what systematics and backgrounds add to the bands would hide a prior.
 
         Raises
         ------

@@ -91,7 +91,7 @@ def test_scaling_weights_changes_nothing():
 def test_few_heavy_events_know_as_little_as_they_are(events, weight):
     """Two places: a log ratio has the variance 1 / n1 + 1 / n0 of the events of a place, whatever they weigh.
 
-    The mean ratio is one, so the ratio of the place that holds a sixth of class 1 moves by five sixths of the difference.
+    The mean ratio is one: that of the place that holds a sixth of class 1 moves by five sixths of the difference.
     """
     x = np.repeat([0.0, 1.0, 0.0, 1.0], [3000, events, 3000, 600])[:, None]
     y = np.repeat([0, 1], [3000 + events, 3600])

@@ -76,6 +76,34 @@ def test_functions_of_the_user_are_not_in_a_file_but_their_weights_are(tmp_path)
     with pytest.raises(InputError, match="does not keep the functions 'tanh'"):
         loaded.weights_for([0.5])
     assert result.weights_for([0.5]).shape == (20, 1)
+    assert "log_weight" in result.to_datatree()["posterior"]
+
+
+@pytest.fixture(scope="module")
+def without_functions(tmp_path_factory):
+    """A small result as a file gives it back."""
+    unfolder = bu.MomentUnfolding(
+        {"tanh": lambda gen: np.tanh(gen[:, 0])}, draws=20, random_seed=1, progressbar=False, rounds=0
+    )
+    return bu.load(unfolder.fit(*gaussian(5, 300, 1000)).save(tmp_path_factory.mktemp("moments") / "functions.nc"))
+
+
+def test_a_result_without_its_functions_has_all_else(without_functions, tmp_path):
+    assert "log_weight" not in without_functions.to_datatree()["posterior"]
+    again = bu.load(without_functions.save(tmp_path / "again.nc"))
+    np.testing.assert_allclose(again.nominal, without_functions.nominal, rtol=1e-6)
+
+
+def test_an_event_posterior_without_its_functions_is_refused_before_training(without_functions, monkeypatch):
+
+    def trained(*_):
+        pytest.fail("the map was trained")
+
+    monkeypatch.setattr(bu.EventPosterior, "fit", trained)
+    with pytest.raises(InputError, match="does not keep the functions 'tanh'"):
+        without_functions.event_posterior([0.5])
+    with pytest.raises(InputError, match="does not keep the functions 'tanh'"):
+        bu.studies.event_closure(without_functions)
 
 
 def test_undefined_features_and_names_of_the_detector_level():
@@ -182,6 +210,7 @@ TWO = bu.Simulation(np.c_[SIMULATION.gen, np.ones(300)], SIMULATION.reco, names=
         (lambda: Functions.of(SIMULATION, {"a": lambda t: np.ones(len(t))}, None), InputError, "is 1 in every event"),
         (lambda: Functions.of(SIMULATION, 2, "pt"), InputError, "'pt' is not a particle-level feature"),
         (lambda: Functions.of(TWO, 2, "one"), InputError, "'one' is 1 in every event"),
+        (lambda: Functions.of(TWO, {"t": lambda t: t[:, 0] ** 2}, "t"), InputError, "the name of the feature 't'"),
     ],
 )
 def test_bad_inputs(call, error, words):

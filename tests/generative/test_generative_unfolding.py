@@ -9,7 +9,7 @@ from scipy import stats
 import bayesunfold as bu
 from bayesunfold.errors import InputError
 from bayesunfold.generative.estimator import as_seen_by
-from bayesunfold.generative.pooling import signal_share
+from bayesunfold.generative.pooling import Pool, next_ratio, signal_share
 
 
 def toy(seed=1, n=10_000):
@@ -110,3 +110,15 @@ def test_bad_inputs(call, words):
     simulation, data, _ = toy(n=500)
     with pytest.raises(InputError, match=words):
         call(simulation, data)
+
+
+@pytest.mark.parametrize(("measured", "size"), [(40, 40.0), (900, 300.0)])
+def test_classes_of_pooled_draws_have_the_size_of_the_smaller_sample(unfolded, measured, size):
+    """Each event has draws, but no more information than one event."""
+    rng = np.random.default_rng(1)
+    pools = [Pool(np.full(n, w), rng.normal(size=(n, 4, 1)).astype("f4")) for n, w in ((measured, 1.0), (300, 2.0))]
+    layout = unfolded.members.step2.classifier.layout
+    found = next_ratio(*pools, None, layout, np.random.default_rng(1), 1)
+    joined = found.classes.joined()
+    assert joined.ones.sum() == pytest.approx(size)
+    assert joined.zeros.sum() == pytest.approx(size)

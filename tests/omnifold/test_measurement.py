@@ -141,6 +141,12 @@ def test_luminosity_and_densities(events):
     cross = result.spectrum("gen", EDGES, luminosity=(20.0, 0.02))
     assert np.allclose(cross.nominal, plain.nominal / 20)
     assert cross.by_source()["luminosity"] == pytest.approx(0.02 * cross.nominal, rel=0.2)
+    # log-normal with the width log(1.4): in closed form, and 400 draws know it to a tenth
+    wide = result.spectrum("gen", EDGES, luminosity=(20.0, 0.4))
+    s = np.log(1.4)
+    expected = np.sqrt(np.expm1(s**2)) * np.exp(s**2 / 2) * wide.nominal
+    assert wide.by_source()["luminosity"] == pytest.approx(expected, rel=0.25)
+    assert np.all(wide.sources["luminosity"]() > 0)
     # draw by draw: the plain spectrum over a luminosity of each member's own
     factor = cross.draw_matrix / plain.draw_matrix * 20
     np.testing.assert_allclose(factor, np.broadcast_to(factor[:, :1], factor.shape), rtol=1e-9)
@@ -322,6 +328,37 @@ def test_prior_dependence_vanishes_for_the_same_generator_and_not_for_another(ev
     assert np.abs(result.prior_dependence(lambda g: np.exp(0.3 * g[:, 0]))["gen"]).max() > 0.5
     with pytest.raises(InputError, match="finite and not negative"):
         result.prior_dependence(-np.ones(4000))
+
+
+@pytest.fixture(scope="module")
+def with_fakes():
+    """A fifth of the events are fakes, elsewhere than the signal."""
+    rng = np.random.default_rng(5)
+    gen, fake = rng.normal(0, 1, 2000), rng.random(2000) < 0.2
+    reco = np.where(fake, rng.normal(-1, 0.7, 2000), gen + rng.normal(0, 0.5, 2000))
+    simulation = bu.Simulation(gen, reco, pass_gen=~fake)
+    quick = {"iterations": 1, "draws": 50, "network": bu.Network(hidden=(4,))}
+    return unfold(simulation, rng.normal(0.2, 0.9, 800) + rng.normal(0, 0.5, 800), **quick)
+
+
+@pytest.mark.parametrize("given", ["function", "array"])
+def test_a_constant_factor_is_no_other_generator(with_fakes, given):
+    """Fakes have the mean of the factors, so a factor of five leaves their share as it is."""
+
+    def factor(size):
+        if given == "function":
+            return lambda gen: size * np.exp(0.1 * gen[:, 0])
+        sim = with_fakes.simulation
+        return np.where(sim.pass_gen, size * np.exp(0.1 * sim.gen[:, 0]), np.nan)
+
+    one, five = (with_fakes.prior_dependence(factor(size))["gen"] for size in (1.0, 5.0))
+    np.testing.assert_allclose(five, one, atol=1e-3)
+
+
+def test_factors_of_fakes_in_an_array_count(with_fakes):
+    """Twice the fakes: fewer signal events, by a third of the old share of a fifth and more in all bins together."""
+    shift = with_fakes.prior_dependence(np.where(with_fakes.simulation.pass_gen, 1.0, 2.0))["gen"]
+    assert shift.sum() < -3
 
 
 def test_profile_of_a_linear_relation(events):

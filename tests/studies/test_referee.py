@@ -69,6 +69,51 @@ def test_the_bottom_line_of_a_blurred_measurement(direct):
     assert "at detector level" in str(line)
 
 
+def test_the_bottom_line_does_not_depend_on_systematics():
+    """A shift of the detector level in the direction of the models' difference, and a background of unknown size.
+
+    Both levels hold what statistics say: N (2 tilt)^2 var(t) / (1 + N / simulated), as above.
+    """
+    rng = np.random.default_rng(4)
+    gen = rng.normal(0, 1, 10_000)
+    simulation = bu.Simulation(gen, gen + rng.normal(0, 0.01, len(gen)))
+    shifted = bu.Systematic("shift", reco_up=simulation.reco + 0.3, reco_down=simulation.reco - 0.3)
+    top = bu.Background(rng.normal(0, 1, 500), np.full(500, 0.1), "top", 1.0)
+    unfolder = bu.OmniFold(
+        2, inference="laplace", network=bu.Network(hidden=(4,)), draws=200, random_seed=4, progressbar=False
+    )
+    result = unfolder.fit(simulation, rng.normal(0, 1, 550), [top], [shifted])
+    models = (lambda t: np.exp(0.1 * t[:, 0])), (lambda t: np.exp(-0.1 * t[:, 0]))
+    line = result.bottom_line(*models, {"gen": np.linspace(-3, 3, 13)})
+    assert line.unfolded["gen"] == pytest.approx(500 * 0.2**2 / (1 + 500 / 10_000), rel=0.35)
+    split = result.spectrum("gen", [-3, 0, 3]).by_source()
+    assert np.all(split["shift"] > 2 * split["data"])
+
+
+def test_a_constant_in_a_model_says_nothing():
+    """With fakes too, which have the mean factor."""
+    rng = np.random.default_rng(6)
+    gen = rng.normal(0, 1, 2000)
+    simulation = bu.Simulation(gen, gen + rng.normal(0, 0.5, 2000), pass_gen=rng.random(2000) > 0.2)
+    unfolder = bu.OmniFold(
+        1, inference="laplace", network=bu.Network(hidden=(4,)), draws=50, random_seed=1, progressbar=False
+    )
+    result = unfolder.fit(simulation, rng.normal(0, 1, 500))
+
+    def tilt(size):
+        return lambda t: size * np.exp(0.1 * t[:, 0])
+
+    bins = {"gen": [-2, 0, 2]}
+    with pytest.raises(InputError, match="alike"):
+        result.bottom_line(tilt(1.0), tilt(3.0), bins)
+    one, three = (result.bottom_line(np.ones(2000), tilt(size), bins) for size in (1.0, 3.0))
+    assert three.unfolded["gen"] == pytest.approx(one.unfolded["gen"], rel=1e-6)
+    assert three.detector == pytest.approx(one.detector, rel=1e-6)
+    own = np.where(simulation.pass_gen, 1.0, np.nan)
+    with pytest.raises(InputError, match="alike"):
+        result.bottom_line(own, np.ones(2000), bins)
+
+
 def test_models_that_say_nothing_are_refused(direct):
     ones = np.ones(len(direct))
     with pytest.raises(InputError, match="alike"):

@@ -98,6 +98,9 @@ def test_killed_study_resumes(tmp_path):
     with path.open("a") as file:
         file.write('{"seed": 3, "nomi')  # killed in the middle of a line
     resumed = _study(toys=5, checkpoint=path)
+    again = load_coverage(resumed.save(tmp_path / "study.npz"))
+    for study in (resumed, again):  # two of five toys are of this run
+        assert study.summary()["toys per minute"] == pytest.approx(60 * 2 / resumed.wall_seconds)
     np.testing.assert_array_equal(resumed.lower, _study(toys=5).lower)
     with pytest.raises(InputError, match="other bins"):
         _study(toys=5, checkpoint=path, expected=TRUTH + 1)
