@@ -38,6 +38,7 @@ from bayesunfold.direct.settings import SAMPLED, DirectSettings, default_hyperpr
 from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError, UnreliableDrawsWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
+    check_checkpoint,
     choose_seed,
     claim_checkpoint,
     fingerprint,
@@ -219,8 +220,13 @@ class UnbinnedFBU:
         checkpoint: str | Path | None = None,
     ) -> None:
         """Everything that :meth:`fit` checks before it trains, and nothing else; arguments and errors as there."""
-        check_inputs(simulation, data, backgrounds, systematics, checkpoint)
-        _check_factors(simulation, systematics, self.efficiency)
+        check_simulation(simulation)
+        settings = self.settings(simulation)
+        intervals = settings.moments.additive, settings.network.additive
+        scales = self._scales(simulation, intervals)
+        events = check_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
+        _check_factors(simulation, systematics, settings.efficiency)
+        check_checkpoint(checkpoint, events, settings, choose_seed(self.random_seed, checkpoint))
 
     def fit(
         self,
@@ -259,6 +265,7 @@ class UnbinnedFBU:
             _, layout = settings.layouts(events)
             check_hyperprior(self.model, layer_names(layout, simulation.gen_names))
         seed = choose_seed(self.random_seed, checkpoint)
+        check_checkpoint(checkpoint, events, settings, seed)
         clock = [time.perf_counter()]
         inputs = Inputs(simulation, data, tuple(backgrounds), given_correlations(systematics))
         costs = direct_costs(
