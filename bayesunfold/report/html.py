@@ -24,6 +24,7 @@ from bayesunfold.plots import plot_correlation, plot_history, plot_ranking, plot
 from bayesunfold.report.checks import MARKS, Check, checks_of_tests, detector_closure, verdicts
 from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, plot_draws, plot_weights
 from bayesunfold.spectrum import Spectrum
+from bayesunfold.unfolding.record import BLIND
 
 if TYPE_CHECKING:
     from bayesunfold.studies.bottom_line import BottomLine
@@ -150,6 +151,8 @@ def write_report(
             raise InputError(msg)
         named = result if isinstance(result, Mapping) else {result.method: result}
         return _spectra_report(named, path, notes, inputs)
+    if result.record.blind:
+        notes = [BLIND, *(note for note in notes if note != BLIND)]
     sim = result.simulation
     for given, what in ((bins, "bins"), (spectra, "spectra")):
         check_known(check_mapping(given or {}, what), sim.gen_names, what)
