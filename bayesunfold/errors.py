@@ -78,7 +78,7 @@ class BlindFeatureWarning(BayesUnfoldWarning):
 
 
 class WeightWarning(BayesUnfoldWarning):
-    """Event weights lost much of the sample's information, or members went negative."""
+    """Event weights lost much of the sample's information, members went negative, or factors are not used."""
 
 
 class ProfilingWarning(BayesUnfoldWarning):

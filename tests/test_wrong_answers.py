@@ -9,12 +9,14 @@ import pickle
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import bayesunfold as bu
 from bayesunfold.classifier.standardize import Standardizer, isolated
+from bayesunfold.classifier.two_class import ClassWeights, TwoClass
 from bayesunfold.errors import (
     BlindFeatureWarning,
     ConvergenceWarning,
@@ -22,6 +24,7 @@ from bayesunfold.errors import (
     OverlapWarning,
     SmallSampleWarning,
 )
+from bayesunfold.unfolding.overlap import check_learned
 
 BINS = np.array([-30.0, -1.0, 0.0, 1.0, 30.0])
 
@@ -145,6 +148,19 @@ def test_a_ratio_that_was_not_learned_is_told(monkeypatch, events):
     gen, reco, data = events
     with pytest.warns(ConvergenceWarning, match="step 1 did not learn the data in reco"):
         unfold(gen, reco, data + 1.0, iterations=1)
+
+
+def test_an_empty_bin_does_not_hide_what_was_not_learned():
+    """Of whole numbers no event lies above the last quantile; half of the data against a quarter is still told."""
+    x = np.repeat([0.0, 1.0, 2.0, 3.0], 100)[:, None]
+    data = np.repeat([0.0, 1.0, 2.0, 3.0], [200, 70, 60, 70])[:, None]
+    one, zero = np.ones(400), np.zeros(400)
+    samples = ClassWeights("data", data, one, zero), ClassWeights("simulation", x, zero, one)
+    step1 = SimpleNamespace(classes=TwoClass(samples, 0.0), log_ratio=lambda x: np.zeros(len(x)))
+    both = SimpleNamespace(gen=one > 0)
+    events = SimpleNamespace(data=SimpleNamespace(x=data, size=400.0), passes=both)
+    with pytest.warns(ConvergenceWarning, match=r"a bin with 50 % of the data has 25 % of the reweighted"):
+        check_learned(events, step1, np.linspace(0.5, 2, 400), ("jets",), np.array([True]))
 
 
 def test_events_that_pass_no_level_are_counted_and_take_no_part(events, plain):

@@ -1,11 +1,13 @@
-"""Intervals of counts."""
+"""Intervals of counts, and means of weights whose logarithm is known."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["clopper_pearson"]
+from bayesunfold.errors import ConvergenceError
+
+__all__ = ["clopper_pearson", "log_mean_weight"]
 
 Array = NDArray[np.floating]
 
@@ -38,3 +40,38 @@ def clopper_pearson(successes: ArrayLike, trials: int, level: float = 0.683) -> 
     k = np.asarray(successes, dtype=np.float64)
     lower, upper = clopper_pearson_interval(k, np.full_like(k, trials), coverage=level)
     return np.asarray(lower), np.asarray(upper)
+
+
+def log_mean_weight(log_weight: Array, weight: ArrayLike, events: str) -> Array:
+    """Log of the weighted mean of ``exp(log_weight)`` over events, over the last axis: the denominator of (R2).
+
+    Parameters
+    ----------
+    log_weight : array, shape (n,) or (draws, n)
+        Of a point estimate, or of posterior draws.
+    weight : array, shape (n,)
+    events : str
+        Whose weights these are, for the error.
+
+    Raises
+    ------
+    ConvergenceError
+        If a mean is not positive, which negative weights make.
+
+    Examples
+    --------
+    >>> round(float(log_mean_weight(np.log([1.0, 3.0]), [1.0, 1.0], "the source")), 4)
+    0.6931
+    """
+    top = log_weight.max(axis=-1, keepdims=True)
+    w = np.asarray(weight, dtype=np.float64)
+    mean = np.exp(log_weight - top) @ w / w.sum()
+    bad = int(np.sum(~(mean > 0)))
+    if bad:
+        which = "the point estimate" if log_weight.ndim == 1 else f"{bad} of {len(mean)} posterior draws"
+        msg = (
+            f"the mean weight of {which} over {events} is not positive; negative weights have taken over. Merge such "
+            "events with others near them, or take more events."
+        )
+        raise ConvergenceError(msg)
+    return np.asarray(top[..., 0] + np.log(mean))

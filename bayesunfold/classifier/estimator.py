@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from bayesunfold._support.checks import check_count, check_flag, effective_size
+from bayesunfold._support.statistics import log_mean_weight
 from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.arithmetic import forward, tangent, weighted_gram
 from bayesunfold.classifier.evidence import learn_scales
@@ -24,11 +25,15 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.classifier.standardize import Standardizer
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import BASIS_ROWS, Classifier, ClassWeights, TwoClass, leading_directions
-from bayesunfold.errors import InputError, InputTypeError, OverlapWarning
+from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError, OverlapWarning
 
 __all__ = ["BayesianClassifier"]
 
 Array = NDArray[np.floating]
+
+LARGE_STEP = 10.0
+"""Remaining step of the fit, in posterior standard deviations of all directions together, that is warned of. The
+linearised network goes it, so a small one does no harm."""
 
 
 def __dir__() -> list[str]:
@@ -127,6 +132,13 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             One class only, more than two, NaN, or a class whose weights do not sum to something positive.
+        ConvergenceError
+            If negative weights leave no positive mean ratio over the first class.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the training stopped ten posterior standard deviations or more short of the most probable weights.
         """
         linearize = check_flag(self.linearize, "linearize")
         method = check_inference(self.inference, linearize=linearize)
@@ -197,6 +209,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         self.directions_ = whitened_directions(fitted, axes, precision)
         self.layout_, self.theta_ = layout, fit.theta
         self.converged_, self.n_iter_ = fit.converged, fit.steps
+        _warn_if_short(fit.decrement)
         self.prior_log_odds_ = float(np.log(totals[1] / totals[0]))
         # the Bernoulli posterior leaves the overall level free; the classes' sizes are known, so each draw
         # is normalised to mean weight one on class 0
@@ -208,8 +221,9 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
             z = self.mode_ + (z - self.mode_) @ self._stretch(x, ones, zeros, classes.offset).T
         self.posterior_draws_ = replace(self.posterior_draws_, z=z)
         best, drawn = self._evaluate(x[rows])
-        self._log_norm = _log_mean_exp(best[:, None], weight[rows])[0]
-        self._log_norms = _log_mean_exp(drawn, weight[rows])
+        first = f"class {self.classes_[0]}"
+        self._log_norm = float(log_mean_weight(best, weight[rows], first))
+        self._log_norms = log_mean_weight(drawn.T, weight[rows], first)
 
     def _stretch(self, x: Array, ones: Array, zeros: Array, offset: float) -> Array:
         """What makes the covariance of the draws that of a fit to weighted events, shape (p, p).
@@ -276,7 +290,16 @@ def _warn_if_separable(x: Array, code: NDArray[np.integer]) -> None:
         warnings.warn(msg, OverlapWarning, stacklevel=3)
 
 
-def _log_mean_exp(values: Array, weight: Array) -> Array:
-    """Log of the weighted mean of ``exp(values)`` over events, one a column."""
-    top = values.max(axis=0)
-    return top + np.log((weight @ np.exp(values - top)) / weight.sum())
+def _warn_if_short(decrement: float) -> None:
+    """Warn if the training stopped far from the most probable weights."""
+    if decrement > LARGE_STEP:
+        where = (
+            f"{decrement:.2g} posterior standard deviations short of its most probable weights (limit {LARGE_STEP:g})"
+            if np.isfinite(decrement)
+            else "where the curvature is not positive definite, which negative weights make"
+        )
+        msg = (
+            f"the training stopped {where}; ratios and their bands are unreliable. Merge events of negative weight "
+            "with others near them, transform features of long tails (logarithm, arcsinh), or take a smaller network."
+        )
+        warnings.warn(msg, ConvergenceWarning, stacklevel=4)

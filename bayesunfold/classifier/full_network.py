@@ -22,6 +22,7 @@ from bayesunfold.classifier.sampling import (
     LinearizedPosterior,
     quiet_nutpie,
     quiet_pymc,
+    sampler_stats,
 )
 from bayesunfold.errors import UnreliableDrawsWarning
 
@@ -133,8 +134,7 @@ def _nuts(model: Any, draws: int, seed: int) -> tuple[Any, Array, int, dict[str,
         tree = nutpie.sample(
             compiled, draws=-(-draws // CHAINS), tune=TUNE, chains=CHAINS, cores=1, seed=seed, progress_bar=False
         )
-    stats = {str(k): np.asarray(v.values) for k, v in tree["sample_stats"].data_vars.items() if v.ndim == 2}
-    return tree, np.zeros(0), CHAINS if draws % CHAINS == 0 else 1, stats
+    return tree, np.zeros(0), CHAINS if draws % CHAINS == 0 else 1, sampler_stats(tree)
 
 
 def _named(layout: Layout, theta: Array) -> dict[str, Array]:

@@ -38,6 +38,7 @@ __all__ = [
     "sample_advi",
     "sample_gaussian",
     "sample_nuts",
+    "sampler_stats",
 ]
 
 Array = NDArray[np.floating]
@@ -382,13 +383,17 @@ def run_nuts(compiled: Any, name: str, per_chain: int, rng: np.random.Generator)
             seed=int(rng.integers(2**31)),
             progress_bar=False,
         )
-    found = np.asarray(tree["posterior"][name].values)
+    return np.asarray(tree["posterior"][name].values), sampler_stats(tree)
+
+
+def sampler_stats(tree: Any) -> dict[str, Array]:
+    """What NUTS reports of every draw, shape (chains, draws) each, with a warning of divergent transitions."""
     stats = {str(k): np.asarray(v.values) for k, v in tree["sample_stats"].data_vars.items() if v.ndim == 2}
-    divergent = int(stats["diverging"].sum()) if "diverging" in stats else 0
-    if divergent:
-        msg = f"NUTS reports {divergent} divergent transitions of {CHAINS * per_chain}; trust the draws less."
-        warnings.warn(msg, ConvergenceWarning, stacklevel=4)
-    return found, stats
+    diverging = stats.get("diverging", np.zeros(0))
+    if diverging.any():
+        msg = f"NUTS reports {int(diverging.sum())} divergent transitions of {diverging.size}; trust the draws less."
+        warnings.warn(msg, ConvergenceWarning, stacklevel=5)
+    return stats
 
 
 def sample_gaussian(posterior: LinearizedPosterior, draws: int, rng: np.random.Generator) -> Draws:

@@ -263,8 +263,8 @@ def leading_directions(jacobian: Array, curvature: Array, share: float = SHARE, 
     """Directions of weight space that the events inform, as orthonormal columns.
 
     Directions are eigenvectors of ``J' diag(h) J``; the fewest are kept that hold ``share`` of
-    the effective degrees of freedom ``sum lambda / (1 + lambda)``. All others keep their
-    prior, which at the events is invisible by construction.
+    the effective degrees of freedom ``sum lambda / (1 + lambda)``. Displacements along all
+    others are zero: the prior's width there, up to 4 % of a band's width at the events, is left out.
 
     Parameters
     ----------

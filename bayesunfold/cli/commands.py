@@ -6,11 +6,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bayesunfold.classifier.inference import inference_names
+
+if TYPE_CHECKING:
+    from bayesunfold.unfolding.result import UnfoldingResult
 
 __all__ = ["main"]
 
@@ -151,10 +155,18 @@ def _demo(args: argparse.Namespace) -> None:
     )
 
 
-def _info(args: argparse.Namespace) -> None:
+def _loaded(path: Path) -> UnfoldingResult:
+    """A saved result; where its file does not say whether it is blind, as older ones, the folder of blind runs does."""
     from bayesunfold.io.storage import load
 
-    result = load(args.result)
+    result = load(path)
+    if result.record.blind is None and path.resolve().parent.name == "blind":
+        return replace(result, record=replace(result.record, blind=True))
+    return result
+
+
+def _info(args: argparse.Namespace) -> None:
+    result = _loaded(args.result)
     print(result.summary())
     print("settings:", *(f"  {name}: {value}" for name, value in result.configuration.items()), sep="\n")
     if args.checks:
@@ -190,24 +202,20 @@ def _unfold_config(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from bayesunfold.cli.unfold import BLIND
-    from bayesunfold.io.storage import load
     from bayesunfold.report import write_report
 
-    notes = [BLIND] if args.result.resolve().parent.name == "blind" else []  # where blind runs write
-    print(f"written: {write_report(load(args.result), args.out or args.result.with_suffix('.html'), notes=notes)}")
+    print(f"written: {write_report(_loaded(args.result), args.out or args.result.with_suffix('.html'))}")
 
 
 def _explore(args: argparse.Namespace) -> None:
     from bayesunfold.cli.explore import serve
     from bayesunfold.cli.models import read_model
-    from bayesunfold.io.storage import load
 
     paths = [*args.others, *map(Path, args.model)]
     twice = len({path.stem for path in paths}) < len(paths)
     names = [str(path) if twice else path.stem for path in paths]
-    result, split = load(args.result), len(args.others)
-    others = {name: load(path) for name, path in zip(names[:split], args.others, strict=True)}
+    result, split = _loaded(args.result), len(args.others)
+    others = {name: _loaded(path) for name, path in zip(names[:split], args.others, strict=True)}
     features = result.simulation.gen_names
     models = {name: read_model(path, features) for name, path in zip(names[split:], args.model, strict=True)}
     serve(result, args.port, others=others, models=models, show=not args.no_browser)
@@ -342,6 +350,7 @@ def _configured_problem(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 def _of_study(sections: dict[str, Any]) -> dict[str, Any]:
     """Settings with which a checkpoint must agree: not the number of toys, which may grow."""
     kept = {k: v for k, v in sections.items() if k not in ("output", "spectrum")}
+    kept["unfolding"] = kept["unfolding"] | {"bias": kept["unfolding"]["bias"] is not False}
     return kept | {"coverage": {k: v for k, v in sections["coverage"].items() if k != "toys"}}
 
 

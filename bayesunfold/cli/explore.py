@@ -20,6 +20,7 @@ from bayesunfold._support.checks import check_count
 from bayesunfold.errors import BayesUnfoldError, InputError
 from bayesunfold.io.arviz import default_bins
 from bayesunfold.plots import plot_correlation, plot_spectrum
+from bayesunfold.unfolding.record import BLIND
 
 if TYPE_CHECKING:
     from bayesunfold.cli.models import ModelEvents
@@ -240,7 +241,10 @@ class Explorer:
             *self._downloads,
             width=320,
         )
-        shown = pn.Column(self.message, self.figure, self.table)
+        results = {"": self.result, **self.others}
+        blind = [f"{name}: {BLIND}" if name else BLIND for name, result in results.items() if result.record.blind]
+        notes = [pn.pane.HTML(f"<b>{html.escape(note)}</b>") for note in blind]
+        shown = pn.Column(*notes, self.message, self.figure, self.table)
         return pn.FlexBox(controls, shown, self.correlation, align_items="flex-start")
 
 

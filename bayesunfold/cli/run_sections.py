@@ -48,13 +48,22 @@ class UnfoldingSection(Struct, kw_only=True, frozen=True):
     ] = None
     random_seed: Annotated[int | None, Meta(description="the same seed gives the same result")] = None
     bias: Annotated[
-        bool,
+        bool | None,
         Meta(description="of OmniFold: estimate the bias as well, half as long as training again (on if omitted)"),
-    ] = True
+    ] = None
 
     def settings(self) -> dict[str, object]:
         """Arguments of the class of the method."""
         return {name: value for name, value in given_keys(self).items() if name not in ("bias", "method")}
+
+    def check(self) -> None:
+        """Whether the method has what is asked for."""
+        if self.bias and self.method == "direct":
+            msg = (
+                'unfolding.bias is true and the method "direct", which does not stop early and has no such bias; leave '
+                'bias out, or take method = "omnifold".'
+            )
+            raise InputError(msg)
 
 
 class NetworkSection(Struct, kw_only=True, frozen=True):
@@ -146,6 +155,20 @@ class OutputSection(Struct, kw_only=True, frozen=True):
     ] = None
     event_selection: Annotated[str | None, Meta(description="the particle-level selection in words, likewise")] = None
     reference: Annotated[str | None, Meta(description="arXiv number or DOI, likewise")] = None
+
+    def check(self, *, spectra: bool) -> None:
+        """Whether every key has something to act on; ``spectra`` says whether there are sections [[spectrum]]."""
+        of_publication = {"publication_by_source": self.publication_by_source, **self.description()}
+        of_hepdata = {"abstract": self.abstract}
+        needs = ((of_publication, "publication", self.publication), (of_hepdata, "hepdata", self.hepdata))
+        for keys, needed, there in needs:
+            given = [name for name, value in keys.items() if value]
+            if given and not there:
+                msg = f"output.{given[0]} is of what output.{needed} writes; set {needed} = true, or leave it out."
+                raise InputError(msg)
+        if self.groups and not spectra:
+            msg = "output.groups divides the uncertainty of spectra, and there is no section [[spectrum]]; add one."
+            raise InputError(msg)
 
     def description(self) -> dict[str, str]:
         """Words for the metadata of the publication."""

@@ -129,6 +129,8 @@ def read_configuration(path: Path) -> Configuration:
         found[section] = [_read(section, t) for t in value] if section in MANY else _read(section, value)
     configuration = Configuration(**found, alias=alias)  # type: ignore[arg-type]  # each was read as its own structure
     _check_spectra(configuration.spectrum)
+    configuration.unfolding.check()
+    configuration.output.check(spectra=bool(configuration.spectrum))
     return configuration
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -29,16 +29,12 @@ from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.report import write_report
 from bayesunfold.source_groups import check_names_of_groups, match_groups
 from bayesunfold.spectrum import Normalization, Spectrum
+from bayesunfold.unfolding.record import BLIND
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.systematics import Systematic
 from bayesunfold.unfolding.two_point import statistics_name
 
 __all__ = ["check_job", "run_job"]
-
-BLIND = (
-    "BLIND: no data were read; pseudo-data take their place until --unblind. They are simulated events, which the "
-    "simulation then lacks. HEPData, publication and ROOT files are not written"
-)
 
 
 def __dir__() -> list[str]:
@@ -107,11 +103,13 @@ def run_job(job: Job, *, resume: bool = False, progressbar: bool = True, backend
             checkpoint=checkpoint,
             backend=backend,
         )
-        if job.sections.unfolding.bias and isinstance(inputs.unfolder, OmniFold):
+        result = replace(result, record=replace(result.record, blind=job.blind))
+        if job.sections.unfolding.bias is not False and isinstance(inputs.unfolder, OmniFold):
             result = result.estimate_bias()
         written = _write(job, result)
     checkpoint.unlink(missing_ok=True)
-    return "\n".join([result.summary(), *_notes(job), *_files(job), *(f"written: {path}" for path in written)])
+    notes = [note for note in _notes(job) if note != BLIND]  # the summary has it
+    return "\n".join([result.summary(), *notes, *_files(job), *(f"written: {path}" for path in written)])
 
 
 def _files(job: Job) -> list[str]:

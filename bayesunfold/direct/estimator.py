@@ -23,6 +23,7 @@ from bayesunfold.classifier.backend import Backend, check_backend, on_backend
 from bayesunfold.classifier.inference import check_chains
 from bayesunfold.classifier.linearized import posterior_axes
 from bayesunfold.classifier.network import Network
+from bayesunfold.direct.fit import SETTLED
 from bayesunfold.direct.model import (
     PrecisionDraws,
     PrecisionModel,
@@ -30,13 +31,14 @@ from bayesunfold.direct.model import (
     layer_names,
     sample_precisions,
 )
-from bayesunfold.direct.posterior import DirectPosterior, find_nuisances, find_posterior, members_of
+from bayesunfold.direct.posterior import DirectPosterior, at_precisions, find_nuisances, find_posterior, members_of
 from bayesunfold.direct.precision import precision_posterior
 from bayesunfold.direct.profile import Profile, warn_of_nuisances
 from bayesunfold.direct.settings import SAMPLED, DirectSettings, default_hyperprior, default_networks
 from bayesunfold.errors import ConvergenceWarning, InputError, InputTypeError, UnreliableDrawsWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
+    check_checkpoint,
     choose_seed,
     claim_checkpoint,
     fingerprint,
@@ -64,6 +66,9 @@ MOST_DRAWS, MOST_RESTARTS, MOST_ROUNDS = 100_000, 1000, 20
 
 FEW_POINTS = 30
 """Effective number of importance samples of the precisions below which a fit warns."""
+
+MOST_REPEATS = 2
+"""Most times that the network is found again at the precisions of a user's hyperprior."""
 
 LARGE_STEP = 1.0
 """Remaining step of the fit, in posterior standard deviations, that is warned of."""
@@ -215,8 +220,13 @@ class UnbinnedFBU:
         checkpoint: str | Path | None = None,
     ) -> None:
         """Everything that :meth:`fit` checks before it trains, and nothing else; arguments and errors as there."""
-        check_inputs(simulation, data, backgrounds, systematics, checkpoint)
-        _check_factors(simulation, systematics, self.efficiency)
+        check_simulation(simulation)
+        settings = self.settings(simulation)
+        intervals = settings.moments.additive, settings.network.additive
+        scales = self._scales(simulation, intervals)
+        events = check_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
+        _check_factors(simulation, systematics, settings.efficiency)
+        check_checkpoint(checkpoint, events, settings, choose_seed(self.random_seed, checkpoint))
 
     def fit(
         self,
@@ -255,6 +265,7 @@ class UnbinnedFBU:
             _, layout = settings.layouts(events)
             check_hyperprior(self.model, layer_names(layout, simulation.gen_names))
         seed = choose_seed(self.random_seed, checkpoint)
+        check_checkpoint(checkpoint, events, settings, seed)
         clock = [time.perf_counter()]
         inputs = Inputs(simulation, data, tuple(backgrounds), given_correlations(systematics))
         costs = direct_costs(
@@ -271,6 +282,7 @@ class UnbinnedFBU:
                 found = find_posterior(events, settings, first, seed)
             else:
                 found = _profiled(events, settings, first, seed, profile)
+            found, precisions = self._sampled(found, settings, simulation.gen_names, seed)
             events = found.events
             if found.profile is not None:
                 warn_of_nuisances(found.profile, found.mode.columns)
@@ -282,7 +294,6 @@ class UnbinnedFBU:
                 perturbations = replace(perturbations, effects={**perturbations.effects, **learned})
             signal, normalizations = yield_changes(events, perturbations, seed)
             perturbations = replace(perturbations, signal=signal, scales=normalizations)
-            precisions = self._precisions(found, settings, simulation.gen_names, seed)
             clock.append(time.perf_counter())
             phases.begin("members")
             free = settings.efficiency == "learned"
@@ -339,6 +350,27 @@ class UnbinnedFBU:
             return None, systematics
         nuisances = Nuisances.of(inputs.simulation, inputs.backgrounds, systematics, events.scales, seed)
         return Profile.start(nuisances, inputs.data, events.scales), nuisances.systematics
+
+    def _sampled(
+        self, found: DirectPosterior, settings: DirectSettings, features: Sequence[str], seed: int
+    ) -> tuple[DirectPosterior, PrecisionDraws]:
+        """Precisions of every member, and the posterior near them: the most probable network and all that is linear.
+
+        The most probable precisions are those of the default hyperprior. A user's own may be far from them; the network
+        is then found again at the mean of its draws.
+        """
+        precisions = self._precisions(found, settings, features, seed)
+        if self.model is None:
+            return found, precisions
+        for _ in range(MOST_REPEATS):
+            mean = precisions.log_tau.mean(axis=0)
+            if np.all(np.abs(mean - found.fit.log_tau) < SETTLED):
+                break
+            found = at_precisions(found, settings, seed, mean)
+            if found.profile is not None:
+                found = _with_networks(found, settings)
+            precisions = self._precisions(found, settings, features, seed)
+        return found, precisions
 
     def _precisions(
         self, found: DirectPosterior, settings: DirectSettings, features: Sequence[str], seed: int
@@ -404,9 +436,12 @@ def _profiled(
         return iterate(moved, settings, None, None, train(training_stream(seed, k)))
 
     trained, first, nuisances = find_nuisances(events, settings, first, seed, profile, retrain)
-    found = find_posterior(trained, settings, first, seed, nuisances)
-    # its networks at the events where the nuisance parameters are, as a saved result has them
-    here = iterate(found.events, settings, None, None, recall(first.networks()))
+    return _with_networks(find_posterior(trained, settings, first, seed, nuisances), settings)
+
+
+def _with_networks(found: DirectPosterior, settings: DirectSettings) -> DirectPosterior:
+    """Its networks at the events where the nuisance parameters are, as a saved result has them."""
+    here = iterate(found.events, settings, None, None, recall(found.fit.setup.first.networks()))
     return replace(found, fit=replace(found.fit, setup=replace(found.fit.setup, first=here)))
 
 

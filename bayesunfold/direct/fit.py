@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class Fit:
     evidence : Evidence
         Near the mode.
     log_tau : array, shape (groups,)
-        Logarithms of the most probable precisions.
+        Logarithms of the most probable precisions; with a user's hyperprior, of their mean.
     """
 
     setup: Setup
@@ -96,6 +96,11 @@ class Fit:
         """The fit at inputs that stay."""
         problem = setup.problem(events)
         return cls(setup, problem, *find_mode_and_precisions(problem, start, log_tau, setup.width))
+
+    def at_precisions(self, log_tau: Array) -> Fit:
+        """The fit of the network at other precisions, which stay."""
+        mode = find_mode(self.problem, self.mode.theta, np.exp(log_tau))
+        return replace(self, mode=mode, evidence=Evidence.of(self.problem, mode, self.setup.width), log_tau=log_tau)
 
 
 def find_mode_and_precisions(

@@ -32,6 +32,9 @@ LEAST_INFORMATION = 1.0
 FEW_INPUTS = 3
 """Inputs at detector level up to which the network of the moments is trained."""
 
+FEW_DATA = 20.0
+"""Data events that may be too few for a moment to have a variance."""
+
 LEAST_EVENTS = 50.0
 """Features are bounded where fewer expected events than this would make a moment alone, as bins are merged there."""
 
@@ -147,10 +150,10 @@ class Moments:
         size = sum(classifier.basis.shape[1] for classifier in classifiers)
         plain = Features(classifiers, np.zeros(size), np.eye(size), np.inf)
         centre = plain.total(events.data.x, u) / u.sum()
-        scaling = _whitening(_covariance(events, plain, pull, centre), LEAST_INFORMATION)
+        scaling = _whitening(_covariance(events, plain, pull, centre), LEAST_INFORMATION, events.data.size)
         bounded = Features(classifiers, centre, scaling, 1.0 / np.sqrt(LEAST_EVENTS))
         centre = bounded.total(events.data.x, u) / u.sum()
-        whitening = _whitening(_covariance(events, bounded, pull, centre), 1e-3)
+        whitening = _whitening(_covariance(events, bounded, pull, centre), 1e-3, events.data.size)
         whitening = _at_most(whitening, max(1, int(events.data.size)))
         return cls(bounded, centre, whitening, np.zeros(whitening.shape[1]), 0.0).at(events, pull)
 
@@ -230,15 +233,18 @@ def _covariance(events: StandardizedEvents, features: Features, pull: Array, cen
     return out
 
 
-def _whitening(covariance: Array, least: float) -> Array:
-    """Eigenvectors over the roots of their eigenvalues, of those above ``least``."""
+def _whitening(covariance: Array, least: float, data: float) -> Array:
+    """Eigenvectors over the roots of their eigenvalues, of those above ``least``, with so many data events."""
     values, vectors = np.linalg.eigh(covariance)
     kept = values > least
     if not kept.any():
-        msg = (
-            "no detector-level moment has a variance; negative event weights dominate, or data and simulation do not "
-            "overlap. Merge or remove such events."
-        )
+        msg = f"no detector-level moment of {data:.3g} data events (effective number) has a variance above {least:g}; "
+        if data < FEW_DATA:
+            msg += "so few say nothing of the shape. Take more data, or bayesunfold.FBU with few bins."
+        else:
+            msg += (
+                "negative event weights dominate, or data and simulation do not overlap. Merge or remove such events."
+            )
         raise ConvergenceError(msg)
     return vectors[:, kept] / np.sqrt(values[kept])
 

@@ -28,7 +28,7 @@ from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbation
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
-__all__ = ["DirectPosterior", "find_nuisances", "find_posterior", "members_of"]
+__all__ = ["DirectPosterior", "at_precisions", "find_nuisances", "find_posterior", "members_of"]
 
 Array = NDArray[np.floating]
 
@@ -122,6 +122,30 @@ def find_posterior(
             fit = Fit.of(setup, now, fit.mode.theta, fit.log_tau)
         else:
             profile, fit = follow(profile, setup, fit.mode.theta, fit.log_tau)
+
+
+def at_precisions(found: DirectPosterior, settings: DirectSettings, seed: int, log_tau: Array) -> DirectPosterior:
+    """The most probable network at precisions that stay, and its tests; the moments are the same.
+
+    Parameters
+    ----------
+    found : DirectPosterior
+        From :func:`find_posterior`.
+    settings : DirectSettings
+    seed : int
+    log_tau : array, shape (groups,)
+        Logarithms of the precisions.
+    """
+    profile, fit = found.profile, found.fit
+    if profile is None:
+        fit = fit.at_precisions(log_tau)
+    else:
+        profile, fit = follow(profile, fit.setup, fit.mode.theta, log_tau, fixed=True)
+    events = found.events if profile is None else profile.events
+    push = fit.setup.push(events, fit.mode)
+    rng = stream(seed, "criticism") if settings.rounds else None
+    criticism = criticise(events, settings.layouts(events)[0], fit.problem, fit.mode, push, fit.evidence, rng)
+    return DirectPosterior(fit, events, push, replace(criticism, rounds=found.criticism.rounds), profile)
 
 
 def find_nuisances(

@@ -235,7 +235,9 @@ def smoothed(column: Array, noise: Array, derivative: Array, measured: bool | No
     return column - difference + vectors @ (best / (best + values) * along), change
 
 
-def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) -> tuple[Profile, Fit]:
+def follow(
+    profile: Profile, setup: Setup, start: Array, log_tau: Array | None, *, fixed: bool = False
+) -> tuple[Profile, Fit]:
     """Fit network, precisions and nuisance parameters, moving the simulation until these stay.
 
     The network is not brought to its end before they do: where the simulation is wrong, it would bend far to hide that.
@@ -248,6 +250,8 @@ def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) 
         Parameters of the network.
     log_tau : array, shape (groups,), optional
         Logarithms of the precisions to start with.
+    fixed : bool
+        Whether the precisions stay.
 
     Returns
     -------
@@ -261,8 +265,8 @@ def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) 
     """
     problem = setup.problem(profile.events)
     log_tau = np.zeros(len(problem.groups)) if log_tau is None else log_tau
-    mode = mode_at(problem, start, np.exp(log_tau))
-    log_tau = Evidence.of(problem, mode, setup.width).mode(log_tau)
+    if not fixed:
+        log_tau = Evidence.of(problem, mode_at(problem, start, np.exp(log_tau)), setup.width).mode(log_tau)
     mode = find_mode(problem, start, np.exp(log_tau), 1)
     settled, quiet = False, 0
     for number in range(MOST_ROUNDS):
@@ -270,7 +274,7 @@ def follow(profile: Profile, setup: Setup, start: Array, log_tau: Array | None) 
         if number == FINAL_ROUND:
             profile = replace(profile, measured=_measured(mode))
         evidence = Evidence.of(problem, mode, setup.width)
-        log_tau = evidence.mode(log_tau)
+        log_tau = log_tau if fixed else evidence.mode(log_tau)
         theta, alpha, std = joint_mean(problem, mode, np.exp(log_tau))
         step = alpha - profile.alpha
         problem = replace(problem, free=mode.free)

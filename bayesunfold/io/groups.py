@@ -112,7 +112,9 @@ def to_groups(result: UnfoldingResult) -> xr.DataTree:
 
 
 def _attributes(record: Record, inputs: Inputs, negative_data: float) -> dict[str, str | int | float]:
+    marks: dict[str, str | int | float] = {} if record.blind is None else {"blind": int(record.blind)}
     return {
+        **marks,
         "bayesunfold": installed_version("bayesunfold"),
         "settings": json.dumps(record.settings.state()),
         "random_seed": record.seed,
@@ -328,6 +330,7 @@ def from_groups(tree: xr.DataTree) -> UnfoldingResult:
             json.loads(tree.attrs["versions"]),
             tuple(json.loads(tree.attrs["history"])),
             json.loads(tree.attrs["seconds"]),
+            bool(tree.attrs["blind"]) if "blind" in tree.attrs else None,
         ),
         closure_weights=kept["closure_weight"].values if "closure_weight" in kept else None,
     )

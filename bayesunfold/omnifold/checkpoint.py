@@ -23,6 +23,7 @@ from bayesunfold.unfolding.record import MethodSettings
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = [
+    "check_checkpoint",
     "choose_seed",
     "claim_checkpoint",
     "fingerprint",
@@ -152,6 +153,12 @@ def read_checkpoint(path: Path, key: str) -> list[Networks]:
     except (ValueError, TypeError, IndexError) as err:
         msg = f"{path} is not {WHAT} ({err}); remove it or name another."
         raise FileFormatError(msg) from err
+
+
+def check_checkpoint(path: str | Path | None, events: StandardizedEvents, settings: MethodSettings, seed: int) -> None:
+    """Whether a run may go on from a checkpoint, if there is one; errors as for :func:`read_checkpoint`."""
+    if path is not None and Path(path).exists():
+        read_checkpoint(Path(path), fingerprint(events, settings, seed))
 
 
 def choose_seed(given: int | None, checkpoint: str | Path | None) -> int:

@@ -24,6 +24,7 @@ from bayesunfold.classifier.network import Network
 from bayesunfold.errors import InputError, InputTypeError, WeightWarning
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.omnifold.checkpoint import (
+    check_checkpoint,
     choose_seed,
     claim_checkpoint,
     fingerprint,
@@ -221,6 +222,7 @@ class OmniFold:
         data, events, covered = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
         check_not_profiled(backgrounds, systematics, "OmniFold")
         seed = choose_seed(self.random_seed, checkpoint)
+        check_checkpoint(checkpoint, events, self.settings, seed)
         with on_client(client), on_backend(backend), block_threads():
             perturbations = start_perturbations(events, simulation, systematics, self.settings, seed)
             state, history, seconds = self._loop(events, perturbations, seed, checkpoint)
@@ -308,8 +310,10 @@ class OmniFold:
         >>> toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
         >>> bu.OmniFold().check(toy.simulation, toy.data)
         """
-        check_inputs(simulation, data, backgrounds, systematics, checkpoint)
+        intervals = (self.settings.network.additive,) * 2
+        events = check_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint)
         check_not_profiled(backgrounds, systematics, "OmniFold")
+        check_checkpoint(checkpoint, events, self.settings, choose_seed(self.random_seed, checkpoint))
 
 
 def _warn_if_negative(members: Members) -> None:

@@ -17,13 +17,14 @@ from numpy.typing import ArrayLike
 from bayesunfold._support.checks import check_bins, check_known, check_mapping
 from bayesunfold._support.files import atomic_text, check_writable
 from bayesunfold._support.versions import installed_versions
-from bayesunfold.errors import InputError
+from bayesunfold.errors import InputError, InputTypeError
 from bayesunfold.io.arviz import default_bins
 from bayesunfold.normalization import contents_like
 from bayesunfold.plots import plot_correlation, plot_history, plot_ranking, plot_sources, plot_spectrum
 from bayesunfold.report.checks import MARKS, Check, checks_of_tests, detector_closure, verdicts
 from bayesunfold.report.figures import plot_classifiers, plot_detector_closure, plot_draws, plot_weights
 from bayesunfold.spectrum import Spectrum
+from bayesunfold.unfolding.record import BLIND
 
 if TYPE_CHECKING:
     from bayesunfold.studies.bottom_line import BottomLine
@@ -107,7 +108,8 @@ def write_report(
     bins : mapping of feature to edges, optional
         Binning of the spectra; 15 equal bins for features not named.
     spectra : mapping of feature to Spectrum, optional
-        Spectra to show as they are, with their normalisation, luminosity and unit.
+        Spectra of one axis to show as they are, with their normalisation, luminosity and unit. The generator's line is
+        drawn where they are the particle-level feature of this result, not something else under its name.
     notes : sequence of str
         What a reader must know first; shown under the title.
     inputs : sequence of mapping
@@ -118,7 +120,7 @@ def write_report(
     Raises
     ------
     InputError, InputTypeError
-        For features that do not exist, tests that are none.
+        For features that do not exist or are named twice, spectra of several axes, tests that are none.
 
     Returns
     -------
@@ -149,10 +151,13 @@ def write_report(
             raise InputError(msg)
         named = result if isinstance(result, Mapping) else {result.method: result}
         return _spectra_report(named, path, notes, inputs)
+    if result.record.blind:
+        notes = [BLIND, *(note for note in notes if note != BLIND)]
     sim = result.simulation
     for given, what in ((bins, "bins"), (spectra, "spectra")):
         check_known(check_mapping(given or {}, what), sim.gen_names, what)
     given_bins = {name: check_bins(e, f"bins of {name}") for name, e in (bins or {}).items()}
+    _check_spectra(spectra or {}, given_bins)
     shown = dict(spectra or {})
     for name in sim.gen_names:
         if name not in shown:
@@ -167,7 +172,7 @@ def write_report(
         "Spectra": _grid(
             "spectrum", {n: plot_spectrum(s, generator=generator_of(result, n, s)) for n, s in shown.items()}
         ),
-        "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in shown.items()}),
+        "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in shown.items() if s.knows_sources}),
         "Correlations": _grid("correlation", {n: plot_correlation(s) for n, s in shown.items()}),
         **_nuisance_sections(result, shown),
         **(_loop_sections(result) if result.record.settings.iterates else {}),
@@ -240,9 +245,32 @@ def _spectra_report(
     return path
 
 
-def generator_of(result: UnfoldingResult, name: str, spectrum: Spectrum) -> np.ndarray:
-    """Simulated spectrum at the unfolded yield, in the normalisation of an unfolded one, shape (bins,)."""
+def _check_spectra(spectra: Mapping[str, Spectrum], bins: Mapping[str, object]) -> None:
+    """Whether each is a spectrum of one axis, and not named with bins too."""
+    for name, spectrum in spectra.items():
+        if not isinstance(spectrum, Spectrum):
+            msg = f"spectra[{name!r}] has type {type(spectrum).__name__}; give what result.spectrum returns."
+            raise InputTypeError(msg)
+        if len(spectrum.edges) != 1:
+            msg = (
+                f"spectra[{name!r}] has {len(spectrum.edges)} axes ({', '.join(spectrum.names)}); here it has one. "
+                "A report of spectra alone, write_report({name: spectrum}, path), shows several."
+            )
+            raise InputError(msg)
+        if name in bins:
+            msg = f"{name!r} is in bins and in spectra; give one of them, a spectrum has its bins."
+            raise InputError(msg)
+
+
+def generator_of(result: UnfoldingResult, name: str, spectrum: Spectrum) -> np.ndarray | None:
+    """Simulated spectrum at the unfolded yield, in the normalisation of an unfolded one, shape (bins,).
+
+    None if the unfolded one is not that of the particle-level feature: another unit or level, or another result.
+    """
     sim = result.simulation
+    same = contents_like(spectrum, sim.gen_column(name), result.nominal, sim.pass_gen)
+    if not np.allclose(np.nan_to_num(same), np.nan_to_num(spectrum.nominal), rtol=1e-6, atol=0.0):
+        return None
     weight = np.where(sim.pass_gen, sim.weight, 0.0)
     weight = weight * (result.nominal.sum() / weight.sum())
     return contents_like(spectrum, sim.gen_column(name), weight, sim.pass_gen)

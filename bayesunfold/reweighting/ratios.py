@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
@@ -353,14 +353,3 @@ def _log_ratio(model: Any, x: Array) -> Array:
     p = np.asarray(model.predict_proba(x), dtype=np.float64)[:, 1]
     with np.errstate(divide="ignore"):
         return np.log(p) - np.log1p(-p)
-
-
-def log_mean_weight(log_ratio: Array, weight: ArrayLike) -> Array:
-    """Log of the weighted mean of ``exp(log_ratio)`` over events, over the last axis: the denominator of (R2)."""
-    top = log_ratio.max(axis=-1, keepdims=True)
-    w = np.asarray(weight, dtype=np.float64)
-    mean = np.exp(log_ratio - top) @ w / w.sum()
-    if np.any(mean <= 0):
-        msg = "the weights of the source give a mean weight of zero or less; negative weights have taken over."
-        raise InputError(msg)
-    return top[..., 0] + np.log(mean)

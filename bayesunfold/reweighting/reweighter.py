@@ -18,6 +18,7 @@ from bayesunfold._support.checks import (
     effective_size,
     uncovered_share,
 )
+from bayesunfold._support.statistics import log_mean_weight
 from bayesunfold._support.threads import block_threads
 from bayesunfold.errors import BayesUnfoldError, InputError, InputTypeError, OverlapWarning, WeightWarning
 from bayesunfold.reweighting._samples import event_folds, read_events, read_pair
@@ -27,7 +28,6 @@ from bayesunfold.reweighting.ratios import (
     BinnedRatio,
     ClassifierRatio,
     default_classifier,
-    log_mean_weight,
 )
 
 __all__ = ["Reweighter"]
@@ -251,19 +251,19 @@ class Reweighter:
         best = self._mapped(self._ratio.log_ratio(a))
         _check_finite(best, "over the source", allow_zero=self.method == "analytic")
         drawn = self._mapped(self._ratio.log_ratio_draws(a))
-        raw = np.exp(best - log_mean_weight(best, wa))
+        raw = np.exp(best - log_mean_weight(best, wa, "the source"))
         self.report_ |= {
             "effective size": effective_size(wa * raw),
             "share of the source's effective size": effective_size(wa * raw) / effective_size(wa),
             "largest weight": float(raw.max()),
         }
-        self._log_norm = float(log_mean_weight(best, wa))
-        self._log_norms = log_mean_weight(drawn, wa)
+        self._log_norm = float(log_mean_weight(best, wa, "the source"))
+        self._log_norms = log_mean_weight(drawn, wa, "the source")
         if (self.clip, self.temper, self.truncate) != (None, None, None):
             best, drawn = self._restrained(best - self._log_norm), self._restrained(drawn - self._log_norms[:, None])
             moved = np.average(np.abs(np.exp(best) - raw), weights=np.abs(wa))
-            self._second_log_norm = float(log_mean_weight(best, wa))
-            self._second_log_norms = log_mean_weight(drawn, wa)
+            self._second_log_norm = float(log_mean_weight(best, wa, "the source"))
+            self._second_log_norms = log_mean_weight(drawn, wa, "the source")
             after = np.exp(best - self._second_log_norm)
             self.report_ |= {
                 "mean change of the weights by clip, temper and truncate": float(moved),

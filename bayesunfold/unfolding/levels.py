@@ -61,7 +61,7 @@ class Levels:
     def gen(self, values: ArrayLike) -> Array:
         """A column, or columns, of the particle level event by event, shape (n,) or (n, d).
 
-        Events without a row are NaN; for flags, False.
+        Events without a row are NaN, as are masked values; for flags, False.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class Levels:
         Raises
         ------
         InputError
-            If it has another number of rows, is no number or flag, or holds whole numbers beyond 2^53.
+            If it has another number of rows, is no number or flag, holds whole numbers beyond 2^53, or masked flags.
 
         Examples
         --------
@@ -156,6 +156,15 @@ def _rows(key: ArrayLike) -> int:
 
 def _taken(values: ArrayLike, rows: NDArray[np.integer], what: str) -> Array:
     """Rows of an array, what does not exist as NaN or False."""
+    if np.ma.is_masked(values):
+        masked = np.ma.asarray(values)
+        if masked.dtype == bool:
+            msg = (
+                f"flags of the {what} are masked in {int(np.ma.getmaskarray(masked).sum())} events; say whether they "
+                "pass, for instance with .filled(False)."
+            )
+            raise InputError(msg)
+        values = as_features(masked, f"an array of the {what}")[0].reshape(masked.shape)
     array = np.asarray(values)
     if array.dtype == object or array.dtype.names is not None or isinstance(values, dict):
         array = as_features(values, f"an array of the {what}")[0]

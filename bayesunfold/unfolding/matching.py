@@ -114,6 +114,14 @@ def _check_unique(index: Any, what: str) -> None:
 
 def _identifiers(values: ArrayLike | tuple[ArrayLike, ...], name: str) -> list[NDArray[Any]]:
     """Columns of identifiers, one by one: a matrix would turn long whole numbers into inexact ones."""
+    masked = sum(
+        int(np.ma.getmaskarray(c).sum())
+        for c in (values if isinstance(values, tuple) else (values,))
+        if np.ma.is_masked(c)
+    )
+    if masked:
+        msg = f"{name} has {masked} identifiers that are masked; every event needs one. Leave such events out."
+        raise InputError(msg)
     if isinstance(values, tuple) and len(values) > 0 and np.ndim(values[0]) > 0:
         columns = [np.asarray(column) for column in values]
     else:

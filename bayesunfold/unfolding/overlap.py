@@ -260,8 +260,9 @@ def check_learned(
         a, va = np.bincount(there, ones, n) / ones.sum(), np.bincount(there, ones**2, n) / ones.sum() ** 2
         b, vb = np.bincount(here, zeros, n) / zeros.sum(), np.bincount(here, zeros**2, n) / zeros.sum() ** 2
         off = np.where(np.bincount(here, zeros != 0, n) >= UNLEARNED_EVENTS, np.abs(a - b), 0.0)
-        worst = int(np.argmax(off / np.sqrt(va + vb)))
-        if off[worst] > UNLEARNED_PULL * np.sqrt(va + vb)[worst] and off[worst] > UNLEARNED_SIZE * a[worst]:
+        error = np.sqrt(va + vb)
+        worst = int(np.argmax(np.divide(off, error, out=np.zeros(n), where=error > 0)))
+        if off[worst] > UNLEARNED_PULL * error[worst] and off[worst] > UNLEARNED_SIZE * a[worst]:
             msg = (
                 f"step 1 did not learn the data in {name}: a bin with {100 * a[worst]:.2g} % of the data has "
                 f"{100 * b[worst]:.2g} % of the reweighted simulation. The simulation may lack such events in "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.files import check_writable
-from bayesunfold.errors import InputError, InputTypeError
+from bayesunfold.errors import InputError, InputTypeError, WeightWarning
 from bayesunfold.events import Background, Data, Simulation, as_data
 from bayesunfold.unfolding.background_changes import check_background_changes
 from bayesunfold.unfolding.correlations import check_correlations
@@ -20,6 +21,9 @@ from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_s
 from bayesunfold.unfolding.two_point import check_alternative, statistics_name
 
 __all__ = ["check_inputs", "check_not_profiled", "check_simulation", "read_inputs"]
+
+SAME_FACTORS = 0.01
+"""Relative difference of mean or spread from which on scale factors of two samples are called different."""
 
 
 def __dir__() -> list[str]:
@@ -53,6 +57,10 @@ def read_inputs(
         msg = f"backgrounds and systematics are named {names}; give each its own name."
         raise InputError(msg)
     check_correlations(systematics)
+    for systematic in systematics:
+        if systematic.alternative is not None:
+            check_alternative(systematic.name, systematic.alternative, simulation)
+            _warn_of_factors(systematic.name, systematic.alternative, simulation)
     if checkpoint is not None:
         if not isinstance(checkpoint, str | Path):
             msg = f"checkpoint is {checkpoint!r}; name a file, for instance 'run.npz'."
@@ -102,16 +110,38 @@ def check_inputs(
     data: Data | ArrayLike,
     backgrounds: Sequence[Background],
     systematics: Sequence[Systematic],
+    intervals: tuple[int, int],
     checkpoint: str | Path | None,
-) -> None:
-    """Every check that needs no training, systematic variations included; errors as for :func:`read_inputs`."""
-    _, events, _ = read_inputs(simulation, data, backgrounds, systematics, (0, 0), checkpoint)
+    scales: Scales | None = None,
+) -> StandardizedEvents:
+    """Every check that needs no training, systematic variations included; arguments as for :func:`read_inputs`."""
+    _, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
     known = [s for s in systematics if s.alternative is None]
     Nuisances.of(simulation, backgrounds, [s for s in known if s.profile], events.scales, 0)
     prepare_systematics(known, simulation, events.scales.reco, draw_alphas(known, 2, 0), 0)
-    for systematic in systematics:
-        if systematic.alternative is not None:
-            check_alternative(systematic.name, systematic.alternative, simulation)
+    return events
+
+
+def _warn_of_factors(name: str, other: Simulation, simulation: Simulation) -> None:
+    """Warn if an alternative's scale factors are not those of the simulation: its events stand for the model alone."""
+    if other.reco_factor is None or simulation.reco_factor is None:
+        return
+    mean, spread, theirs, more = (*_moments(simulation, simulation.reco_factor), *_moments(other, other.reco_factor))
+    if max(abs(theirs - mean), abs(more - spread)) > SAME_FACTORS * mean:
+        msg = (
+            f"the scale factors of the alternative of {name!r} have mean {theirs:.4g} and spread {more:.3f}, those of "
+            f"the simulation {mean:.4g} and {spread:.3f}; the alternative's are not used, since only its events "
+            "describe the other model. If factors differ between the models, add a systematic with reco_factor_up."
+        )
+        warnings.warn(msg, WeightWarning, stacklevel=4)
+
+
+def _moments(simulation: Simulation, factor: NDArray[np.floating]) -> tuple[float, float]:
+    """Weighted mean and standard deviation over events that pass detector level."""
+    rows = simulation.pass_reco
+    weight = simulation.weight[rows] / simulation.weight[rows].sum()
+    mean = float(weight @ factor[rows])
+    return mean, float(np.sqrt(max(0.0, float(weight @ (factor[rows] - mean) ** 2))))
 
 
 def _check_list(values: Sequence[object], kind: type, name: str) -> None:

@@ -16,6 +16,12 @@ from bayesunfold.events import Background, Data, Simulation
 
 __all__ = ["Inputs", "LinearMoments", "Look", "Measurement", "MethodSettings", "NuisanceDraws", "Record"]
 
+BLIND = (
+    "BLIND: no data were read; pseudo-data take their place until --unblind. They are simulated events, which the "
+    "simulation then lacks. HEPData, publication and ROOT files are not written"
+)
+"""What a reader of a blind result must know first."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -174,6 +180,8 @@ class Record:
         Of the libraries.
     history : tuple of Look
     seconds : dict of str to float
+    blind : bool, optional
+        Whether pseudo-data stand for the data; None where nothing is known of it.
     """
 
     settings: MethodSettings
@@ -181,3 +189,4 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     history: tuple[Look, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    blind: bool | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayesunfold._support.checks import effective_size
+from bayesunfold.unfolding.record import BLIND
 
 if TYPE_CHECKING:
     from bayesunfold.unfolding.result import UnfoldingResult
@@ -20,7 +21,7 @@ def __dir__() -> list[str]:
 
 def summary_of(result: UnfoldingResult) -> str:
     """See :meth:`bayesunfold.UnfoldingResult.summary`."""
-    lines = [repr(result)]
+    lines = [repr(result), *([BLIND] if result.record.blind else [])]
     if not result.record.settings.iterates:
         (entry,) = result.history
         lines.append(

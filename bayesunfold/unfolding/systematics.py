@@ -76,7 +76,8 @@ class Systematic:
     alternative : Simulation, optional
         Events of another model with the same features. A classifier of both levels together learns their ratio to the
         nominal events, whose weights then vary by it. The members have different draws from the posterior of the ratio,
-        so that its own statistics are part of the uncertainty; profiled, they are a source of their own.
+        so that its own statistics are part of the uncertainty; profiled, they are a source of their own. Its
+        ``reco_factor`` is needed where the simulation has one, and not used: events keep the simulation's.
     correlation : mapping of str to float, optional
         By the name of another systematic: the correlation of its nuisance parameter with this one before the data, as
         between parts of one calibration in two periods. Given once, by either of the two; both are profiled, or

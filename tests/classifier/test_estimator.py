@@ -10,6 +10,8 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import bayesunfold as bu
+from bayesunfold.classifier import estimator
+from bayesunfold.errors import ConvergenceError, ConvergenceWarning
 
 TINY = bu.BayesianClassifier(network=bu.Network(hidden=(6,)), inference="laplace", draws=10, random_state=1)
 
@@ -161,3 +163,35 @@ def test_random_starts_are_tried_with_learned_scales_too(monkeypatch):
         rng.normal(size=(200, 1)), np.repeat([0, 1], 100)
     )
     assert asked[0] == 3
+
+
+def _negative_tail():
+    """Two samples of which the first has negative weights where it has few events."""
+    rng = np.random.default_rng(0)
+    zero, one = rng.normal(0, 1, 300), rng.normal(0.7, 1, 300)
+    x, y = np.concatenate([zero, one])[:, None], np.repeat([0, 1], 300)
+    return x, y, np.where((y == 0) & (x[:, 0] > 1.6), -1.0, 1.0)
+
+
+def test_a_mean_ratio_that_is_not_positive_is_an_error(monkeypatch):
+    """A log ratio of 3 x over x = -1, 0, 2 with weights 1, 1, -1 has a mean of e^-3 + 1 - e^6, below zero."""
+    monkeypatch.setattr(bu.BayesianClassifier, "_evaluate", lambda *_, **__: (ratio[0], ratio.T))
+    x = np.array([[-1.0], [0.0], [2.0], [1.0], [0.0]])
+    y, weight = [0, 0, 0, 1, 1], [1.0, 1.0, -1.0, 1.0, 1.0]
+    ratio = np.array([[-3.0, 0.0, 6.0]])
+    with pytest.raises(ConvergenceError, match="point estimate over class 0 is not positive"):
+        clone(TINY).fit(x, y, weight)
+    ratio = np.array([[0.0, 0.0, 0.0], [-3.0, 0.0, 6.0]]).T
+    monkeypatch.setattr(bu.BayesianClassifier, "_evaluate", lambda *_, **__: (ratio[:, 0], ratio))
+    with pytest.raises(ConvergenceError, match="1 of 2 posterior draws"):
+        clone(TINY).fit(x, y, weight)
+
+
+def test_a_fit_that_stops_short_is_told(monkeypatch):
+    """Negative weights make the objective fall without end; a healthy fit says nothing (warnings are errors here)."""
+    x, y, weight = _negative_tail()
+    monkeypatch.setattr(estimator, "log_mean_weight", lambda log_weight, *_: np.zeros(log_weight.shape[:-1]))
+    with pytest.warns(ConvergenceWarning, match="the training stopped .*Merge events of negative weight"):
+        fitted = clone(TINY).fit(x, y, weight)
+    assert not fitted.converged_
+    assert clone(TINY).fit(x, y).converged_

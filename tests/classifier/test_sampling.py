@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import bayesunfold as bu
+from bayesunfold.classifier import full_network
 from bayesunfold.classifier.sampling import ADVI_STEPS, LinearizedPosterior, sample_advi
 
 
@@ -90,6 +92,19 @@ def test_full_network_warns_and_works(inference):
     assert draws.shape == (40, 7)
     assert np.all(np.isfinite(draws))
     assert np.all(draws.std(axis=0) > 0)
+
+
+def test_divergences_of_the_full_network_are_told(monkeypatch):
+    """Three of eight transitions, as the sampler reports them."""
+    import nutpie
+
+    diverging = xr.DataArray([[True, False], [False, True], [True, False], [False, False]], dims=("chain", "draw"))
+    tree = {"sample_stats": xr.Dataset({"diverging": diverging})}
+    monkeypatch.setattr(nutpie, "compile_pymc_model", lambda *_, **__: None)
+    monkeypatch.setattr(nutpie, "sample", lambda *_, **__: tree)
+    with pytest.warns(bu.errors.ConvergenceWarning, match="3 divergent transitions of 8"):
+        stats = full_network._nuts(None, 8, 1)[3]
+    np.testing.assert_array_equal(stats["diverging"], diverging)
 
 
 def test_full_network_has_no_laplace():

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 import tomllib
+from dataclasses import replace
 
 import hist
 import numpy as np
@@ -183,6 +184,17 @@ def test_another_result_stands_beside_and_systematics_move(result):
     line = page.figure.object.axes[0].patches[-1].get_data().values
     down = page.spectrum.ranking().query("source == 'tilt'").set_index("bin").loc[page.spectrum.bin_labels, "down"]
     assert line == pytest.approx(page.spectrum.nominal + 2 * down.to_numpy())
+
+
+def test_a_blind_result_is_called_that(result):
+    blind = replace(result, record=replace(result.record, blind=True))
+
+    def notes(page):
+        return [p.object for p in page.page().select(page.pn.pane.HTML) if "BLIND" in str(p.object)]
+
+    assert notes(Explorer(result)) == []
+    assert [note[:9] for note in notes(Explorer(blind))] == ["<b>BLIND:"]
+    assert [note[:16] for note in notes(Explorer(result, {"other": blind}))] == ["<b>other: BLIND:"]
 
 
 def test_the_binning_goes_out_as_toml(result):

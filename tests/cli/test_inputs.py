@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -267,6 +268,12 @@ def test_blind_data_are_not_read_until_told(folder, capsys):
     assert "BLIND" in page.read_text()
     capsys.readouterr()
     blind = bu.load(folder / "run" / "blind" / "unfolded.nc")
+    assert blind.record.blind
+    blind.save(folder / "moved.nc")  # the file says it, not its folder
+    assert main(["report", str(folder / "moved.nc")]) == 0
+    assert main(["info", str(folder / "moved.nc")]) == 0
+    assert "BLIND: no data were read" in capsys.readouterr().out
+    assert (folder / "moved.html").read_text().count('<p class="note">BLIND') == 1
     assert abs(len(blind.data) - 800) < 6 * np.sqrt(800)
     assert [p.name for p in (folder / "run").iterdir()] == ["blind"]
     in_data = np.isin(blind.simulation.reco[:, 0], blind.data.features[:, 0]) & blind.simulation.pass_reco
@@ -277,7 +284,13 @@ def test_blind_data_are_not_read_until_told(folder, capsys):
     (folder / "hidden.npz").rename(folder / "data.npz")
     assert main(["unfold", str(path), "--unblind"]) == 0
     assert "BLIND" not in capsys.readouterr().out
-    assert len(bu.load(folder / "run" / "unfolded.nc").data) == 800
+    measured = bu.load(folder / "run" / "unfolded.nc")
+    assert len(measured.data) == 800
+    assert measured.record.blind is False
+    for name, mark in (("data.nc", False), ("older.nc", None)):  # without a mark the folder says it
+        replace(measured, record=replace(measured.record, blind=mark)).save(folder / "run" / "blind" / name)
+        assert main(["info", str(folder / "run" / "blind" / name)]) == 0
+        assert ("BLIND" in capsys.readouterr().out) == (mark is None)
     path = write(folder, ONE + SETTINGS)
     assert main(["unfold", str(path), "--unblind"]) == 2
     assert "nothing to unblind" in capsys.readouterr().err
@@ -335,6 +348,33 @@ def test_sources_in_groups(folder, capsys):
     profiled = profiled.replace('shower = ["tilt"]', 'tilt = ["tilt", "prior"]')
     assert main(["unfold", "--check", str(write(folder, profiled))]) == 2
     assert "'tilt' has the name of a profiled parameter in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("publication_by_source = true", "output.publication_by_source .* set publication = true"),
+        ('reference = "arXiv:1911.09107"', "output.reference .* set publication = true"),
+        ('generator = "one"', "output.generator .* set publication = true"),
+        ('event_selection = "all"\nhepdata = true', "output.event_selection .* set publication = true"),
+        ('abstract = "of what"\npublication = true', "output.abstract .* set hepdata = true"),
+    ],
+)
+def test_keys_of_what_is_not_written(folder, more, words):
+    with pytest.raises(InputError, match=words):
+        load_job(write(folder, ONE + SETTINGS + more + "\n"))
+
+
+def test_keys_without_effect(folder):
+    """Groups of no spectrum, and the bias of a loop that there is not; omitted, the latter is not asked for."""
+    groups = SETTINGS.replace('[[spectrum]]\nobservable = "t"\nbins = [-2, 0, 2]\n', "") + 'groups = {a = ["data"]}\n'
+    with pytest.raises(InputError, match=r"output.groups .* no section \[\[spectrum\]\]"):
+        load_job(write(folder, ONE + groups))
+    direct = SETTINGS.replace("iterations = 1\n", 'method = "direct"\n')
+    with pytest.raises(InputError, match=r'unfolding\.bias is true and the method "direct"'):
+        load_job(write(folder, ONE + direct.replace("bias = false", "bias = true")))
+    for text in (direct, direct.replace("bias = false\n", "")):
+        load_job(write(folder, ONE + text))
 
 
 def test_factors_of_both_levels_are_the_same(folder):

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import multivariate_normal, norm, truncnorm
 
 import bayesunfold as bu
-from bayesunfold.direct.model import layer_names, precision_model, sample_precisions
+from bayesunfold.direct import estimator
+from bayesunfold.direct.model import PrecisionDraws, layer_names, precision_model, sample_precisions
 from bayesunfold.direct.precision import Evidence, precision_posterior
 from bayesunfold.errors import InputError, InputTypeError
 
@@ -140,6 +141,65 @@ def test_a_users_hyperprior(tmp_path):
         bu.UnbinnedFBU(inference="nuts", model=3)
     with pytest.raises(InputError, match="multiple of 4"):
         bu.UnbinnedFBU(inference="nuts", draws=50)
+
+
+def fixed_precisions(monkeypatch, value):
+    """A hyperprior that allows one value, drawn without compiling a model; the modes that draws start from."""
+    starts = []
+
+    def sample(method, evidence, mode, names, draws, rng, custom):
+        starts.append(mode)
+        return PrecisionDraws(value + 0.01 * rng.standard_normal((draws, len(names))))
+
+    monkeypatch.setattr(estimator, "sample_precisions", sample)
+    monkeypatch.setattr(estimator, "check_hyperprior", lambda *_: None)
+    return starts
+
+
+def test_the_answer_is_that_of_a_users_hyperprior(monkeypatch):
+    """Precisions of exp(14) leave the network no room: the answer is the simulation at the yield of the data."""
+    toy = bu.datasets.gaussian_toy(300, 400, random_seed=1)
+    starts = fixed_precisions(monkeypatch, 14.0)
+
+    def fit(**settings):
+        unfolder = bu.UnbinnedFBU(bu.Network((4,)), draws=20, rounds=0, random_seed=1, progressbar=False, **settings)
+        return unfolder.fit(toy.simulation, toy.data)
+
+    result = fit(inference="advi", model=lambda _: None)
+    assert len(starts) == 2
+    np.testing.assert_allclose(starts[1], 14.0, atol=0.02)
+    edges = np.linspace(-4, 4, 5)
+    spectrum = result.spectrum("gen", edges)
+    expected = np.histogram(toy.gen, edges)[0] * (len(toy.data) / len(toy.gen))
+    np.testing.assert_allclose(spectrum.nominal, expected, rtol=0.01)
+    members = result.spectrum("gen", edges, centre="draws").nominal
+    assert np.all(np.abs(members - spectrum.nominal) < spectrum.std())
+    chi2 = [r.history[0]["criticism"]["chi2"] for r in (result, fit(inference="laplace"))]
+    assert chi2[0] > chi2[1] + 10  # tested is this answer, which follows the data less
+
+
+def test_a_users_hyperprior_beside_profiled_parameters(monkeypatch):
+    """A shift of 1 that one of two readings has is found at the user's precisions too, and members lie about it."""
+    rng = np.random.default_rng(1)
+    gen, truth = rng.normal(0, 1, 600), rng.normal(0.3, 0.9, 600)
+    noise, more = 0.4 * rng.normal(size=(2, 600, 2))
+    reco = gen[:, None] + noise
+    step = np.array([0.0, 0.3])
+    shift = bu.Systematic("shift", reco_up=reco + step, reco_down=reco - step, profile=True)
+    starts = fixed_precisions(monkeypatch, 3.0)
+    unfolder = bu.UnbinnedFBU(
+        bu.Network((4,)), inference="advi", model=lambda _: None, draws=20, random_seed=1, progressbar=False
+    )
+    result = unfolder.fit(bu.Simulation(gen, reco), truth[:, None] + step + more, systematics=[shift])
+    np.testing.assert_allclose(starts[1], 3.0, atol=0.02)
+    table = result.nuisances.loc["shift"]
+    assert abs(table["mean"] - 1.0) < 5 * table["std"] < 1.0
+    edges = np.linspace(-3, 3, 5)
+    spectrum = result.spectrum("gen", edges)
+    members = result.spectrum("gen", edges, centre="draws").nominal
+    assert np.all(np.abs(members - spectrum.nominal) < spectrum.std())
+    # the networks of step 1 stand where the simulation was moved to
+    np.testing.assert_array_equal(result.measurement.step1.classes.sample("simulation").x, result.members.events.reco)
 
 
 def test_groups_of_prior_and_predictions(result, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,6 +13,7 @@ from bayesunfold._support.streams import training_stream
 from bayesunfold.direct.moments import Moments, moment_network
 from bayesunfold.direct.posterior import find_posterior
 from bayesunfold.direct.settings import DirectSettings
+from bayesunfold.errors import BayesUnfoldWarning, ConvergenceError
 from bayesunfold.omnifold.iteration import iterate, train
 from bayesunfold.unfolding.standardized import standardize
 
@@ -63,3 +66,13 @@ def test_the_posterior_is_fitted_to_moments_of_the_drawn_network(six_features):
     found = find_posterior(events, DirectSettings(network, network, rounds=0), first, 5)
     (used,) = found.problem.moments.bounded.classifiers
     np.testing.assert_array_equal(used.theta, moment_network(first.step1, 5).theta)
+
+
+def test_too_few_data_are_called_that():
+    """Two data events have no moment of variance one; negative weights are not to blame."""
+    toy = bu.datasets.gaussian_toy(100, 200, random_seed=2)
+    unfolder = bu.UnbinnedFBU(bu.Network((4,)), draws=20, rounds=0, random_seed=1, progressbar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BayesUnfoldWarning)
+        with pytest.raises(ConvergenceError, match=r"of 2 data events .*say nothing of the shape\. Take more data"):
+            unfolder.fit(toy.simulation, toy.data[:2])

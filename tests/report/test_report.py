@@ -10,8 +10,9 @@ import pytest
 import xarray as xr
 
 import bayesunfold as bu
-from bayesunfold.errors import ConvergenceWarning, InputError
+from bayesunfold.errors import BayesUnfoldWarning, ConvergenceWarning, InputError, InputTypeError
 from bayesunfold.report.checks import DetectorClosure, _closure_check
+from bayesunfold.report.html import generator_of
 
 SECTIONS = [
     "verdict",
@@ -168,6 +169,30 @@ def test_a_closure_below_one_half_is_a_sign_too(auc, passed, words):
     assert check.passed is passed
     assert words in str(check)
     assert ("below one half" in check.value) == (auc < 0.48)
+
+
+def test_a_generator_line_is_that_of_the_feature_or_there_is_none(tmp_path):
+    """Other units, detector level, and the simulation's histogram at the unfolded yield for the feature itself."""
+    toy = bu.datasets.gaussian_toy(100, 200, random_seed=1)
+    unfolder = bu.OmniFold(1, bu.Network((4,)), inference="laplace", draws=20, random_seed=1, progressbar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BayesUnfoldWarning)
+        result = unfolder.fit(toy.simulation, toy.data)
+    gen, edges = toy.simulation.gen[:, 0], np.array([-1.0, 0.0, 2.0])
+    expected = np.histogram(gen, edges)[0] * (100 / 200) / np.diff(edges) / 3.0
+    own = result.spectrum("gen", edges, normalization="density", luminosity=3.0, centre="draws")
+    np.testing.assert_allclose(generator_of(result, "gen", own), expected, rtol=1e-6)
+    assert generator_of(result, "gen", result.spectrum(1000 * gen, 1000 * edges)) is None
+    assert generator_of(result, "gen", result.refolded("reco", edges)) is None
+    both = result.spectrum(("gen", "gen"), (edges, edges))
+    for arguments, error, words in (
+        ({"spectra": {"gen": both}}, InputError, "has 2 axes"),
+        ({"spectra": {"gen": own}, "bins": {"gen": edges}}, InputError, "in bins and in spectra"),
+        ({"spectra": {"gen": edges}}, InputTypeError, "has type ndarray"),
+    ):
+        with pytest.raises(error, match=words):
+            bu.report.write_report(result, tmp_path / "r.html", **arguments)
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_tests_that_were_made_are_lines_of_the_verdict(tmp_path):

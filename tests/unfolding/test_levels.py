@@ -67,3 +67,23 @@ def test_frames_dicts_and_precision():
 def test_tables_that_do_not_fit(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_masked_values_do_not_exist():
+    """Numbers behind a mask are NaN, as in a simulation; of flags and identifiers nobody knows what they are."""
+    levels = bu.match_levels([1, 2, 3], [2, 3, 9])
+    masked = np.ma.array([10.0, -999.0, 30.0], mask=[0, 1, 0])
+    np.testing.assert_array_equal(levels.gen(masked), [10.0, np.nan, 30.0, np.nan])
+    np.testing.assert_array_equal(levels.reco(masked), [np.nan, 10.0, np.nan, 30.0])
+    np.testing.assert_array_equal(levels.reco(np.ma.array([4, -1, 6], mask=[0, 1, 0])), [np.nan, 4.0, np.nan, 6.0])
+    np.testing.assert_array_equal(levels.reco(np.ma.array([[1, 2]] * 3, mask=[[0, 1], [0, 0], [0, 0]]))[1], [1, np.nan])
+    with pytest.raises(InputError, match="flags of the detector level are masked in 1 events"):
+        levels.reco(np.ma.array([True, True, False], mask=[0, 1, 0]))
+    key = np.ma.array([1, 2, 3], mask=[0, 1, 0])
+    with pytest.raises(InputError, match="1 identifiers that are masked"):
+        bu.match_levels(key, [2, 3, 9])
+    with pytest.raises(InputError, match="key of the detector level has 1 identifiers that are masked"):
+        bu.match_levels(([1, 1, 1], [1, 2, 3]), ([1, 1, 1], key))
+    weight = levels.gen(masked)[:3]
+    with pytest.raises(InputError, match="NaN"):  # a masked weight is an error where it is used
+        bu.Simulation([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], weight=weight)

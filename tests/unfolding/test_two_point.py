@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import bayesunfold as bu
-from bayesunfold.errors import InputError
+from bayesunfold.classifier.estimator import BayesianClassifier
+from bayesunfold.errors import BayesUnfoldWarning, FileFormatError, InputError, WeightWarning
 from bayesunfold.unfolding.perturbations import Variation, interpolate
 from bayesunfold.unfolding.two_point import two_point_change
 
@@ -179,3 +182,47 @@ def test_its_draws_stay_when_something_else_is_profiled():
     effects = result.members.perturbations.variations
     assert effects["model"].draws is not None
     assert effects["tilt"].draws is None
+
+
+@pytest.mark.parametrize("unfolder", [bu.OmniFold, bu.UnbinnedFBU])
+def test_mistakes_are_told_before_anything_is_trained(unfolder, monkeypatch, tmp_path):
+    """A second alternative that weights cannot express, and a checkpoint of another network."""
+    rng = np.random.default_rng(1)
+    simulation, other = smeared(rng, 300), smeared(rng, 300, 0.1)
+    bad = bu.Simulation(other.gen, other.reco, pass_gen=np.arange(300) > 5)
+    good, second = (bu.Systematic(name, alternative=a) for name, a in (("shower", other), ("matching", bad)))
+    path = tmp_path / "run.npz"
+    settings = {"draws": 20, "random_seed": 3, "progressbar": False}
+
+    def make(hidden):
+        given = {"iterations": 1, "inference": "laplace"} if unfolder is bu.OmniFold else {"rounds": 0}
+        return unfolder(network=bu.Network((hidden,)), **settings, **given)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BayesUnfoldWarning)
+        make(4).fit(simulation, other.reco, checkpoint=path)
+        make(4).check(simulation, other.reco, checkpoint=path)
+        monkeypatch.setattr(BayesianClassifier, "fit", lambda *_, **__: pytest.fail("something was trained"))
+        for call in (make(4).fit, make(4).check):
+            with pytest.raises(InputError, match="alternative of 'matching' fail gen"):
+                call(simulation, other.reco, systematics=[good, second])
+        for call in (make(5).fit, make(5).check):
+            with pytest.raises(FileFormatError, match="other settings"):
+                call(simulation, other.reco, systematics=[good], checkpoint=path)
+
+
+def test_scale_factors_of_an_alternative_that_are_not_used_are_told():
+    """Factors of mean 1.05 beside 1 are told; within a percent nothing is said."""
+    rng = np.random.default_rng(2)
+    nominal, other = smeared(rng, 400), smeared(rng, 400, 0.1)
+    simulation = bu.Simulation(nominal.gen, nominal.reco, reco_factor=np.ones(400))
+
+    def check(factor):
+        alternative = bu.Simulation(other.gen, other.reco, reco_factor=np.full(400, factor))
+        bu.OmniFold().check(simulation, other.reco, systematics=[bu.Systematic("shower", alternative=alternative)])
+
+    check(1.005)
+    with pytest.warns(
+        WeightWarning, match=r"of 'shower' have mean 1\.05 and spread 0\.000, those of the simulation 1 and"
+    ):
+        check(1.05)
