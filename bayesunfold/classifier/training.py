@@ -41,7 +41,7 @@ START_ROWS = 10_000
 
 CURVATURE_ROWS_PER_WEIGHT = 4
 KEEP_CURVATURE = 4
-"""Steps for which a curvature is kept."""
+"""Steps for which wide networks keep a curvature."""
 
 ADAM_BATCH = 4_096
 ADAM_EPOCHS, ADAM_RATE = 60.0, 0.05
@@ -160,11 +160,12 @@ def _gauss_newton(
 ) -> MapFit:
     """Levenberg-Marquardt steps until the Newton decrement is below ``tolerance``.
 
-    A curvature costs more than a gradient, so it is kept for several steps.
+    Wide networks, whose curvature costs much more than a gradient, keep it for several steps.
     """
     value, gradient = _objective(layout, theta, classes, centre)
     trace = [value]
     damping, growth, decrement, steps, quiet = 0.0, 2.0, np.inf, 0, 0
+    keep = KEEP_CURVATURE if layout.n_parameters > WIDE else 1
     curvature: _Curvature | None = None
     while steps < max_steps:
         tick(steps / max_steps)
@@ -195,7 +196,7 @@ def _gauss_newton(
             if quiet >= 2 or (decrement < tolerance and damping < 1.0):
                 break
             curvature.age += 1
-            if curvature.age >= KEEP_CURVATURE or gain < 0.25:
+            if curvature.age >= keep or gain < 0.25:
                 damping = 0.0 if damping < 1e-2 else damping * max(1.0 / 3.0, 1.0 - (2.0 * gain - 1.0) ** 3)
                 curvature = None
             growth = 2.0
