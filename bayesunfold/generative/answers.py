@@ -15,7 +15,6 @@ from bayesunfold.errors import InputError
 from bayesunfold.events import Data
 from bayesunfold.generative.event_posterior import MOST_DRAWS, EventPosterior
 from bayesunfold.unfolding.functions import check_functions
-from bayesunfold.unfolding.learned_changes import LearnedChanges
 from bayesunfold.unfolding.members import Members
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["MemberFactors", "event_posterior"]
 
 Array = NDArray[np.floating]
+
+NOTHING = 1e-12
+"""Least part of its weight that a systematic leaves an event: a probability is not negative."""
 
 
 def __dir__() -> list[str]:
@@ -37,8 +39,6 @@ class MemberFactors:
     Attributes
     ----------
     members : Members
-    learned : LearnedChanges
-        What systematics change of generator weights, as functions of the particle level.
     directions : array, shape (P, chosen)
         Displacement of the network's parameters in the chosen members.
     chosen : array, shape (chosen,), optional
@@ -51,7 +51,6 @@ class MemberFactors:
     """
 
     members: Members
-    learned: LearnedChanges
     directions: Array
     chosen: NDArray[np.integer] | None = None
 
@@ -59,32 +58,29 @@ class MemberFactors:
         check_functions(self.members.events.scales.gen)
 
     @classmethod
-    def of(cls, result: UnfoldingResult, chosen: NDArray[np.integer]) -> MemberFactors:
+    def of(cls, members: Members, chosen: NDArray[np.integer]) -> MemberFactors:
         """For members by number."""
-        step2, learned = result.members.step2, result.members.learned_changes(result.simulation.weight)
-        return cls(result.members, learned, step2.classifier.basis @ step2.total()[:, chosen], chosen)
+        step2 = members.step2
+        return cls(members, step2.classifier.basis @ step2.total()[:, chosen], chosen)
 
     @classmethod
-    def nominal(cls, result: UnfoldingResult) -> MemberFactors:
+    def nominal(cls, members: Members) -> MemberFactors:
         """For the point estimate."""
-        learned = result.members.learned_changes(result.simulation.weight)
-        return cls(result.members, learned, np.zeros((result.members.step2.classifier.layout.n_parameters, 1)))
+        return cls(members, np.zeros((members.step2.classifier.layout.n_parameters, 1)))
 
     def __call__(self, gen: Array) -> Array:
         """Factors on the generator weight at particle-level events, shape (chosen, n).
 
-        Where a systematic takes more than all of the weight, nothing is left.
+        Systematics that change generator weights are in them as functions of the particle level; where one takes more
+        than all of the weight, next to nothing is left.
         """
         z = self.members.events.scales.gen(gen)
         network = self.members.step2.classifier
         log = network.log_ratio(z)[:, None] + tangent(network.layout, network.theta, z, self.directions)
         factors = np.exp(log - log.max(axis=0))
-        if self.learned:
-            features = network.tangent(z)
-            if self.chosen is None:
-                factors *= self.learned.point_estimate(features)[:, None]
-            else:
-                factors *= np.maximum(self.learned.factors(features, self.chosen), 0.0)
+        learned = self.members.learned_changes
+        if self.chosen is not None and learned:
+            factors *= np.maximum(learned.factors(network.tangent(z), self.chosen), NOTHING)
         return factors.T
 
 
@@ -97,7 +93,7 @@ def event_posterior(
         check_instance(posterior, EventPosterior, "posterior")
     n = result.members.n_members
     chosen = np.arange(count) % n if count >= n else np.linspace(0, n - 1, count).round().astype(int)
-    factors = MemberFactors.of(result, chosen[: min(count, n)])  # an error comes before the map is trained
+    factors = MemberFactors.of(result.members, chosen[: min(count, n)])  # an error comes before the map is trained
     fitted = result.event_map if posterior is None else posterior
     if fitted.features != result.simulation.gen_names:
         msg = (

@@ -382,7 +382,6 @@ def _build(
                         files[name].write(_rows(part, table, source, n).tobytes())
                     flags |= {column for column in expressions if part[column].dtype.kind == "b"}
                     ranges.add({column: part[column] for column in single})
-                    ranges.check(source.path)
                     events, selected, kept = events + read, selected + passed, kept + n
         except OSError as err:
             if err.errno != errno.ENOSPC:
@@ -395,7 +394,7 @@ def _build(
         if events:
             _check_flags(found, sources, source, flags)
         if number == len(sources) - 1:
-            ranges.check(source.path, fewest=2)
+            ranges.check()
         entry: dict[str, Any] = {"state": state, "events": events, "selected": selected, "kept": kept}
         entry |= {"flags": sorted(flags), "ranges": dict(ranges.found)}  # ranges of this file and all before it
         found = replace(found, files=(*found.files, entry))

@@ -189,6 +189,7 @@ def _measurement(result: UnfoldingResult) -> Groups:
     )
     if result.members.multiplier is not None:
         dataset["multiplier"] = (("direction", "draw"), result.members.multiplier)
+        dataset["multiplier"].attrs["keeps_total"] = int(result.members.keeps_total)
     kept = {name: v for name, v in draws.sample_stats.items() if v.dtype.kind in "fiub"}
     stats = {name: (tuple(f"{name}_{axis}" for axis in range(v.ndim)), v) for name, v in kept.items()}
     return {"measurement": dataset, "measurement/sample_stats": xr.Dataset(stats)}
@@ -532,9 +533,11 @@ def _members(
         signal=dict(zip(_labels(yields, "source"), yields["change"].values, strict=True)),
         correlated=frozenset() if moments is None else frozenset(partners_of(moments.systematics, moments.correlation)),
     )
-    multiplier = measured["multiplier"].values if "multiplier" in measured else None
-    if multiplier is not None:
-        perturbations = Conditioning(first.step1, multiplier).apply(perturbations)
+    multiplier, keeps_total = None, True
+    if "multiplier" in measured:
+        multiplier = measured["multiplier"].values
+        keeps_total = bool(measured["multiplier"].attrs.get("keeps_total", 0))
+        perturbations = Conditioning(first.step1, multiplier, keeps_total).apply(perturbations)
     return Members(
         events,
         last.push,
@@ -544,6 +547,7 @@ def _members(
         multiplier,
         float(tree.attrs["negative_data"]),
         not isinstance(settings, DirectSettings) or settings.efficiency == "learned",
+        keeps_total,
     )
 
 

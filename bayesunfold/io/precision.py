@@ -25,9 +25,6 @@ COARSE = 1e-4
 NOISE = 1e-12
 """Range of a column over its size up to which it is one number, with the rounding of its arithmetic."""
 
-FEWEST = 100
-"""Events that say how far a column reaches before all are read."""
-
 
 def __dir__() -> list[str]:
     return __all__
@@ -46,7 +43,7 @@ def check_whole_numbers(values: NDArray[Any], column: str, path: str | Path) -> 
 
 
 class Ranges:
-    """How far columns reach in all events so far.
+    """How far columns reach in all events.
 
     Parameters
     ----------
@@ -65,13 +62,13 @@ class Ranges:
                 n, low, high = self.found.get(column, (0, np.inf, -np.inf))
                 self.found[column] = [n + finite.size, min(low, float(finite.min())), max(high, float(finite.max()))]
 
-    def check(self, path: str | Path, fewest: int = FEWEST) -> None:
-        """Columns of at least so many values whose variation single precision rounds away; ``path`` was read last."""
+    def check(self) -> None:
+        """Columns of several values whose variation single precision rounds away."""
         for column, (n, low, high) in self.found.items():
             spread, largest = high - low, max(abs(low), abs(high))
-            if n >= fewest and NOISE * largest < spread < COARSE * largest:
+            if n > 1 and NOISE * largest < spread < COARSE * largest:
                 msg = (
-                    f"{column!r} varies by {spread:.3g} about {(low + high) / 2:.8g}, which single precision rounds "
-                    f'away, in {n} events up to {path}; subtract an offset, or pass dtype="float64".'
+                    f"{column!r} varies by {spread:.3g} about {(low + high) / 2:.8g} in {n} events, which single "
+                    'precision rounds away; subtract an offset, or pass dtype="float64".'
                 )
                 raise InputError(msg)

@@ -269,7 +269,7 @@ def generator_of(result: UnfoldingResult, name: str, spectrum: Spectrum) -> np.n
     """
     sim = result.simulation
     same = contents_like(spectrum, sim.gen_column(name), result.nominal, sim.pass_gen)
-    if not np.allclose(np.nan_to_num(same), np.nan_to_num(spectrum.nominal), rtol=1e-6, atol=0.0):
+    if not np.allclose(np.nan_to_num(same), np.nan_to_num(spectrum.nominal), rtol=1e-4, atol=0.0):
         return None
     weight = np.where(sim.pass_gen, sim.weight, 0.0)
     weight = weight * (result.nominal.sum() / weight.sum())

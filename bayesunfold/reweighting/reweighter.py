@@ -184,6 +184,8 @@ class Reweighter:
         ------
         InputError
             Different columns, no overlap, empty samples, weights that sum to zero or less.
+        ConvergenceError
+            If negative weights leave no positive mean ratio over the source.
 
         Warns
         -----

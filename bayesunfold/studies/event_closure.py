@@ -84,7 +84,7 @@ def event_closure(
     wanted = _quantiles(result) if bins is None else dict(check_mapping(bins, "bins"))
     columns = {name: sim.gen_column(name) for name in wanted}
     edges = {name: as_axes([columns[name]], e)[0] for name, e in wanted.items()}
-    nominal = MemberFactors.nominal(result)
+    nominal = MemberFactors.nominal(members)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OverlapWarning)  # the unfolding has warned of such data
         drawn = result.event_map.sample(result.data.features, count, nominal)

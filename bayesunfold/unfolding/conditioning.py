@@ -11,7 +11,8 @@ from scipy.linalg import cho_solve
 from bayesunfold.classifier.linearized import factor_of
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
-from bayesunfold.unfolding.group_scores import GroupScores, KeptTotal
+from bayesunfold.unfolding.group_scores import GroupScores
+from bayesunfold.unfolding.kept_total import KeptTotal
 from bayesunfold.unfolding.perturbations import BLOCK, Fluctuations, Perturbations
 from bayesunfold.unfolding.propagation import event_sums
 
@@ -34,15 +35,18 @@ class Conditioning:
         Step 1 of the first iteration.
     multiplier : array, shape (p, n_members)
         Equation (9).
+    keeps_total : bool
+        Whether the signal keeps its total beside backgrounds, (5a); files of before have a multiplier without that.
     """
 
     classifier: Classifier
     multiplier: Array
+    keeps_total: bool = True
 
     def apply(self, perturbations: Perturbations) -> Perturbations:
         """Event fluctuations and prior noise moved by equation (10)."""
         samples = self.classifier.classes.samples
-        kept = KeptTotal.of(self.classifier)
+        kept = KeptTotal.of(self.classifier) if self.keeps_total else None
         moved = {
             s.name: self.moved(s, perturbations.events[s.name], kept if s.name == "simulation" else None)
             for s in samples

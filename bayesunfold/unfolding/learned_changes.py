@@ -18,7 +18,6 @@ from bayesunfold._support.checks import effective_size
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import blocks
 from bayesunfold.classifier.linearized import factor_of
-from bayesunfold.unfolding.perturbations import interpolate
 
 if TYPE_CHECKING:
     from bayesunfold.unfolding.members import Members
@@ -46,8 +45,6 @@ class LearnedChanges:
         Change of the logarithm of the weights per unit of each profiled parameter.
     profiled : array, shape (K, n_members)
         The profiled parameters, less their values at the point estimate.
-    nominal : array, shape (p,)
-        Change of the logarithm of the weights where the data pull the profiled parameters to.
     """
 
     up: Array
@@ -55,17 +52,10 @@ class LearnedChanges:
     alpha: Array
     slopes: Array
     profiled: Array
-    nominal: Array
 
     @classmethod
-    def of(cls, members: Members, weight: Array) -> LearnedChanges:
+    def of(cls, members: Members) -> LearnedChanges:
         """Least squares over the simulated events that pass particle level, with their generator weights.
-
-        Parameters
-        ----------
-        members : Members
-        weight : array, shape (n,)
-            Generator weights before profiled parameters moved them, in any unit.
 
         Raises
         ------
@@ -77,42 +67,26 @@ class LearnedChanges:
         slopes = [(v.up, v.alpha) for v in variations if v.parts is not None]
         n_members = members.n_members
         columns = [up for up, _, _ in relative] + [down for _, down, _ in relative] + [up for up, _ in slopes]
-        columns += [_log_moved(members, weight)] if slopes else []
         found = _least_squares(members, columns)
-        k, end = len(relative), 2 * len(relative) + len(slopes)
+        k = len(relative)
         return cls(
             found[:, :k],
             found[:, k : 2 * k],
             np.array([alpha for _, _, alpha in relative]).reshape(k, n_members),
-            found[:, 2 * k : end],
+            found[:, 2 * k :],
             np.array([alpha for _, alpha in slopes]).reshape(len(slopes), n_members),
-            found[:, end] if slopes else np.zeros(len(found)),
         )
 
     def __bool__(self) -> bool:
         """Whether a systematic changes generator weights."""
         return bool(len(self.alpha) or len(self.profiled))
 
-    def point_estimate(self, features: Array) -> Array:
-        """What the point estimate makes of generator weights at tangent features (n, p), shape (n,)."""
-        return np.asarray(np.exp(features @ self.nominal))
-
     def factors(self, features: Array, members: NDArray[np.integer] | slice = slice(None)) -> Array:
         """What some members make of generator weights at tangent features (n, p), shape (n, members)."""
-        out = np.exp(features @ (self.nominal[:, None] + self.slopes @ self.profiled[:, members]))
-        relative = np.ones(out.shape)
-        for up, down, alpha in zip(self.up.T, self.down.T, self.alpha[:, members], strict=True):
-            relative += interpolate(features @ up, features @ down, alpha)
-        return out * relative
-
-
-def _log_moved(members: Members, weight: Array) -> Array:
-    """Logarithm of what profiled parameters make of the generator weights, of mean weight one, shape (n,)."""
-    events = members.events
-    used = events.passes.gen & (weight != 0)
-    ratio = np.divide(events.weight, weight, out=np.ones(len(weight)), where=used)
-    ratio[used] *= weight[used].sum() / events.weight[used].sum()
-    return np.log(ratio)
+        alpha, profiled = self.alpha[:, members], self.profiled[:, members]
+        up, down = np.maximum(alpha, 0.0), np.maximum(-alpha, 0.0)
+        relative = features @ (self.up @ up + self.down @ down)
+        return np.exp(features @ (self.slopes @ profiled)) * (1.0 + relative)
 
 
 def _least_squares(members: Members, columns: list[Array]) -> Array:

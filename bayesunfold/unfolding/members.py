@@ -71,6 +71,8 @@ class Members:
         The same for the classifier that weighs fakes.
     multiplier : array, shape (p, n_members), or None
         What moved the fluctuations onto posterior draws, equation (9).
+    keeps_total : bool
+        Whether the signal keeps its total beside backgrounds, (5a); not in files of before.
     negative_data : float
         Share of the data events' fluctuations below -1.
     free_misses : bool
@@ -86,9 +88,9 @@ class Members:
     multiplier: Array | None = None
     negative_data: float = 0.0
     free_misses: bool = True
+    keeps_total: bool = True
     _norms: dict[str | None, Array] = field(default_factory=dict, repr=False)
     _kept_changes: dict[str | None, Array] = field(default_factory=dict, init=False, repr=False)
-    _learned: LearnedChanges | None = field(default=None, init=False, repr=False)
 
     @property
     def n_members(self) -> int:
@@ -151,11 +153,10 @@ class Members:
         """Weights of all events before members change them, not normalised, shape (n,); generator weights if kept."""
         return self.events.weight * (self.push if kept is None else np.where(kept, 1.0, self.push))
 
-    def learned_changes(self, weight: Array) -> LearnedChanges:
-        """Systematics of generator weights as functions of the particle level; ``weight`` before profiling."""
-        if self._learned is None:
-            self._learned = LearnedChanges.of(self, weight)
-        return self._learned
+    @cached_property
+    def learned_changes(self) -> LearnedChanges:
+        """Systematics of generator weights as functions of the particle level."""
+        return LearnedChanges.of(self)
 
     @cached_property
     def spread(self) -> Array:

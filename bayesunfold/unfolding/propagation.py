@@ -30,7 +30,8 @@ from bayesunfold.classifier.linearized import factor_of
 from bayesunfold.classifier.sums import TangentFeatures, gradient_sum
 from bayesunfold.classifier.two_class import Classifier, ClassWeights
 from bayesunfold.unfolding.event_groups import GroupedFluctuations
-from bayesunfold.unfolding.group_scores import GroupScores, KeptTotal
+from bayesunfold.unfolding.group_scores import GroupScores
+from bayesunfold.unfolding.kept_total import KeptTotal
 from bayesunfold.unfolding.perturbations import Block, Perturbations, interpolate
 
 __all__ = [
@@ -308,7 +309,7 @@ class Refit:
         if self.covariance:
             sums.score += weighted.cross(weighted)
         sums.add(name, weighted.dot(moved).astype(np.float64))
-        if self.kept is not None and name == "simulation":
+        if name == "simulation" and self.kept is not None:
             share, response = self.kept.share[block.rows], self.kept.response
             sums.add(name, self.kept.scores(moved, block.rows))
             if self.covariance:
@@ -418,6 +419,8 @@ def linear_refits(refits: Sequence[Refit]) -> list[Displacement]:
 
 def _sums_of(refits: Sequence[Refit]) -> list[_Sums]:
     """The sums of each refit."""
+    for refit in refits:
+        _ = refit.kept  # a sum over all events, so not first asked for within a block of them
     every = [refit.start() for refit in refits]
     samples = [refit.classifier.classes.sample("simulation") for refit in refits]
     pieces = [refit.pieces(sums, sample) for refit, sums, sample in zip(refits, every, samples, strict=True)]

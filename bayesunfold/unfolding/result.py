@@ -229,8 +229,9 @@ class UnfoldingResult:
         """The learned weight function on other particle-level events.
 
         Systematics that change generator weights, profiled or not, are in the factors as functions of the particle
-        level, learned by least squares; what they change beyond a function of ``gen`` averages out. With
-        ``efficiency="prior"`` of a direct posterior the factors are those of events that pass detector level.
+        level, learned by least squares; what they change beyond a function of ``gen`` averages out. Of profiled ones
+        the factors are on the generator weights at the fitted nuisance parameters. With ``efficiency="prior"`` of a
+        direct posterior they are those of events that pass detector level.
 
         Parameters
         ----------

@@ -55,12 +55,9 @@ def learned_factors(simulation: Simulation, members: Members, x: Array) -> xr.Da
         push = np.exp(network.log_ratio(z) + level)
         change = members.step2.log_ratio_change(z)
         norm = members.norm()
-        learned = members.learned_changes(simulation.weight)
         drawn = np.exp(change) * push[:, None]
-        if learned:
-            features = network.tangent(z)
-            drawn *= learned.factors(features)
-            push *= learned.point_estimate(features)
+        if members.learned_changes:
+            drawn *= members.learned_changes.factors(network.tangent(z))
     unit = events.weight[both].sum() / simulation.weight[both].sum()
     nominal_norm = to_yield(events.reco_weight * members.push, events.passes.reco, events.signal_yield)
     return xr.DataArray(

@@ -266,7 +266,7 @@ def test_members_weigh_proposals_as_the_weight_function_does(unfolded):
     """The ratio to ``weights_for`` is one number per member."""
     gen = np.linspace(-2, 2, 50)[:, None]
     chosen = np.array([0, 17, 99])
-    factor = MemberFactors.of(unfolded, chosen)(gen)
+    factor = MemberFactors.of(unfolded.members, chosen)(gen)
     ratio = factor / unfolded.weights_for(gen).values[chosen]
     np.testing.assert_allclose(ratio / ratio[:, :1], 1, rtol=1e-4)
 

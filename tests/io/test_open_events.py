@@ -300,7 +300,12 @@ def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):
     [
         (["t * 1e39"], {}, InputError, "reaches .*e\\+39, which single precision cannot hold"),
         (["event"], {}, InputError, "holds whole numbers up to 20000999; above 16777216"),
-        (["event / 7 + 1e6"], {}, InputError, "varies by 143 about 3857214.2, which single precision rounds away"),
+        (
+            ["event / 7 + 1e6"],
+            {},
+            InputError,
+            "varies by 143 about 3857214.2 in 3000 events, which single precision rounds away",
+        ),
         (["t"], {"selection": "m < 0"}, InputError, "have no events that pass 'm < 0'"),
         (["t"], {"dtype": "float16"}, InputError, "dtype"),
         ("t", {}, InputTypeError, "give a list of columns"),
@@ -339,13 +344,12 @@ def test_few_events_of_a_file_may_be_close_together(tmp_path, monkeypatch):
 def test_a_column_that_is_narrow_in_all_files(tmp_path):
     for k in range(4):
         np.savez(tmp_path / f"{k}.npz", m=91 + 1e-4 * np.arange(10 * k, 10 * k + 10))
-    words = r"'m' varies by 0.0039 about 91.00195, which .* in 40 events up to .*3.npz"
+    words = r"'m' varies by 0.0039 about 91.00195 in 40 events, which single precision rounds away"
     for _ in range(2):  # what was read before does not hide it
         with pytest.raises(InputError, match=words):
             _mapped(tmp_path, ["m"])
-    np.savez(tmp_path / "2.npz", m=91 + 5e-5 * np.arange(100))  # enough to say so before the last file
-    with pytest.raises(InputError, match=r"varies by 0.00495 about 91.002475, .* in 120 events up to .*2.npz"):
-        _mapped(tmp_path, ["m"])
+    np.savez(tmp_path / "3.npz", m=np.array([60.0, 120.0]))  # narrow in all files but the last
+    assert np.ptp(_mapped(tmp_path, ["m"])) == 60
 
 
 def test_one_number_with_its_rounding_is_no_variation(tmp_path):
