@@ -170,7 +170,7 @@ for step in range(1, 5):
 """
 
 
-@pytest.mark.parametrize("exchange", ["yes", "no"])
+@pytest.mark.parametrize("exchange", ["yes", pytest.param("no", marks=pytest.mark.slow)])
 def test_the_old_result_survives_a_death_at_every_step(small, tmp_path, exchange):
     path = tmp_path / "x.zarr"
     small.save(path)
@@ -338,7 +338,9 @@ for delay in delays:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("what", ["fit", "x.nc", pytest.param("x.zarr", marks=pytest.mark.slow), "publication"])
+@pytest.mark.parametrize(
+    "what", ["fit", "x.nc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("x.zarr", "publication"))]
+)
 def test_killed_work_leaves_one_whole_result(small, tmp_path, what):
     """A killed fit goes on to the same digits; a killed write leaves the old file or the new one."""
     small.save(tmp_path / "small.nc")

@@ -145,6 +145,7 @@ def test_events_leave_the_device_with_their_training():
         assert not held
 
 
+@pytest.mark.slow
 def test_the_direct_posterior_runs_on_jax():
     toy = bu.datasets.gaussian_toy(20_000, 5_000, random_seed=2)
     unfolder = bu.UnbinnedFBU(draws=50, random_seed=1, progressbar=False)
@@ -200,6 +201,7 @@ def test_errors_come_before_the_fit(monkeypatch):
         check_backend("jax")
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_on_jax(monkeypatch, tmp_path, capsys):
     toy = bu.datasets.gaussian_toy(500, EVENTS, random_seed=1)
     np.savez(tmp_path / "sim.npz", x=toy.gen[:, 0], y=toy.reco[:, 0])

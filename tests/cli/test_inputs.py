@@ -263,10 +263,6 @@ def test_blind_data_are_not_read_until_told(folder, capsys):
     assert main(["unfold", str(path), "--check"]) == 0
     assert main(["unfold", str(path)]) == 0
     assert "BLIND: no data were read" in capsys.readouterr().out
-    page = folder / "run" / "blind" / "unfolded.html"
-    assert main(["report", str(folder / "run" / "blind" / "unfolded.nc")]) == 0
-    assert "BLIND" in page.read_text()
-    capsys.readouterr()
     blind = bu.load(folder / "run" / "blind" / "unfolded.nc")
     assert blind.record.blind
     blind.save(folder / "moved.nc")  # the file says it, not its folder

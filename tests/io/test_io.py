@@ -317,6 +317,7 @@ def test_bad_configurations(tmp_path, text, message):
         load_job(tmp_path / "bad.toml")
 
 
+@pytest.mark.slow  # the quick start and the experiment's example run from files to reports too
 def test_unfold_command_from_files_to_report(tmp_path, capsys):
     """The example in the documentation, on a part of the events and with cheap settings."""
     subprocess.run([sys.executable, EXAMPLES / "make_zjets_files.py", tmp_path, "4000"], check=True)
