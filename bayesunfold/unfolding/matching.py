@@ -88,7 +88,7 @@ def _check_comparable(a: NDArray[Any], b: NDArray[Any], mine: str, what: str) ->
     for values, name in ((a, f"key of {mine}"), (b, f"key of {what}")):
         check_exact(values, name)
         digits = np.finfo(values.dtype).nmant + 1 if values.dtype.kind == "f" else 0
-        if digits and np.abs(values).max() > 2.0**digits:
+        if digits and np.abs(values).max(initial=0.0) > 2.0**digits:
             msg = (
                 f"{name}, of type {values.dtype}, holds {np.abs(values).max():.0f} as a float, which above 2^{digits} "
                 "cannot tell neighbours apart; write identifiers as whole numbers."
