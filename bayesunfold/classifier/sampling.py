@@ -6,8 +6,9 @@ All three look at the same log-concave posterior, whitened to about N(0, 1), and
 ratio (``tests/classifier/test_estimator.py``) where events have about equal weights. Where a few weigh much more than
 others, members of the loop are wider with ``"laplace"``.
 
-``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits its means and widths; ``"nuts"`` makes no approximation beyond the linearisation, gives R-hat and effective sample
-sizes, and pays tens of seconds for compilation once a process.
+``"laplace"`` is the Gaussian itself and costs nothing; ``"advi"`` fits its means and widths; ``"nuts"`` makes no
+approximation beyond the linearisation, gives R-hat and effective sample sizes, and pays tens of seconds for
+compilation once a process.
 
 The compiled functions are kept for the life of the process and the data swapped (``pm.Data``), so only the first
 fit compiles.
