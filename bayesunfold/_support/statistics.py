@@ -70,8 +70,8 @@ def log_mean_weight(log_weight: Array, weight: ArrayLike, events: str) -> Array:
     if bad:
         which = "the point estimate" if log_weight.ndim == 1 else f"{bad} of {len(mean)} posterior draws"
         msg = (
-            f"the mean weight of {which} over {events} is not a positive number; negative weights have taken over, "
-            "or a ratio is not finite. Merge events of negative weight with others near them, or take more events."
+            f"the mean weight of {which} over {events} is not positive; negative weights have taken over, or a "
+            "ratio is not finite. Merge events of negative weight with others near them, or take more events."
         )
         raise ConvergenceError(msg)
     return np.asarray(top[..., 0] + np.log(mean))

@@ -80,7 +80,7 @@ def on_one_machine(method, groups):
 
 @pytest.mark.parametrize(
     ("method", "groups"),
-    [("omnifold", 131072), pytest.param("omnifold", 10_000, marks=pytest.mark.slow), ("direct", 10_000)],
+    [*(pytest.param("omnifold", n, marks=pytest.mark.slow) for n in (131072, 10_000)), ("direct", 10_000)],
 )
 def test_the_same_digits_as_on_one_machine(client, everything_is_sent, method, groups):
     simulation, data, systematics = events()

@@ -124,7 +124,7 @@ def _of_4000_gaussian_draws():
     return _fit(*_samples(1500, 6), draws=4000)
 
 
-@pytest.mark.parametrize("inference", ["advi", "nuts"])
+@pytest.mark.parametrize("inference", ["advi", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_advi_and_nuts_agree_with_the_gaussian_posterior(inference):
     """Widths of the log ratio within 18 %.
 
