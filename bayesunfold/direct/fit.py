@@ -120,17 +120,16 @@ def find_mode_and_precisions(
     if log_tau is None:
         unit = np.zeros(len(problem.groups))
         log_tau = Evidence.of(problem, mode_at(problem, start, np.exp(unit)), width).mode(unit)
-    theta, tolerance = start, ROUGH
-    for number in range(ROUNDS):
-        last = number == ROUNDS - 1
-        tolerance = TOLERANCE if last else tolerance
+    theta, settled = start, False
+    for left in reversed(range(ROUNDS)):
+        tolerance = TOLERANCE if settled or not left else ROUGH
         mode = find_mode(problem, theta, np.exp(log_tau), tolerance=tolerance)
         evidence, theta = Evidence.of(problem, mode, width), mode.theta
         old, log_tau = log_tau, evidence.mode(log_tau)
-        if np.all(np.abs(log_tau - old) < SETTLED):
-            if tolerance == TOLERANCE:
-                break
-            tolerance = TOLERANCE
+        stays = bool(np.all(np.abs(log_tau - old) < SETTLED))
+        if stays and settled:
+            break
+        settled = settled or stays
     return mode, evidence, log_tau
 
 

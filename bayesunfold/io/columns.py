@@ -73,8 +73,8 @@ def read_columns(
         Patterns are ``"sim_*.root"``; ``"sim.root:tree"`` names a tree; a table ``{"file": ..., "tree": ...,
         "factor": 0.3}`` gives the events of its files a factor. ``"friends": ["weights_*.root:tree"]`` in a table adds
         the columns of other files, one for each (in patterns, where the wildcards match the same), row by row or by the
-        columns of ``"friend_key"``; a column that both have is the file's own. Files are
-        read in the order given, those of a pattern by name.
+        columns of ``"friend_key"``; a column that both have is the file's own. Files are read in the order given, those
+        of a pattern by name.
     columns : sequence of str
         Columns, or expressions of them: ``"log(pt)"``, ``"jet_pt[0]"`` (first entry of a jagged column, NaN where
         there is none). ``file_factor`` and ``file_number`` are the factor of an event's file and its number, from

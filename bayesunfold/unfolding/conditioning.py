@@ -36,7 +36,7 @@ class Conditioning:
     multiplier : array, shape (p, n_members)
         Equation (9).
     keeps_total : bool
-        Whether the signal keeps its total beside backgrounds, (5a); files of before have a multiplier without that.
+        Whether the signal keeps its total beside backgrounds, (5a); earlier versions wrote multipliers without that.
     """
 
     classifier: Classifier

@@ -72,7 +72,7 @@ class Members:
     multiplier : array, shape (p, n_members), or None
         What moved the fluctuations onto posterior draws, equation (9).
     keeps_total : bool
-        Whether the signal keeps its total beside backgrounds, (5a); not in files of before.
+        Whether the signal keeps its total beside backgrounds, (5a); not in files of earlier versions.
     negative_data : float
         Share of the data events' fluctuations below -1.
     free_misses : bool

@@ -50,8 +50,9 @@ def learned_factors(simulation: Simulation, members: Members, x: Array) -> xr.Da
     z = events.scales.gen(x)
     both = events.passes.both
     with block_threads():
-        # push weights are those of the network up to a factor
-        level = float(np.mean(np.log(members.push[both]) - network.log_ratio(events.gen[both])))
+        # push weights are those of the network up to a factor, which any event has
+        one = np.flatnonzero(both)[:1]
+        level = float((np.log(members.push[one]) - network.log_ratio(events.gen[one]))[0])
         push = np.exp(network.log_ratio(z) + level)
         change = members.step2.log_ratio_change(z)
         norm = members.norm()
