@@ -27,12 +27,12 @@ from bayesunfold.classifier.arithmetic import (
     weighted_gradient,
 )
 
-__all__ = ["ForwardPass", "TangentFeatures", "gradient_sum", "group_gradients", "group_scores"]
+__all__ = ["MOST_KEPT", "ForwardPass", "TangentFeatures", "gradient_sum", "group_gradients", "group_scores"]
 
 Array = NDArray[np.floating]
 
 MOST_KEPT = 1 << 28
-"""Bytes of activations that are kept from a pass to the gradient after it."""
+"""Bytes of what is computed from events that are kept for a second pass over them."""
 
 
 def __dir__() -> list[str]:

@@ -16,9 +16,9 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from bayesunfold._support.checks import effective_size
-from bayesunfold._support.threads import map_blocks
+from bayesunfold._support.threads import map_blocks, map_here, remote
 from bayesunfold.classifier.arithmetic import Layout, blocks, forward, products
-from bayesunfold.classifier.sums import gradient_sum
+from bayesunfold.classifier.sums import MOST_KEPT, gradient_sum
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, Joined, TwoClass
 from bayesunfold.direct.mode import Mode, Problem
@@ -268,16 +268,20 @@ def _deviation(tested: _Sample, score: Array, problem: Problem, mode: Mode) -> f
 def _beyond_moments(moments: Moments, x: Array, weight: Array, score: Array) -> Array:
     """What a constant and the moments' features do not span of a score, by weighted least squares, shape (n,)."""
 
+    kept: Array | None = None
+    if remote.get() is None and len(x) * len(moments) * x.dtype.itemsize <= MOST_KEPT:
+        kept = np.concatenate(list(map_here(lambda rows: moments.features(x[rows]), blocks(len(x)))))
+
     def features(rows: slice) -> Array:
-        phi = moments.features(x[rows]).astype(np.float64)
-        return np.column_stack([phi, np.ones(len(phi))])
+        phi = moments.features(x[rows]) if kept is None else kept[rows]
+        return np.column_stack([phi, np.ones(len(phi))])  # in double precision
 
     def sums(rows: slice) -> tuple[Array, Array]:
         phi, w = features(rows), weight[rows]
         return products(phi, w), phi.T @ (w * score[rows])
 
     gram, right = np.zeros((len(moments) + 1,) * 2), np.zeros(len(moments) + 1)
-    for part, product in map_blocks(sums, blocks(len(x))):
+    for part, product in map_blocks(sums, (rows for rows in blocks(len(x)) if weight[rows].any())):
         gram += part
         right += product
     gram.flat[:: len(gram) + 1] += 1e-9 * np.trace(gram) / len(gram)

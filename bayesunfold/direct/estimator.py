@@ -406,12 +406,12 @@ class UnbinnedFBU:
         try:
             learn = recall(done[0]) if done else train(training_stream(seed, 0))
             first = iterate(events, settings, None, None, told(learn, lambda name: phases.begin(PHASES[name])))
+            if path is not None and not done:
+                write_checkpoint(path, key, (first.networks(),), seed)
         except BaseException:
             if path is not None:
                 release_checkpoint(path, key)
             raise
-        if path is not None and not done:
-            write_checkpoint(path, key, (first.networks(),), seed)
         return first
 
 

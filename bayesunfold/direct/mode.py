@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-from bayesunfold._support.threads import map_blocks
+from bayesunfold._support.threads import map_blocks, map_here
 from bayesunfold.classifier.arithmetic import Layout, blocks, tangent
 from bayesunfold.classifier.sums import ForwardPass
 from bayesunfold.direct.moments import Moments
@@ -114,7 +114,16 @@ class Problem:
 
     def residual(self, weights: Array) -> Array:
         """Whitened moments (D1), data minus refolded, shape (p,)."""
-        return self.moments.data - self.features.T @ weights.astype(np.float32)
+        w = weights.astype(self.features.dtype)
+        refolded = np.zeros(self.features.shape[1])
+        for part in map_here(lambda rows: self.features[rows].T @ w[rows], blocks(len(w))):
+            refolded += part
+        return self.moments.data - refolded
+
+    def pull(self, residual: Array) -> Array:
+        """``residual . features`` of each event, shape (n,)."""
+        r = residual.astype(self.features.dtype)
+        return np.concatenate(list(map_here(lambda rows: self.features[rows] @ r, blocks(len(self.features)))))
 
     def gradient(self, network: ForwardPass, weights: Array, pull: Array) -> Array:
         """``sum w (J - mean J) a`` with ``a`` each event's factor, shape (P,)."""
@@ -264,8 +273,8 @@ def _descend(problem: Problem, start: Array, prior: ParameterPrior, tolerance: f
 
 def _slope(problem: Problem, network: ForwardPass, prior: ParameterPrior, weights: Array, residual: Array) -> Array:
     """Gradient of the objective, shape (P,)."""
-    pull = problem.features @ residual.astype(problem.features.dtype)
-    return prior.stiffness(network.theta - problem.centre) - problem.gradient(network, weights, pull)
+    slope = problem.gradient(network, weights, problem.pull(residual))
+    return prior.stiffness(network.theta - problem.centre) - slope
 
 
 def _objective(residual: Array, prior: ParameterPrior, shift: Array) -> float:

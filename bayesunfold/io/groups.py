@@ -553,7 +553,8 @@ def _members(
 
 def _by_source(tree: xr.DataTree, name: str) -> dict[str, Array]:
     dataset = _group(tree, name)
-    return dict(zip(_labels(dataset, "source"), dataset["displacement"].values, strict=True))
+    columns = (np.asfortranarray(values) for values in dataset["displacement"].values)  # as the fit has them
+    return dict(zip(_labels(dataset, "source"), columns, strict=True))
 
 
 def _effects(tree: xr.DataTree) -> dict[str, Effect]:

@@ -247,6 +247,19 @@ def test_the_same_seed_gives_the_same_result_and_a_checkpoint_goes_on(tmp_path):
     np.testing.assert_array_equal(one.weights, two.weights)
 
 
+def test_a_checkpoint_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
+    """An empty one would refuse the next run with other settings."""
+    toy = bu.datasets.gaussian_toy(100, 100, random_seed=1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(estimator, "write_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        bu.UnbinnedFBU(bu.Network((6,)), progressbar=False).fit(toy.simulation, toy.data, checkpoint=tmp_path / "c.npz")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
