@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import check_bins
 from bayesunfold.errors import InputError
 
-__all__ = ["AxisTraits", "BinAxis", "as_axes", "bin_index", "project", "same_edges"]
+__all__ = ["AxisTraits", "BinAxis", "as_axes", "bin_index", "bin_volumes", "edge_texts", "project", "same_edges"]
 
 Array = NDArray[np.floating]
 
@@ -75,6 +75,26 @@ def as_axes(values: Sequence[Array], bins: ArrayLike | Sequence[ArrayLike]) -> t
 def same_edges(a: Array, b: Array) -> bool:
     """Whether edges agree to a part in a billion of their range."""
     return len(a) == len(b) and bool(np.allclose(a, b, rtol=0.0, atol=1e-9 * np.ptp(a)))
+
+
+def edge_texts(edges: Array) -> list[str]:
+    """Edges with six digits, or with fifteen where six do not tell them apart.
+
+    Examples
+    --------
+    >>> edge_texts([0, 0.5, 1e3]), edge_texts([1.0, 1.0000001])
+    (['0', '0.5', '1000'], ['1', '1.0000001'])
+    """
+    short = [f"{edge:g}" for edge in edges]
+    return short if len(set(short)) == len(short) else [f"{edge:.15g}" for edge in edges]
+
+
+def bin_volumes(edges: Sequence[Array]) -> Array:
+    """Width of each bin, or product of its widths along several axes, flattened in C order."""
+    volume = np.ones(1)
+    for edge in edges:
+        volume = np.multiply.outer(volume, np.diff(edge)).ravel()
+    return volume
 
 
 def bin_index(values: Sequence[Array], edges: Sequence[Array], rows: NDArray[np.bool_]) -> NDArray[np.integer]:

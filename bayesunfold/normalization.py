@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.checks import check_not_negative, check_positive
-from bayesunfold.binning import bin_index, project
+from bayesunfold.binning import bin_index, bin_volumes, project
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Normalization, Spectrum
 
-__all__ = ["EXTRA", "Finish", "assign_groups", "bin_volumes", "contents_like", "read_luminosity"]
+__all__ = ["EXTRA", "Finish", "assign_groups", "contents_like", "read_luminosity"]
 
 Array = NDArray[np.floating]
 
@@ -38,14 +38,6 @@ def assign_groups(
     if len(edges) == 1:
         groups = np.where(rows & (values[0] < edges[0][0]), n_bins, groups)
     return groups, n_bins
-
-
-def bin_volumes(edges: Sequence[Array]) -> Array:
-    """Width of each bin, or product of its widths along several axes, flattened in C order."""
-    volume = np.ones(1)
-    for edge in edges:
-        volume = np.multiply.outer(volume, np.diff(edge)).ravel()
-    return volume
 
 
 class Finish:

@@ -23,7 +23,7 @@ from scipy import stats
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold._support.html import facts
 from bayesunfold._support.tables import as_table
-from bayesunfold.binning import BinAxis, same_edges
+from bayesunfold.binning import BinAxis, bin_volumes, edge_texts, same_edges
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
 from bayesunfold.source_groups import (
@@ -412,8 +412,7 @@ class Spectrum:
         """Ranges of the bins, in the order of the draws: the labels of :meth:`ranking`."""
         axes = []
         for name, edges in zip(self.names, self.edges, strict=True):
-            form = "g" if len({f"{edge:g}" for edge in edges}) == len(edges) else ".15g"
-            axes.append([f"{name} [{low:{form}}, {high:{form}})" for low, high in itertools.pairwise(edges)])
+            axes.append([f"{name} [{low}, {high})" for low, high in itertools.pairwise(edge_texts(edges))])
         return [", ".join(parts) for parts in itertools.product(*axes)]
 
     def chi2(self, model: ArrayLike, model_covariance: ArrayLike | None = None) -> Chi2:
@@ -565,7 +564,7 @@ class Spectrum:
         """
         frame = self.to_dataframe(truth)
         if len(self.edges) == 1:
-            bins = [f"[{low:.4g}, {high:.4g})" for low, high in zip(frame["low"], frame["high"], strict=True)]
+            bins = [f"[{low}, {high})" for low, high in itertools.pairwise(edge_texts(self.edges[0]))]
         else:
             bins = [str(tuple(int(i) for i in np.unravel_index(b, self.shape))) for b in range(self.n_bins)]
         formats = {
@@ -602,25 +601,31 @@ class Spectrum:
 
         return write_report(self, path)
 
+    def _in_range(self) -> tuple[str, str]:
+        """What the contents of all bins are, and their sum."""
+        contents = self.nominal * bin_volumes(self.edges) if self.normalization == "density" else self.nominal
+        what = "yield" if self.luminosity is None else "cross section"
+        return "fraction" if self.normalization == "shape" else what, f"{np.nansum(contents):.6g}"
+
     def _repr_html_(self) -> str:
         """The figure, small, for notebooks."""
         picture = io.StringIO()
         self.plot().savefig(picture, format="svg", metadata={"Date": None})
         svg = picture.getvalue()
+        what, total = self._in_range()
         rows = {
             "observable": " x ".join(self.names),
             "bins": " x ".join(map(str, self.shape)),
             "draws": len(self.draw_matrix),
             "method": self.method,
-            f"{self.normalization} in range": f"{np.nansum(self.nominal):.6g}",
+            f"{what} in range": total,
         }
         return facts("Spectrum", rows, f'<div style="max-width:420px">{svg[svg.index("<svg") :]}</div>')
 
     def __repr__(self) -> str:
         return (
             f"Spectrum({' x '.join(self.names)}: {' x '.join(map(str, self.shape))} bins, "
-            f"{len(self.draw_matrix)} draws, {self.normalization} {np.nansum(self.nominal):.6g} in range, "
-            f"{self.method})"
+            f"{len(self.draw_matrix)} draws, {' '.join(self._in_range())} in range, {self.method})"
         )
 
 

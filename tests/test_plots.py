@@ -207,3 +207,93 @@ def test_what_lies_beyond_the_ratio_panel_is_marked():
 def test_a_band_is_called_by_its_level():
     top, _ = plots.plot_spectrum(_spectrum(), levels=(0.68, 0.997)).axes
     assert {"68 % band", "99.7 % band"} <= set(_legend(top))
+
+
+def _columns(legend):
+    return len({round(text.get_window_extent().x0) for text in legend.get_texts()})
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("Pythia 8", 2), ("Powheg + Pythia 8 (A14, NNPDF3.0)", 1), ("x" * 30, 1)]
+)
+def test_legends_lie_in_their_panel(name, columns):
+    """Long names stand in one column; the legend's lower end is above everything that is drawn."""
+    figure = _spectrum().plot(truth=CONTENTS, models={f"{name} {k}": CONTENTS * (1 + k / 10) for k in range(3)})
+    figure.draw_without_rendering()
+    top = figure.axes[0]
+    legend, panel = top.get_legend().get_window_extent(), top.get_window_extent()
+    assert _columns(top.get_legend()) == columns
+    assert panel.x0 <= legend.x0
+    assert legend.x1 <= panel.x1
+    highest = max(1.2 * CONTENTS.max(), _spectrum().interval(0.95)[1].max())
+    assert top.transData.transform((0, highest))[1] < legend.y0
+
+
+def test_negative_contents_have_room_for_a_legend_above_them():
+    drawn = np.random.default_rng(1).normal([-5.0, -7.0], 1.0, (300, 2))
+    spectrum = bu.Spectrum((np.array([0.0, 1.0, 2.0]),), drawn, np.array([-5.0, -7.0]))
+    low, high = spectrum.plot(models={"A": [-4.0, -8.0]}).axes[0].get_ylim()
+    highest, lowest = spectrum.interval(0.95)[1].max(), spectrum.interval(0.95)[0].min()
+    assert low <= lowest
+    assert high > highest + 0.3 * (highest - lowest)
+
+
+def test_names_that_begin_with_an_underscore_are_in_legends():
+    """Matplotlib leaves them out."""
+    spectrum = _spectrum(exact_sources={"_top": np.ones(3), "data": np.ones(3)})
+    models = {"_herwig": CONTENTS, "_ibu": _spectrum()}
+    for figure, names in (
+        (spectrum.plot(models=models), ["_herwig", "_ibu"]),
+        (plots.plot_sources(spectrum), ["_top", "data", "total"]),
+        (bu.compare({"_a": _spectrum(), "b": _spectrum()}).plot(), ["_a", "b"]),
+    ):
+        shown = [text.get_text().strip() for text in figure.axes[0].get_legend().get_texts()]
+        assert [text.split(" (")[0] for text in shown][-len(names) :] == names
+
+
+def test_numbers_in_cells_lie_in_their_cells():
+    """Of two narrow columns and a wide one only the wide one has numbers; no two of many lie over each other."""
+    edges = np.array([0.0, 1.0, 2.0, 100.0]), np.array([0.0, 1.0, 2.0])
+    contents = np.array([1234.0, 2345.0, 3456.0, 4567.0, 5678.0, 6789.0])
+    drawn = np.random.default_rng(1).normal(contents, np.sqrt(contents), (100, 6))
+    ax = plots.plot_map(bu.Spectrum(edges, drawn, contents)).axes[0]
+    assert [text.get_text() for text in ax.texts] == ["5678", "6789"]
+    response = bu.ResponseMatrix(np.eye(20), gen_edges=np.geomspace(20, 400, 21), reco_edges=np.geomspace(20, 400, 21))
+    figure = response.plot()
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert 2 < len(boxes) < 20
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+
+
+def test_edges_that_differ_have_names_that_differ():
+    edges = np.array([5279.0, 5279.2, 5279.4, 5279.6])
+    spectrum = bu.Spectrum((edges,), _spectrum().draw_matrix, CONTENTS)
+    names = ["5279", "5279.2", "5279.4", "5279.6"]
+    assert [tick.get_text() for tick in plots.plot_correlation(spectrum).axes[0].get_xticklabels()] == names
+    assert [row.split("]")[0].split(")")[0].strip() for row in spectrum.table().splitlines()[1:]] == [
+        "[5279, 5279.2",
+        "[5279.2, 5279.4",
+        "[5279.4, 5279.6",
+    ]
+    fine = np.array([1.0, 1.0 + 1e-8, 1.0 + 2e-8]), EDGES
+    both = bu.Spectrum(fine, _in_two().draw_matrix, _in_two().nominal, names=("y", "pt"))
+    titles = [ax.get_title() for ax in plots.plot_slices(both).axes]
+    assert titles == ["y: 1 to 1.00000001", "y: 1.00000001 to 1.00000002"]
+
+
+def test_every_level_of_coverage_has_its_colour():
+    found, none, levels = np.full((9, 1), 100.0), np.zeros((9, 1)), tuple(np.linspace(0.5, 0.95, 8))
+    ends = np.full((9, 8, 1), 10.0)
+    study = bu.CoverageStudy(
+        {"x": np.array([0.0, 1.0])},
+        np.array([100.0]),
+        levels,
+        found,
+        none + 10.0,
+        found[:, None] - ends,
+        found[:, None] + ends,
+        *(none, none, none, none[:, 0], np.arange(9)),
+    )
+    drawn = [points.lines[0].get_color() for points in plots.plot_coverage(study).axes[0].containers]
+    assert len(drawn) == len(set(drawn)) == 8

@@ -157,3 +157,23 @@ def test_a_frame_of_two_axes_has_the_edges_of_both():
     np.testing.assert_array_equal(frame["high_b"], [5, 6, 9, 5, 6, 9])
     same = Spectrum(axes, s.draw_matrix, s.nominal, names=("a", "a"))
     assert list(same.to_dataframe())[:4] == ["low_a_0", "high_a_0", "low_a_1", "high_a_1"]
+
+
+def test_what_is_in_range_is_a_sum_of_contents():
+    """Densities of 5 and 1 in bins of widths 10 and 90: 50 + 90 events."""
+    edges, contents = (np.array([0.0, 10.0, 100.0]),), np.array([5.0, 1.0])
+    drawn = np.random.default_rng(1).normal(contents, 0.1, (50, 2))
+    for options, words in (
+        ({"normalization": "density"}, "yield 140 in range"),
+        ({"normalization": "density", "luminosity": 2.0}, "cross section 140 in range"),
+        ({"normalization": "yield"}, "yield 6 in range"),
+        ({"normalization": "shape"}, "fraction 6 in range"),
+    ):
+        assert words in repr(Spectrum(edges, drawn, contents, **options))
+    page = Spectrum(edges, drawn, contents, normalization="density")._repr_html_()
+    assert ">yield in range</th>" in page
+    assert ">140</td>" in page
+    two = Spectrum((np.array([0.0, 2.0]), edges[0]), drawn, contents, normalization="density")
+    assert "yield 280 in range" in repr(two)
+    unseen = Spectrum(edges, drawn, np.array([np.nan, 1.0]), normalization="density")
+    assert "yield 90 in range" in repr(unseen)

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold._support.checks import as_numbers, check_covariance, check_instance
 from bayesunfold._support.tables import as_text
+from bayesunfold.binning import bin_volumes
 from bayesunfold.errors import InputError, InputTypeError
-from bayesunfold.normalization import bin_volumes
 from bayesunfold.spectrum import Chi2, Spectrum
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bayesunfold.plots.spectrum import axis_title, bin_axis, content_title
-from bayesunfold.plots.style import COLORS, figure, limit, steps, style
+from bayesunfold.plots.style import COLORS, figure, legend_text, limit, steps, style, write_where_it_fits
 
 if TYPE_CHECKING:
     from bayesunfold.binned.compare import Comparison
@@ -18,6 +18,9 @@ __all__ = ["plot_comparison", "plot_response"]
 
 METHOD_COLORS = ("#3f90da", "#e76300", "#832db6", "#94a4a2", "#a96b59", "#b9ac70", "#92dadd")
 
+NUMBERED = 400
+"""Most cells whose numbers are written into them."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -26,7 +29,8 @@ def __dir__() -> list[str]:
 def plot_response(response: ResponseMatrix) -> Figure:
     """Migrations in per cent of each particle-level bin, over efficiency, purity and stability.
 
-    Bins of several axes are numbered in C order.
+    Bins of several axes are numbered in C order. Cells have their numbers in them, but for those that are too small,
+    and for more than 400 cells.
     """
     plain = len(response.gen_edges) == 1 and len(response.reco_edges) == 1
     x = response.gen_edges[0] if plain else np.arange(response.n_gen + 1, dtype=float)
@@ -38,8 +42,6 @@ def plot_response(response: ResponseMatrix) -> Figure:
         shown = np.where(response.probabilities > 0, 100 * response.probabilities, np.nan)
         mesh = top.pcolormesh(x, y, shown, cmap="viridis_r", vmin=0, vmax=np.nanmax(shown))
         fig.colorbar(mesh, ax=top, label="probability [%]")
-        if response.n_reco * response.n_gen <= 400:
-            _write_numbers(top, x, y, shown)
         top.set_ylabel(f"{name}, detector level")
         steps(bottom, x, response.efficiency, color="black", lw=1.4, label="efficiency")
         if response.n_reco == response.n_gen:
@@ -49,21 +51,10 @@ def plot_response(response: ResponseMatrix) -> Figure:
         bottom.set_xlim(x[0], x[-1])
         bottom.set_xlabel(f"{name}, particle level" if plain else "particle-level bin")
         bottom.legend(ncols=3, fontsize="small")
+        if response.n_reco * response.n_gen <= NUMBERED:
+            texts = np.array([[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in shown])
+            write_where_it_fits(top, (x, y), texts, shown > 0.55 * np.nanmax(shown), fontsize=6)
     return fig
-
-
-def _write_numbers(ax: object, x: np.ndarray, y: np.ndarray, shown: np.ndarray) -> None:
-    limit = 0.55 * np.nanmax(shown)
-    for j, i in np.argwhere(np.nan_to_num(shown) >= 0.5):
-        ax.text(  # type: ignore[attr-defined]
-            0.5 * (x[i] + x[i + 1]),
-            0.5 * (y[j] + y[j + 1]),
-            f"{shown[j, i]:.0f}",
-            ha="center",
-            va="center",
-            fontsize=6,
-            color="white" if shown[j, i] > limit else "black",
-        )
 
 
 def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
@@ -86,7 +77,7 @@ def plot_comparison(comparison: Comparison, label: str | None = None) -> Figure:
             place = edges[:-1] + np.diff(edges) * (k + 1) / (len(spectra) + 1)
             options = {"fmt": "o", "ms": 3, "lw": 1.1, "color": METHOD_COLORS[k % len(METHOD_COLORS)]}
             std = np.where(np.isfinite(s.std()), s.std(), np.nan)
-            top.errorbar(place, s.nominal, std, label=name, **options)
+            top.errorbar(place, s.nominal, std, label=legend_text(name), **options)
             middle.errorbar(place, s.nominal / safe, std / np.abs(safe), **options)
             pull = np.divide(s.nominal - reference, std, out=np.full(len(std), np.nan), where=std > 0)
             bottom.plot(place, pull, "o", ms=3, color=options["color"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from bayesunfold.plots.style import CYCLE, figure, limit, style
+from bayesunfold.plots.style import COLORS, CYCLE, figure, limit, style
 
 if TYPE_CHECKING:
     from bayesunfold.studies.coverage import CoverageStudy
@@ -41,7 +42,7 @@ def plot_coverage(study: CoverageStudy) -> Figure:
     with style():
         fig = figure(7.2, 5.0)
         top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for color, level in zip(("#3f90da", "#ffa90e", *CYCLE), study.levels, strict=False):
+        for color, level in zip(cycle((COLORS["unfolded"], *CYCLE)), study.levels, strict=False):
             hits = study.hits(level).sum(axis=0)[core]
             low, high = clopper_pearson(hits, study.n_toys)
             value = hits / study.n_toys

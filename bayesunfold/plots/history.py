@@ -24,7 +24,7 @@ def __dir__() -> list[str]:
 def plot_history(result: UnfoldingResult) -> Figure:
     """Change of the spectrum in units of its band, and losses, per iteration.
 
-    The left panel shows why ``iterations="auto"`` stopped; the right one the fall of each
+    The upper panel shows why ``iterations="auto"`` stopped; the lower one the fall of each
     classifier's objective from its first value.
 
     Raises

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bayesunfold.binning import edge_texts
 from bayesunfold.errors import InputError
 from bayesunfold.plots.spectrum import content_title, titles
-from bayesunfold.plots.style import Experiment, style
+from bayesunfold.plots.style import Experiment, style, write_where_it_fits
 
 if TYPE_CHECKING:
     from bayesunfold.spectrum import Spectra, Spectrum
@@ -90,8 +90,8 @@ def _blocks(spectrum: Spectrum | Spectra) -> list[tuple[str, Array, int]]:
         return [(titles(spectrum)[0], last, spectrum.n_bins)]
     if len(spectrum.edges) > 2:
         return [(f"bin of {' x '.join(spectrum.names)}", np.arange(spectrum.n_bins + 1.0), spectrum.n_bins)]
-    first, (outer, inner) = spectrum.edges[0], titles(spectrum)
-    return [(f"{inner}, {outer} {low:g} to {high:g}", last, len(last) - 1) for low, high in pairwise(first)]
+    first, (outer, inner) = edge_texts(spectrum.edges[0]), titles(spectrum)
+    return [(f"{inner}, {outer} {low} to {high}", last, len(last) - 1) for low, high in pairwise(first)]
 
 
 def _sides(spectrum: Spectrum | Spectra, blocks: list[tuple[str, Array, int]]) -> str:
@@ -111,19 +111,23 @@ def _name_edges(ax: Axes, blocks: list[tuple[str, Array, int]]) -> None:
     for _, edges, n in blocks:
         step = -(-(n + 1) // max(2, TICKS // len(blocks)))
         shown = [*range(0, n, step), *([n] if start + n == end and (len(blocks) > 1 or n % step == 0) else [])]
+        texts = edge_texts(edges)
         places += [start + k for k in shown]
-        names += [f"{edges[k]:.4g}" for k in shown]
+        names += [texts[k] for k in shown]
         start += n
         if start < end:
             ax.axhline(start, color="black", lw=0.8)
             ax.axvline(start, color="black", lw=0.8)
     ax.minorticks_off()
-    ax.set_xticks(places, names, rotation=90 if len(places) > 5 else 0, fontsize="small")
+    crowded = len(places) > 5 or max(map(len, names)) > 7
+    ax.set_xticks(places, names, rotation=90 if crowded else 0, fontsize="small")
     ax.set_yticks(places, names, fontsize="small")
 
 
 def plot_map(spectrum: Spectrum, level: float = 0.68, experiment: Experiment | None = None) -> Figure:
     """A spectrum in two observables as a map, and the relative half width of its band below it.
+
+    Cells have their numbers in them, but for those that are too small, and for more than 120 cells.
 
     Parameters
     ----------
@@ -159,6 +163,7 @@ def plot_map(spectrum: Spectrum, level: float = 0.68, experiment: Experiment | N
             (spectrum.nominal, "viridis", ".4g", content_title(spectrum)),
             (relative, "magma_r", ".2g", f"half width of the {100 * level:g} % band [%]"),
         )
+        drawn = []
         for ax, (values, colors, form, title) in zip(axes, shown, strict=True):
             cells = values.reshape(spectrum.shape).T
             least, most = (np.nanmin(cells), np.nanmax(cells)) if np.isfinite(cells).any() else (0.0, 0.0)
@@ -166,18 +171,10 @@ def plot_map(spectrum: Spectrum, level: float = 0.68, experiment: Experiment | N
             mesh = ax.pcolormesh(x, y, cells, cmap=colors, norm="log" if wide else None)
             fig.colorbar(mesh, ax=ax, label=title)
             ax.set_ylabel(titles(spectrum)[1])
-            if spectrum.n_bins <= NUMBERED:
-                _write_cells(ax, x, y, cells, mesh, form, dark=colors == "viridis")
+            texts = [[f"{value:{form}}" if np.isfinite(value) else "" for value in row] for row in cells]
+            low_half = np.ma.filled(mesh.norm(cells) < 0.5, False)
+            drawn.append((ax, np.array(texts), low_half == (colors == "viridis")))  # whose low colours are dark
         axes[1].set_xlabel(titles(spectrum)[0])
+        for ax, numbers, dark in drawn if spectrum.n_bins <= NUMBERED else ():
+            write_where_it_fits(ax, (x, y), numbers, dark, fontsize=8)
     return fig
-
-
-def _write_cells(ax: Axes, x: Array, y: Array, cells: Array, mesh: QuadMesh, form: str, *, dark: bool) -> None:
-    """Numbers in the cells, white on dark colours; colours are dark at low values if ``dark``."""
-    for (j, i), value in np.ndenumerate(cells):
-        if np.isfinite(value):
-            white = (float(np.ravel(mesh.norm(np.array([value])))[0]) < 0.5) == dark
-            place = 0.5 * (x[i] + x[i + 1]), 0.5 * (y[j] + y[j + 1])
-            ax.text(
-                *place, f"{value:{form}}", ha="center", va="center", fontsize=8, color="white" if white else "black"
-            )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bayesunfold.plots.spectrum import axis_title, bin_axis, mark_slices
-from bayesunfold.plots.style import CYCLE, Experiment, band, steps, style
+from bayesunfold.plots.style import CYCLE, Experiment, band, legend_text, steps, style
 
 if TYPE_CHECKING:
     from bayesunfold.spectrum import Spectrum
@@ -59,7 +59,7 @@ def plot_sources(spectrum: Spectrum, label: str | None = None, experiment: Exper
         below = np.zeros(spectrum.n_bins)
         for color, (name, std) in zip(cycle(CYCLE), split.items(), strict=False):
             above = np.hypot(below, std)
-            band(ax, edges, 100 * below / safe, 100 * above / safe, color=color, alpha=0.8, label=name)
+            band(ax, edges, 100 * below / safe, 100 * above / safe, color=color, alpha=0.8, label=legend_text(name))
             below = above
         steps(ax, edges, 100 * total / safe, color="black", lw=1.4, label="total")
         mark_slices(ax, spectrum)

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from bayesunfold.binning import edge_texts
 from bayesunfold.errors import InputError, InputTypeError
-from bayesunfold.plots.style import COLORS, CYCLE, Experiment, band, limit, mark_beyond, steps, style
+from bayesunfold.plots.style import COLORS, CYCLE, Experiment, band, legend_text, limit, mark_beyond, steps, style
 
 if TYPE_CHECKING:
     from bayesunfold.spectrum import Spectrum
@@ -145,10 +146,12 @@ def plot_spectrum(
         fig = figure(6.4, 5.2)
         top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         _draw_contents(top, spectrum, lines, levels, drawn)
-        _legend(top, SMALL * fig.get_figwidth(), many=bool(drawn))
         _draw_ratios(bottom, spectrum, lines, levels, drawn)
         bottom.set_xlabel(title)
         fig.align_ylabels()
+        if drawn:
+            fig.draw_without_rendering()  # the width that the legend has is known once the layout is made
+        _legend(top, SMALL * fig.get_figwidth(), many=bool(drawn))
     return fig
 
 
@@ -172,6 +175,9 @@ SMALL = 1.4
 
 MARKERS = "osD^vP"
 
+ROOM, MOST_ROOM, MARGIN = 0.45, 0.75, 0.06
+"""Least room for a legend of many lines, in units of the range below it; most and margin, as shares of the panel."""
+
 FARTHEST = 0.6
 """Relative distance of a model up to which the panel of ratios shows it."""
 
@@ -194,12 +200,11 @@ def _models(spectrum: Spectrum, models: Mapping[str, ArrayLike | Spectrum]) -> _
         if hasattr(model, "draw_matrix"):
             other = cast("Spectrum", model)
             _check_alike(spectrum, other, name)
-            out.append((other.nominal, other.std(), look | {"fmt": next(markers), "label": name}))
+            out.append((other.nominal, other.std(), look | {"fmt": next(markers), "label": legend_text(name)}))
             continue
         values = _contents(model, spectrum, name)
-        out.append(
-            (cast("Array", values), None, look | {"ls": next(dashes), "label": name + _agreement(spectrum, values)})
-        )
+        label = legend_text(name) + _agreement(spectrum, values)
+        out.append((cast("Array", values), None, look | {"ls": next(dashes), "label": label}))
     return out
 
 
@@ -248,7 +253,7 @@ def mark_slices(ax: Axes, spectrum: Spectrum, *, named: bool = False) -> None:
     """Lines between the slices of the first axis of a spectrum in several, whose bins stand in a row, and ranges."""
     if len(spectrum.edges) == 1:
         return
-    first, size = spectrum.edges[0], spectrum.n_bins // spectrum.shape[0]
+    first, size = edge_texts(spectrum.edges[0]), spectrum.n_bins // spectrum.shape[0]
     for k in range(spectrum.shape[0]):
         if k:
             ax.axvline(k * size, color="0.6", lw=0.8, ls=":")
@@ -260,7 +265,7 @@ def mark_slices(ax: Axes, spectrum: Spectrum, *, named: bool = False) -> None:
                 "va": "bottom",
                 "fontsize": "x-small",
             }
-            ax.text((k + 0.5) * size, 1.01, f"{name}{first[k]:g} to {first[k + 1]:g}", **place)
+            ax.text((k + 0.5) * size, 1.01, f"{name}{first[k]} to {first[k + 1]}", **place)
 
 
 def _bands(spectrum: Spectrum, levels: Sequence[float]) -> Iterator[tuple[float, Array, Array, dict[str, Any]]]:
@@ -289,12 +294,18 @@ def _draw_contents(
 
 
 def _legend(ax: Axes, size: float | str, *, many: bool) -> None:
-    """Where there is room, or for many lines small letters in room of their own."""
-    if many:
-        ax.set_ylim(top=1.45 * ax.get_ylim()[1])
-        ax.legend(loc="upper center", ncols=2, fontsize=size)
-    else:
+    """Where there is room, or for many lines small letters in room of their own, in one column if two are too wide."""
+    if not many:
         ax.legend()
+        return
+    panel = ax.get_window_extent()
+    place: dict[str, Any] = {"loc": "upper center", "fontsize": size}
+    legend = ax.legend(ncols=2, **place)
+    if legend.get_window_extent().width > panel.width:
+        legend = ax.legend(ncols=1, **place)
+    share = min(MOST_ROOM, legend.get_window_extent().height / panel.height + MARGIN)
+    low, high = ax.get_ylim()
+    ax.set_ylim(top=high + (high - low) * max(ROOM, share / (1 - share)))
 
 
 def _draw_ratios(
@@ -370,7 +381,7 @@ def plot_slices(
             f"with at most {MOST_SLICES} bins in the first."
         )
         raise InputError(msg)
-    first, second = spectrum.edges
+    first, second = edge_texts(spectrum.edges[0]), spectrum.edges[1]
     given = {"truth": truth, "generator": generator}
     flat = {name: _contents(values, spectrum, name) for name, values in given.items()}
     n = len(first) - 1
@@ -393,7 +404,7 @@ def plot_slices(
                 _cache={},
             )
             _draw_contents(ax, part, {name: v if v is None else v[here] for name, v in flat.items()}, levels, [])
-            ax.set_title(f"{titles(spectrum)[0]}: {first[k]:g} to {first[k + 1]:g}", fontsize="medium")
+            ax.set_title(f"{titles(spectrum)[0]}: {first[k]} to {first[k + 1]}", fontsize="medium")
             ax.set_xlabel(titles(spectrum)[1] if k + columns >= n else "")
             ax.set_ylabel("" if k % columns else content_title(spectrum))
             ax.tick_params(labelbottom=k + columns >= n)

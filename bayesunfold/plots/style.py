@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from bayesunfold._support.checks import check_choice
 from bayesunfold.errors import InputError
 
-__all__ = ["COLORS", "Experiment", "band", "figure", "limit", "mark_beyond", "steps", "style"]
+__all__ = [
+    "COLORS",
+    "Experiment",
+    "band",
+    "figure",
+    "legend_text",
+    "limit",
+    "mark_beyond",
+    "steps",
+    "style",
+    "write_where_it_fits",
+]
 
 Array = NDArray[np.floating]
 Experiment = Literal["ALICE", "ATLAS", "CMS", "DUNE", "LHCb"]
@@ -90,6 +101,11 @@ def figure(width: float = 6.4, height: float = 5.2) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def legend_text(name: str) -> str:
+    """A name as legends show it: matplotlib leaves out those that begin with an underscore, but not with a space."""
+    return f" {name}" if name.startswith("_") else name
+
+
 def steps(ax: Axes, edges: Array, values: Array, **style_options: Any) -> None:
     """A histogram's outline without vertical ends."""
     ax.stairs(values, edges, baseline=None, **style_options)
@@ -120,3 +136,35 @@ def limit(ax: Axes, low: float, high: float) -> None:
         x, y = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
         _triangles(ax, x, y, low, high, line.get_color())
     ax.set_ylim(low, high)
+
+
+def write_where_it_fits(
+    ax: Axes, edges: tuple[Array, Array], texts: NDArray[np.str_], dark: NDArray[np.bool_], fontsize: float
+) -> None:
+    """Texts in the cells of a mesh, shape (y, x), white in dark cells; none in a cell that is smaller than its text.
+
+    Call it last: the figure's layout is made for it.
+    """
+    x, y = edges
+    written = [
+        (
+            ax.text(
+                0.5 * (x[i] + x[i + 1]),
+                0.5 * (y[j] + y[j + 1]),
+                text,
+                ha="center",
+                va="center",
+                fontsize=fontsize,
+                color="white" if dark[j, i] else "black",
+                in_layout=False,
+            ),
+            np.array([[x[i], y[j]], [x[i + 1], y[j + 1]]]),
+        )
+        for (j, i), text in np.ndenumerate(texts)
+        if text
+    ]
+    cast("Figure", ax.get_figure(root=True)).draw_without_rendering()
+    for text, corners in written:
+        box, cell = text.get_window_extent(), np.abs(np.diff(ax.transData.transform(corners), axis=0))[0]
+        if box.width > cell[0] or box.height > cell[1]:
+            text.remove()

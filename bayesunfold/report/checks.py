@@ -195,16 +195,15 @@ def check_result(result: UnfoldingResult) -> list[Check]:
     return verdicts(result, result.to_datatree(), detector_closure(result))
 
 
-def _closure_check(closure: DetectorClosure) -> Check:
-    """Whether a second classifier tells data from the refolded result."""
+def _closure_check(closure: DetectorClosure, *, iterates: bool = True) -> Check:
+    """Whether a second classifier tells data from the refolded result of a loop, or of a direct posterior."""
     deviation = (closure.auc - 0.5) / closure.auc_std
     value = f"AUC {closure.auc:.3f} +- {closure.auc_std:.3f} ({closure.auc_before:.3f} before unfolding)"
-    cure = "data hold what the simulation lacks: more iterations, more features, or another simulation"
+    more, less = ("more iterations", "fewer iterations") if iterates else ("more rounds", "a smaller network")
+    cure = f"data hold what the simulation lacks: {more}, more features, or another simulation"
     if deviation < TOO_ALIKE:
         value += "; below one half: the result follows fluctuations of these data, or samples share events"
-        cure = (
-            "take fewer iterations; look for events that are in data and simulation, or twice in one, and shuffle them"
-        )
+        cure = f"take {less}; look for events that are in data and simulation, or twice in one, and shuffle them"
     return Check(
         "closure at detector level", value, "within 3 standard deviations of 0.5", bool(abs(deviation) < 3), cure
     )
@@ -214,10 +213,9 @@ def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosur
     """All checks of a result."""
     outside = float(outside_range(result.simulation, result.data)[0].max())
     kish = effective_size(result.nominal) / effective_size(result.simulation.weight[result.simulation.pass_gen])
-    negative = max(result.members.negative_fraction(), result.members.negative_data)
     checks = [
         _convergence_check(result),
-        _closure_check(closure),
+        _closure_check(closure, iterates=result.record.settings.iterates),
         Check(
             "overlap of data and simulation",
             f"{100 * outside:.2f} % of the data outside",
@@ -232,17 +230,21 @@ def verdicts(result: UnfoldingResult, tree: xr.DataTree, closure: DetectorClosur
             bool(kish > MIN_KISH),
             "few events decide: use a simulation closer to the data",
         ),
-        Check(
-            "members with negative weights",
-            f"{100 * negative:.2f} % of fluctuations",
-            f"below {100 * MAX_NEGATIVE:.0f} %",
-            bool(negative < MAX_NEGATIVE),
-            "the sample is small for its network; compare with inference='laplace'",
-        ),
+        _negative_check(result),
         _bias_check(result),
         *_criticism_checks(result),
     ]
     return checks + _sampler_checks(result, tree)
+
+
+def _negative_check(result: UnfoldingResult) -> Check:
+    """Whether few fluctuations were moved below -1, where any were moved onto posterior draws."""
+    name, wanted = "members with negative weights", f"below {100 * MAX_NEGATIVE:.0f} %"
+    if result.members.multiplier is None:
+        return Check(name, "none: no fluctuation was moved onto a posterior draw", wanted, None, "")
+    negative = max(result.members.negative_fraction(), result.members.negative_data)
+    cure = "the sample is small for its network; compare with inference='laplace'"
+    return Check(name, f"{100 * negative:.2f} % of fluctuations", wanted, bool(negative < MAX_NEGATIVE), cure)
 
 
 def _criticism_checks(result: UnfoldingResult) -> list[Check]:
@@ -324,9 +326,9 @@ def checks_of_tests(tests: BottomLine | GoodnessOfFit | Sequence[BottomLine | Go
 def _bias_check(result: UnfoldingResult) -> Check:
     from bayesunfold.omnifold.bias import LARGE_BIAS, reference_bias
 
-    cure = "take more iterations, or quote the bias beside the band"
     if result.closure_weights is None:
-        return Check("bias at the result", "not estimated", f"below {LARGE_BIAS} of the band", None, cure)
+        return Check("bias at the result", "not estimated", f"below {LARGE_BIAS} of the band", None, "")
+    cure = "take more iterations, or quote the bias beside the band"  # only a loop's is estimated
     worst = max(reference_bias(result).values())
     return Check(
         "bias at the result", f"{worst:.2f} of the band", f"below {LARGE_BIAS} of the band", worst < LARGE_BIAS, cure

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from bayesunfold._support.checks import effective_size
 from bayesunfold.plots.style import COLORS, figure, style
@@ -46,7 +45,7 @@ def plot_classifiers(result: UnfoldingResult) -> Figure:
             low, high = np.percentile(curve.observed, [16, 84], axis=0)
             upper.fill_between(curve.predicted, low, high, color=color, alpha=0.4, lw=0)
             upper.plot(curve.predicted, curve.observed.mean(axis=0), color=color, lw=1.4, label=name)
-            _draw_roc(lower, roc_curve(expit(z), y, w), color, f"AUC {weighted_auc(z, y, w):.3f}")
+            _draw_roc(lower, roc_curve(z, y, w), color, f"AUC {weighted_auc(z, y, w):.3f}")
         for ax in (upper, lower):
             ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
         low, high = upper.get_xlim()

@@ -72,8 +72,8 @@ HOW_TO_READ = {
     "Nuisance parameters": "Where the data moved each parameter, in standard deviations of its prior, and how much of "
     "the uncertainty it makes.",
     "Iterations": "The change of the spectrum by each iteration in units of its band should fall below the line.",
-    "Classifiers": "Left, predicted against found shares: on the diagonal if the classifier is calibrated. Right, what "
-    "it tells apart: near the diagonal there was little to learn.",
+    "Classifiers": "Above, predicted against found shares: on the diagonal if the classifier is calibrated. Below, "
+    "what it tells apart: near the diagonal there was little to learn.",
     "Closure at detector level": "A second classifier tells data from the simulation, before and after unfolding. "
     "After, it should be on the diagonal.",
     "Weights": "Weights far from one, or few effective events, mean that the simulation is far from the data.",
@@ -231,7 +231,7 @@ def _spectra_report(
     """Page of spectra alone; those of several observables have a table only."""
     flat = {name: s for name, s in spectra.items() if len(s.edges) == 1}
     split = {name: s for name, s in flat.items() if s.knows_sources}
-    banded = {name: s for name, s in spectra.items() if np.all(np.isfinite(s.std()))}
+    banded = {name: s for name, s in spectra.items() if np.any(np.isfinite(s.std()))}  # not made with errors=False
     sections = {
         "Spectra": _grid("spectrum", {n: plot_spectrum(s) for n, s in flat.items() if n in banded}),
         "Uncertainty by source": _grid("sources", {n: plot_sources(s) for n, s in split.items()}),
@@ -240,7 +240,7 @@ def _spectra_report(
         "Inputs": _inputs(inputs) if inputs else "",
         "Settings": _versions({n: {"method": s.method, "seconds": s.seconds} | s.settings for n, s in spectra.items()}),
     }
-    page = _page("; ".join(map(repr, spectra.values())), {k: v for k, v in sections.items() if v}, notes)
+    page = _page("; ".join(map(repr, spectra.values())), sections, notes)
     _write(path, page, {"notes": list(notes), "spectra": numbers_of(spectra), "inputs": [dict(row) for row in inputs]})
     return path
 
@@ -277,6 +277,8 @@ def generator_of(result: UnfoldingResult, name: str, spectrum: Spectrum) -> np.n
 
 
 def _page(title: str, sections: Mapping[str, str], notes: Sequence[str] = ()) -> str:
+    """The page, without the sections that are empty."""
+    sections = {name: content for name, content in sections.items() if content}
     links = "".join(f'<a href="#{_anchor(name)}">{html.escape(name)}</a>' for name in sections)
     body = "".join(
         f'<section id="{_anchor(name)}"><h2>{html.escape(name)}</h2>{_how(name)}{content}</section>'
@@ -311,11 +313,12 @@ def _svg(fig: Figure, salt: str) -> str:
 
 
 def _grid(kind: str, figures: Mapping[str, Figure]) -> str:
+    """Figures with their names; nothing if there are none."""
     items = "".join(
         f"<figure>{_svg(fig, f'{kind} {name}')}<figcaption>{html.escape(name)}</figcaption></figure>"
         for name, fig in figures.items()
     )
-    return f'<div class="figures">{items}</div>'
+    return f'<div class="figures">{items}</div>' if items else ""
 
 
 def _explained(check: Check) -> str:

@@ -268,10 +268,14 @@ def auc_error(n0: float, n1: float) -> float:
 
 
 def roc_curve(score: Array, label: Array, weight: Array) -> tuple[Array, Array]:
-    """Share of class 0 and of class 1 above each score, from the highest down; negative weights are allowed."""
+    """Share of class 0 and of class 1 at and above each score, from the highest down; negative weights are allowed.
+
+    Events of equal scores are accepted together, so the area under straight lines is that of :func:`weighted_auc`.
+    """
     order = np.argsort(-score, kind="stable")
-    w, y = weight[order], label[order]
-    zero, one = np.cumsum(w * (y == 0)), np.cumsum(w * (y == 1))
+    s, w, y = score[order], weight[order], label[order]
+    last = np.flatnonzero(np.r_[s[1:] != s[:-1], True])
+    zero, one = np.cumsum(w * (y == 0))[last], np.cumsum(w * (y == 1))[last]
     return np.r_[0.0, zero / zero[-1]], np.r_[0.0, one / one[-1]]
 
 
@@ -292,14 +296,20 @@ def _chi2(a: Array, b: Array, wa: Array, wb: Array, bins: int = 10) -> tuple[flo
 
 
 def _pareto_k(weights: Array) -> float:
-    """Shape of the generalised Pareto tail of the weights (Vehtari et al., arXiv:1507.02646)."""
+    """Shape of the generalised Pareto tail of the largest weights (Vehtari et al., arXiv:1507.02646).
+
+    Zero for fewer than 100 positive weights, and where a quarter of the tail has the same weight, as in bins and for
+    integers: a few values have no shape to fit.
+    """
     from arviz_stats import base
 
     positive = weights[weights > 0]
     if len(positive) < 100:
         return 0.0
     tail = np.sort(positive)[-int(min(0.2 * len(positive), 3.0 * np.sqrt(len(positive)))) :]
-    if np.ptp(tail) < 1e-9 * tail[-1]:  # bins give many events the same largest weight: no tail
+    quarter = int(len(tail) / 4 - 0.5)  # as arviz counts, which has no answer if the least ones are equal
+    if np.any(tail[quarter:] - tail[:-quarter] < 1e-9 * tail[-1]):
         return 0.0
-    _, k = base.array_stats.psislw(np.log(positive))  # type: ignore[attr-defined,no-untyped-call]
+    # psislw takes log likelihoods, whose inverses are the weights
+    _, k = base.array_stats.psislw(-np.log(positive))  # type: ignore[attr-defined,no-untyped-call]
     return float(k)

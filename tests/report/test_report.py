@@ -12,7 +12,8 @@ import xarray as xr
 import bayesunfold as bu
 from bayesunfold.errors import BayesUnfoldWarning, ConvergenceWarning, InputError, InputTypeError
 from bayesunfold.report.checks import DetectorClosure, _closure_check
-from bayesunfold.report.html import generator_of
+from bayesunfold.report.figures import plot_classifiers
+from bayesunfold.report.html import HOW_TO_READ, generator_of
 
 SECTIONS = [
     "verdict",
@@ -193,6 +194,47 @@ def test_a_generator_line_is_that_of_the_feature_or_there_is_none(tmp_path):
         with pytest.raises(error, match=words):
             bu.report.write_report(result, tmp_path / "r.html", **arguments)
     assert not (tmp_path / "r.html").exists()
+
+
+def test_an_unseen_bin_leaves_the_figures_on_the_page(tmp_path):
+    """A bin that no simulated event reaches has no point estimate; the others are drawn, and no section is empty."""
+    drawn = np.random.default_rng(1).normal([10.0, 20.0, 30.0], 1.0, (100, 3))
+    unseen = bu.Spectrum((np.arange(4.0),), drawn, np.array([10.0, 20.0, np.nan]))
+    without = bu.Spectrum((np.arange(4.0),), drawn, np.full(3, np.nan))
+    for spectra, sections, figures in (
+        ({"some": unseen, "none": without}, ["spectra", "correlations", "tables", "settings"], 2),
+        ({"none": without}, ["tables", "settings"], 0),
+    ):
+        reader = _Reader()
+        reader.feed(bu.report.write_report(spectra, tmp_path / "r.html").read_text())
+        assert reader.ids == sections
+        assert reader.tags.count("svg") == figures
+
+
+def test_checks_say_what_their_method_has(tmp_path):
+    """A direct posterior has no iterations, and neither it nor a Laplace loop moves fluctuations onto draws."""
+    toy = bu.datasets.gaussian_toy(200, 200, random_seed=1)
+    options = {"inference": "laplace", "draws": 20, "random_seed": 1, "progressbar": False}
+    small = bu.Network((6,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BayesUnfoldWarning)
+        loop = bu.OmniFold(1, small, **options).fit(toy.simulation, toy.data)
+        direct = bu.UnbinnedFBU(small, moments=small, rounds=0, **options).fit(toy.simulation, toy.data)
+        for result in (loop, direct):
+            checks = {check.name: check for check in result.verdicts()}
+            negative = checks["members with negative weights"]
+            assert (negative.passed, negative.cure) == (None, "")
+        assert not any("iterations" in check.cure for check in checks.values())
+        upper, lower = plot_classifiers(loop).axes
+    assert upper.get_position().y0 > lower.get_position().y1
+    above, below = HOW_TO_READ["Classifiers"].split("Below")
+    assert above.startswith("Above, predicted")
+    assert "tells apart" in below
+    line = (np.zeros(2), np.zeros(2))
+    for auc in (0.4, 0.6):
+        closure = DetectorClosure(auc, 0.01, 0.7, line, line)
+        assert "iterations" in _closure_check(closure).cure
+        assert "iterations" not in _closure_check(closure, iterates=False).cure
 
 
 def test_tests_that_were_made_are_lines_of_the_verdict(tmp_path):
