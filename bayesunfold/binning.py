@@ -11,7 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 from bayesunfold._support.checks import check_bins
 from bayesunfold.errors import InputError
 
-__all__ = ["AxisTraits", "BinAxis", "as_axes", "bin_index", "bin_volumes", "edge_texts", "project", "same_edges"]
+__all__ = [
+    "AxisTraits",
+    "BinAxis",
+    "as_axes",
+    "bin_index",
+    "bin_volumes",
+    "edge_texts",
+    "numbered",
+    "project",
+    "same_edges",
+]
 
 Array = NDArray[np.floating]
 
@@ -70,6 +80,17 @@ def as_axes(values: Sequence[Array], bins: ArrayLike | Sequence[ArrayLike]) -> t
         msg = f"{len(values)} observables but {len(edges)} sets of bin edges; give one set per observable."
         raise InputError(msg)
     return tuple(check_bins(e, f"bins of observable {i}") for i, e in enumerate(edges))
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names of axes, each with its number if two are the same.
+
+    Examples
+    --------
+    >>> numbered(["pt", "m"]), numbered(["pt", "pt"])
+    (['pt', 'm'], ['pt_0', 'pt_1'])
+    """
+    return list(names) if len(set(names)) == len(names) else [f"{name}_{i}" for i, name in enumerate(names)]
 
 
 def same_edges(a: Array, b: Array) -> bool:

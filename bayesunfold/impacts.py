@@ -42,7 +42,10 @@ class Parameter:
     draws : array, shape (draws,), optional
         Of the posterior, of a profiled parameter.
     correlated : bool
-        Whether it is correlated with others before the data; what goes with it is then not what its own source moves.
+        Of a profiled one: whether it is correlated with others before the data; what goes with it is then not what its
+        own source moves.
+    partners : set of str
+        Sources with whose parameters it is correlated before the data, profiled or not.
     """
 
     own: Array
@@ -52,6 +55,7 @@ class Parameter:
     group: bool = False
     draws: Array | None = None
     correlated: bool = False
+    partners: frozenset[str] = frozenset()
 
 
 def impact_of(draws: Array, parameter: Parameter | None) -> tuple[Array, Array]:

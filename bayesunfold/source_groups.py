@@ -137,5 +137,6 @@ def grouped_parameters(
     for group, names in groups.items():
         known = [parameters[name] for name in names if name in parameters]
         if known:
-            out[group] = known[0] if len(names) == 1 else Parameter(np.zeros(0), group=True)
+            partners = frozenset(other for p in known for other in p.partners if other not in names)
+            out[group] = known[0] if len(names) == 1 else Parameter(np.zeros(0), group=True, partners=partners)
     return out

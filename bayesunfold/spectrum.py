@@ -23,7 +23,7 @@ from scipy import stats
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold._support.html import facts
 from bayesunfold._support.tables import as_table
-from bayesunfold.binning import BinAxis, bin_volumes, edge_texts, same_edges
+from bayesunfold.binning import BinAxis, bin_volumes, edge_texts, numbered, same_edges
 from bayesunfold.errors import InputError, OverlapWarning
 from bayesunfold.impacts import Parameter, correlation_table, ranking_table
 from bayesunfold.source_groups import (
@@ -485,11 +485,7 @@ class Spectrum:
         """The point estimate and variances as a ``hist.Hist`` with Weight storage, flow bins where they are known."""
         import hist
 
-        if len(set(self.names)) != len(self.names):
-            names: Sequence[str] = [f"{n}_{i}" for i, n in enumerate(self.names)]
-        else:
-            names = self.names
-        axes = [hist.axis.Variable(e, label=n) for e, n in zip(self.edges, names, strict=True)]
+        axes = [hist.axis.Variable(e, label=n) for e, n in zip(self.edges, numbered(self.names), strict=True)]
         out = hist.Hist(*axes, storage=hist.storage.Weight())
         view = out.view(flow=False)
         view["value"] = self.nominal.reshape(self.shape)

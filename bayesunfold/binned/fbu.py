@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,15 +31,17 @@ from bayesunfold._support.checks import (
 )
 from bayesunfold.binned._axes import check_one_axis
 from bayesunfold.binned.fbu_model import (
+    BinnedBackground,
     Inputs,
     background_counts,
     build,
     cells,
     compiled_model,
     fake_cells,
+    poisson_counts,
     relative_effects,
 )
-from bayesunfold.binned.measured import among_all_bins, restricted
+from bayesunfold.binned.measured import among_all_bins
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.classifier.sampling import quiet_nutpie
 from bayesunfold.errors import ConvergenceWarning, InputError
@@ -62,31 +64,6 @@ TARGET_ACCEPT = 0.95  # backgrounds and shifts of the response bend the posterio
 
 def __dir__() -> list[str]:
     return __all__
-
-
-@dataclass(frozen=True)
-class BinnedBackground:
-    """A background in detector-level bins.
-
-    Parameters
-    ----------
-    counts : array, shape (reco,), or histogram
-        Expected contents. The shape is exact in the model; a histogram with large variances of its own is warned of.
-    relative_uncertainty : float
-        Of the normalisation; a log-normal nuisance parameter. Zero keeps it fixed.
-
-    Examples
-    --------
-    >>> import bayesunfold as bu
-    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
-    >>> top = bu.BinnedBackground([10.0, 20.0], relative_uncertainty=0.1)
-    >>> model = bu.FBU(backgrounds={"top": top}).model(R, [100, 150])
-    >>> [variable.name for variable in model.free_RVs]
-    ['truth_ratio', 'background_level']
-    """
-
-    counts: ArrayLike
-    relative_uncertainty: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -190,30 +167,7 @@ class FBU:
         a background and a systematic.
         Deterministics: ``truth``, ``expected``.
         """
-        check_instance(response, ResponseMatrix, "response")
-        self._check(response)
-        if response.measured is not response:
-            return self._of_measured(response).model(response.measured, response.measured_counts(data))
         return build(self._inputs(response, data))
-
-    def _check(self, response: ResponseMatrix) -> None:
-        response.check_efficiency("FBU")
-        if self.prior == "curvature":
-            check_one_axis(response.gen_edges, 'FBU(prior="curvature")')
-
-    def _of_measured(self, response: ResponseMatrix) -> FBU:
-        """The same with backgrounds and systematics of the bins that are measured."""
-        out = restricted(self, response)
-        for name, item in self.backgrounds.items():
-            check_instance(item, BinnedBackground, f"background {name!r}")
-        reached, seen = response.reached, response.seen
-        out.backgrounds = {}
-        for name, b in self.backgrounds.items():
-            values, _ = response.counts(b.counts, f"background {name!r}", exact=True)
-            out.backgrounds[name] = replace(b, counts=values[reached])
-        effects = dict(zip(self.systematics, relative_effects(self.systematics, response), strict=True))
-        out.systematics = {name: effect[np.ix_(reached, seen)] for name, effect in effects.items()}
-        return out
 
     def fit(self, response: ResponseMatrix, data: Any) -> Spectrum:
         """Posterior of the particle-level spectrum.
@@ -222,7 +176,7 @@ class FBU:
         ----------
         response : ResponseMatrix
         data : array, shape (reco,), or histogram
-            Poisson counts: whole numbers of events.
+            Poisson counts: whole numbers of events, which are their own variances.
 
         Returns
         -------
@@ -231,7 +185,7 @@ class FBU:
         Raises
         ------
         InputError
-            Counts that are negative, not whole, or do not match; backgrounds above the data everywhere.
+            Counts that are negative, not whole, weighted, or do not match; backgrounds above the data everywhere.
 
         Warns
         -----
@@ -244,12 +198,6 @@ class FBU:
         """As :meth:`fit`, with everything that ArviZ reads, posterior predictive counts included."""
         import nutpie
 
-        check_instance(response, ResponseMatrix, "response")
-        self._check(response)
-        if response.measured is not response:
-            counts = response.measured_counts(data)
-            fit = self._of_measured(response).sample(response.measured, counts, predictive=predictive)
-            return FBUFit(among_all_bins(response, fit.spectrum), fit.tree, fit.model)
         start = time.perf_counter()
         inputs = self._inputs(response, data)
         with threadpool_limits(limits=1, user_api="blas"), quiet_nutpie():
@@ -268,15 +216,18 @@ class FBU:
         _warn_if_unconverged(ratio, np.asarray(tree["sample_stats"]["diverging"].values))
         if self.prior != "lognormal":
             _warn_if_limited(ratio / inputs.limit)
-        values = (ratio * inputs.scaled).reshape(-1, response.n_gen)
+        values = (ratio * inputs.scaled).reshape(-1, len(inputs.scaled))
+        measured = response.measured
         spectrum = Spectrum(
-            edges=response.gen_edges,
+            edges=measured.gen_edges,
             draw_matrix=values,
             nominal=values.mean(axis=0),
-            names=response.gen_names,
+            names=measured.gen_names,
             method="FBU",
             seconds=time.perf_counter() - start,
         )
+        if measured is not response:
+            spectrum = among_all_bins(response, spectrum)
         groups = xr.DataTree.from_dict(
             {
                 "posterior": xr.Dataset(
@@ -312,19 +263,20 @@ class FBU:
         return xr.Dataset({"counts": (("chain", "draw", "reco_bin"), rng.poisson(expected))})
 
     def _inputs(self, response: ResponseMatrix, data: Any) -> Inputs:
+        """Arrays of the bins that are measured; what was given is checked in all bins."""
         check_instance(response, ResponseMatrix, "response")
-        values, _ = response.counts(data)
-        fraction = np.flatnonzero(values != np.round(values))
-        if len(fraction):
-            msg = f"data counts in bins {fraction.tolist()} are not whole numbers; FBU's likelihood is Poisson."
-            raise InputError(msg)
-        for name, item in self.backgrounds.items():
-            check_instance(item, BinnedBackground, f"background {name!r}")
+        response.check_efficiency("FBU")
+        if self.prior == "curvature":
+            check_one_axis(response.gen_edges, 'FBU(prior="curvature")')
+        values = poisson_counts(response, data, "FBU")
         background, widths = background_counts(self.backgrounds, response, values)
+        effects = relative_effects(self.systematics, response)
+        values = response.measured_counts(values).values  # warns of data in bins that are not reached
+        background, effects = background[:, response.reached], effects[:, response.reached][:, :, response.seen]
+        response = response.measured
         if len(background) and np.all(background.sum(axis=0) > values):
             msg = "the backgrounds exceed the data in every bin; check their normalisation."
             raise InputError(msg)
-        effects = relative_effects(self.systematics, response)
         floating = self.response_statistics and response.has_statistics and response.truth is not None
         prior = np.where(response.prior > 0, response.prior, 1.0)
         signal = max(float(values.sum() - background.sum()), 1.0) * (

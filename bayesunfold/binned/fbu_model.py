@@ -12,15 +12,27 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from bayesunfold._support.checks import check_instance
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError, WeightWarning
 
 if TYPE_CHECKING:
     import pymc as pm
 
-__all__ = ["Inputs", "background_counts", "build", "cells", "compiled_model", "fake_cells", "relative_effects"]
+__all__ = [
+    "BinnedBackground",
+    "Inputs",
+    "background_counts",
+    "build",
+    "cells",
+    "compiled_model",
+    "fake_cells",
+    "largest_ratio",
+    "poisson_counts",
+    "relative_effects",
+]
 
 Array = NDArray[np.floating]
 
@@ -29,9 +41,37 @@ LARGEST_RATIO = 10.0
 NEGLIGIBLE = 0.1
 """Variance of a background's shape over the data's, up to which it is left out without a word."""
 
+ROUNDING = 1e-6
+"""Of a histogram's variances, relative to its contents."""
+
 
 def __dir__() -> list[str]:
     return __all__
+
+
+@dataclass(frozen=True)
+class BinnedBackground:
+    """A background in detector-level bins.
+
+    Parameters
+    ----------
+    counts : array, shape (reco,), or histogram
+        Expected contents. The shape is exact in the model; a histogram with large variances of its own is warned of.
+    relative_uncertainty : float
+        Of the normalisation; a log-normal nuisance parameter. Zero keeps it fixed.
+
+    Examples
+    --------
+    >>> import bayesunfold as bu
+    >>> R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+    >>> top = bu.BinnedBackground([10.0, 20.0], relative_uncertainty=0.1)
+    >>> model = bu.FBU(backgrounds={"top": top}).model(R, [100, 150])
+    >>> [variable.name for variable in model.free_RVs]
+    ['truth_ratio', 'background_level']
+    """
+
+    counts: ArrayLike
+    relative_uncertainty: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +99,9 @@ class Inputs:
     def limit(self) -> Array:
         """Largest ratio to the scaled simulated spectrum that a flat prior allows.
 
-        All data in one bin, with five standard deviations more, or ten times the simulation. Without a limit the
-        posterior would be improper: a column of few simulated events may have any efficiency.
+        Without a limit the posterior would be improper: a column of few simulated events may have any efficiency.
         """
-        data = float(self.counts.sum())
-        most = (data + 5.0 * np.sqrt(data) + 5.0) / self.response.sum(axis=0)
-        return np.maximum(LARGEST_RATIO, most / self.scaled)
+        return largest_ratio(self.counts, self.response, self.scaled)
 
     @property
     def column_counts(self) -> Array:
@@ -107,6 +144,16 @@ class Inputs:
         return values
 
 
+def largest_ratio(counts: Array, response: Array, scaled: Array) -> Array:
+    """Largest ratio of each particle-level bin to a scaled simulated spectrum that data may ask for, shape (gen,).
+
+    All data in one bin, with five standard deviations more, or ten times the simulation.
+    """
+    data = float(counts.sum())
+    most = (data + 5.0 * np.sqrt(data) + 5.0) / response.sum(axis=0)
+    return np.maximum(LARGEST_RATIO, most / scaled)
+
+
 def cells(response: ResponseMatrix, *, floating: bool) -> tuple[NDArray[np.integer], NDArray[np.integer], Array, Array]:
     """Filled elements of the response as effective counts; row ``n_reco`` holds what is not seen.
 
@@ -142,7 +189,33 @@ def fake_cells(response: ResponseMatrix, *, floating: bool) -> tuple[Array, Arra
     return (found.own.sum(axis=0) + found.missed) / found.truth, counts, unit
 
 
-def background_counts(backgrounds: Mapping[str, Any], response: ResponseMatrix, data: Array) -> tuple[Array, Array]:
+def poisson_counts(response: ResponseMatrix, data: Any, method: str) -> Array:
+    """Contents of all detector-level bins, shape (reco,), which must be numbers of events.
+
+    Raises
+    ------
+    InputError
+        Contents that are not whole, or a histogram with other variances than they have.
+    """
+    values, variances = response.counts(data)
+    fraction = np.flatnonzero(values != np.round(values))
+    if len(fraction):
+        msg = f"data counts in bins {fraction.tolist()} are not whole numbers; {method}'s likelihood is Poisson."
+        raise InputError(msg)
+    weighted = np.flatnonzero(np.abs(variances - values) > ROUNDING * np.maximum(values, 1.0))
+    if len(weighted):
+        msg = (
+            f"data counts in bins {weighted.tolist()} have variances that differ from their contents, and {method}'s "
+            "likelihood is Poisson. Give numbers of events without weights, or unfold with a method that takes "
+            "variances: IBU, Tikhonov, SVDUnfolding or MatrixInversion."
+        )
+        raise InputError(msg)
+    return values
+
+
+def background_counts(
+    backgrounds: Mapping[str, BinnedBackground], response: ResponseMatrix, data: Array
+) -> tuple[Array, Array]:
     """Expected contents, shape (backgrounds, reco), and the width of each logarithmic normalisation.
 
     Warns
@@ -153,12 +226,13 @@ def background_counts(backgrounds: Mapping[str, Any], response: ResponseMatrix, 
     counts = np.zeros((len(backgrounds), response.n_reco))
     widths = np.zeros(len(backgrounds))
     for k, (name, background) in enumerate(backgrounds.items()):
+        check_instance(background, BinnedBackground, f"background {name!r}")
         counts[k], variances = response.counts(background.counts, f"background {name!r}", exact=True)
-        large = np.flatnonzero(variances > NEGLIGIBLE * np.maximum(data, 1.0))
+        large = np.flatnonzero((variances > NEGLIGIBLE * np.maximum(data, 1.0)) & response.reached)
         if hasattr(background.counts, "axes") and len(large):
             msg = (
                 f"background {name!r} has statistical variances above a tenth of the data's in bins {large.tolist()}, "
-                "and FBU takes its shape as exact; simulate more of it, or merge bins."
+                "and its shape is taken as exact; simulate more of it, or merge bins."
             )
             warnings.warn(msg, WeightWarning, stacklevel=5)
         if not 0 <= background.relative_uncertainty < np.inf:

@@ -349,7 +349,8 @@ class ResponseMatrix:
             All particle-level events; an array has weights of the migration's size. If omitted, all that ``migration``
             holds, flow included: events that are reconstructed nowhere are then missing.
         fakes : histogram or array, optional
-            Detector-level events of no particle-level bin, added to those in the flow bins.
+            Detector-level events of no particle-level bin, added to those in the flow bins; an array has weights of
+            the migration's size.
         gen_axes : int, optional
             Number of particle-level axes; half of all if omitted.
         """
@@ -377,10 +378,12 @@ class ResponseMatrix:
             everything, variances = as_counts(truth, shape[1], "the truth histogram", gen_edges)
             truth_squares = variances if hasattr(truth, "axes") else everything * scale
         seen, seen_squares = sums.sum(axis=1), squares.sum(axis=1)
-        extra_squares = extra * np.divide(seen_squares, seen, out=np.ones(shape[0]), where=seen > 0)
+        fake_scale = np.divide(seen_squares, seen, out=np.ones(shape[0]), where=seen > 0)
+        extra_squares = extra * fake_scale
         if fakes is not None:
-            more, more_squares = as_counts(fakes, shape[0], "fakes", reco_edges)
-            extra, extra_squares = extra + more, extra_squares + more_squares
+            more, variances = as_counts(fakes, shape[0], "fakes", reco_edges)
+            extra = extra + more
+            extra_squares = extra_squares + (variances if hasattr(fakes, "axes") else more * fake_scale)
         given = [
             name or ("observable" if n_axes == 1 else f"observable {i}") for i, name in enumerate(read.names[split:])
         ]

@@ -2,7 +2,7 @@
 
 A table of a spectrum has the point estimate with one symmetric error per source, the ends of the 68 and 95 % bands as
 columns of their own, and the total standard deviation. Readers of HEPData add the errors of a value in quadrature, so a
-band is never an error, and sources are errors only where their squares add up to the total's.
+band is never an error, and sources are errors only where they are independent and their squares add up to the total's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.checks import check_known, check_mapping
 from bayesunfold._support.files import check_replaceable, replace_folder
 from bayesunfold.errors import InputError, InputTypeError
-from bayesunfold.io.checks import check_spectra
+from bayesunfold.io.checks import check_spectra, draws_of
 from bayesunfold.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ Array = NDArray[np.floating]
 LONGEST_NAME = 64
 """Characters of a table's name that HEPData takes."""
 
-ADDS_UP = 0.1
-"""Sources are written as errors if the root of their summed squares is within this part of the total in every bin,
-beyond four standard errors of a standard deviation from so many draws."""
+ADDS_UP = 4.0
+"""Sources are written as errors if the root of their summed squares is the total in every bin, to so many of its
+standard errors. Independent sources have a relative one of at most one over the root of twice the number of draws."""
 
 LEVELS = (0.68, 0.95)
 
@@ -82,7 +82,12 @@ def write_hepdata(
     Notes
     -----
     A covariance table has the total covariance and that of each source whose draws are known. The covariance is what to
-    fit with: after conditioning on posterior draws, sources are independent only approximately.
+    fit with: after conditioning on posterior draws, sources are independent only approximately. Its description has the
+    number of draws, and what a chi-square is multiplied by for it, as :meth:`bayesunfold.Spectrum.chi2` does.
+
+    Sources are the errors of a value if their squares add up to the total's within the sampling error of the draws, and
+    no two of them have parameters with a ``correlation``. Otherwise the error is the total, and the standard deviation
+    of each source is a column; in a group of :meth:`bayesunfold.Spectrum.grouped` correlated sources can be together.
 
     Examples
     --------
@@ -215,9 +220,7 @@ def _table(hl: Any, name: str, spectrum: Spectrum, units: Sequence[str], kept: N
     std = spectrum.std()[kept]
     measured = bool(np.all(np.isfinite(std)))
     split = _split(spectrum, kept)
-    summed = np.sqrt(np.sum([s**2 for s in split.values()], axis=0))
-    tolerance = ADDS_UP + 4 / np.sqrt(2 * len(spectrum.draw_matrix))
-    add_up = bool(split) and bool(np.all(np.abs(summed - std) <= tolerance * std))
+    add_up = bool(split) and _adds_up(spectrum, split, std)
     for source, size in (split if add_up else {"total": std} if measured else {}).items():
         own = hl.Uncertainty(source, is_symmetric=True)
         own.values = np.asarray(size).tolist()
@@ -279,6 +282,14 @@ def _split(spectrum: Spectrum, kept: NDArray[np.bool_]) -> dict[str, Array]:
     return {name: np.asarray(std)[kept] for name, std in spectrum.by_source().items() if name != "total"}
 
 
+def _adds_up(spectrum: Spectrum, split: Mapping[str, Array], std: Array) -> bool:
+    """Whether the squares of the sources may be added: they are independent, and the sum is the total's square."""
+    if any(name in split and parameter.partners for name, parameter in spectrum.parameters.items()):
+        return False
+    summed = np.sqrt(np.sum([s**2 for s in split.values()], axis=0))
+    return bool(np.all(np.abs(summed - std) <= ADDS_UP / np.sqrt(2 * len(spectrum.draw_matrix)) * std))
+
+
 def _column(hl: Any, name: str, values: Array, unit: str) -> Any:
     variable = hl.Variable(name, is_independent=False, is_binned=False, units=unit)
     variable.digits = DIGITS
@@ -287,9 +298,11 @@ def _column(hl: Any, name: str, values: Array, unit: str) -> Any:
 
 
 def _covariance_table(hl: Any, name: str, spectrum: Spectrum, units: Sequence[str], kept: NDArray[np.bool_]) -> Any:
+    draws = draws_of(spectrum)
     table = hl.Table(f"{name} covariance")
     table.description = (
         f"Covariance of the bins of {name}: all sources together, and each source that is known by itself."
+        + ("" if draws is None else f" {draws.sentence}")
     )
     table.location = f"Covariance of {name}"
     n = int(kept.sum())

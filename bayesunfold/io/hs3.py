@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesunfold._support.files import atomic_text
+from bayesunfold.binning import numbered
 from bayesunfold.errors import InputError
-from bayesunfold.io.checks import check_spectra
+from bayesunfold.io.checks import check_spectra, draws_of
 from bayesunfold.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def hs3_document(spectra: Mapping[str, Spectrum], events: UnfoldingResult | None
     ----------
     spectra : mapping of str to Spectrum
         Of any number of observables; a ``binned`` datum each, its contents flattened in C order, with the standard
-        deviations of the bins and their correlations.
+        deviations of the bins and their correlations. Axes of the same name are numbered. The description in the
+        metadata says what a chi-square with a covariance of draws is multiplied by, as
+        :meth:`bayesunfold.Spectrum.chi2` does.
     events : UnfoldingResult, optional
         Adds the particle-level events, with the weights of the point estimate, as the ``unbinned`` datum ``"events"``.
         They have no uncertainty there: the standard has no place for one that is common to many events.
@@ -79,7 +82,12 @@ def hs3_document(spectra: Mapping[str, Spectrum], events: UnfoldingResult | None
             raise InputError(msg)
         data.append(_unbinned(events))
     packages = [{"name": "bayesunfold", "version": installed_version("bayesunfold")}]
-    return {"metadata": {"hs3_version": VERSION, "packages": packages}, "data": data}
+    metadata: dict[str, Any] = {"hs3_version": VERSION, "packages": packages}
+    drawn = {name: draws_of(spectrum) for name, spectrum in spectra.items()}
+    about = [f"{name}: {draws.sentence}" for name, draws in drawn.items() if draws is not None]
+    if about:
+        metadata["description"] = "\n".join(about)
+    return {"metadata": metadata, "data": data}
 
 
 def write_hs3(path: str | Path, spectra: Mapping[str, Spectrum], events: UnfoldingResult | None = None) -> Path:
@@ -117,7 +125,8 @@ def _binned(name: str, spectrum: Spectrum) -> dict[str, Any]:
             f"bins {flat.tolist()} of the spectrum {name!r} have no width, so no correlations; merge them with others."
         )
         raise InputError(msg)
-    axes = [{"name": axis, "edges": edges.tolist()} for axis, edges in zip(spectrum.names, spectrum.edges, strict=True)]
+    names = numbered(spectrum.names)
+    axes = [{"name": axis, "edges": edges.tolist()} for axis, edges in zip(names, spectrum.edges, strict=True)]
     uncertainty = {
         "type": "gaussian_uncertainty",
         "sigma": spectrum.std().tolist(),

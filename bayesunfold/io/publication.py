@@ -186,9 +186,12 @@ class Publication:
         """Nuisance parameters of the systematics."""
         out = {}
         for name, entry in self._entries().items():
-            p = entry.get("profiled")
-            x = pulls[name]
-            out[name] = Parameter(x) if p is None else Parameter(x * p["std"], p["mean"], p["std"], profiled=True)
+            p, x, partners = entry.get("profiled"), pulls[name], frozenset(entry.get("correlation", {}))
+            out[name] = (
+                Parameter(x, partners=partners)
+                if p is None
+                else Parameter(x * p["std"], p["mean"], p["std"], profiled=True)
+            )
         return out
 
     def _pulls(self) -> dict[str, Array]:

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayesunfold._support.checks import as_numbers, check_mapping
+from bayesunfold._support.checks import as_numbers, check_instance, check_mapping
 from bayesunfold._support.files import atomic_text
-from bayesunfold.binned.fbu import BinnedBackground
+from bayesunfold.binned.fbu_model import (
+    BinnedBackground,
+    background_counts,
+    largest_ratio,
+    poisson_counts,
+    relative_effects,
+)
 from bayesunfold.binned.response import ResponseMatrix
 from bayesunfold.errors import InputError
 
 __all__ = ["pyhf_workspace", "write_pyhf"]
 
 Array = NDArray[np.floating]
-
-LARGEST_FACTOR = 10.0
-"""Upper bound of each particle-level bin, in units of what the workspace starts from."""
 
 STATISTICS = "simulation"
 """Name of the parameters of the simulation's statistics."""
@@ -46,26 +49,36 @@ def pyhf_workspace(
     response : ResponseMatrix
         Fakes are added in proportion to the folded spectrum.
     data : array, shape (reco,), or histogram
-        Counts, backgrounds included.
+        Poisson counts, backgrounds included: whole numbers of events, which are their own variances.
     backgrounds : mapping of str to BinnedBackground, optional
-        Log-normal normalisations (``normsys``).
+        Log-normal normalisations (``normsys``); shapes are exact.
     systematics : mapping of str to array, shape (reco, gen) or (reco,), optional
         Relative change of the response at one standard deviation, as for :class:`bayesunfold.FBU`; minus it at minus
         one (``histosys``).
     statistics : bool
-        Whether the simulation's statistics are in it (``staterror``), where the response knows them.
+        Whether the simulation's statistics are in it (``staterror``), where the response knows them: the standard
+        deviation of each element of the response, the diagonal of (B1). A ``staterror`` moves detector-level bins
+        independently, so the correlations inside a column are left out, and so are the statistics of the fakes.
 
     Returns
     -------
     dict
         Version 1.0.0 of the format. Parameter ``truth_J`` is bin J in units of the response's ``prior``, scaled to the
-        data; the measurement is called ``unfolding``.
+        data, between zero and the limit of :class:`bayesunfold.FBU`'s flat prior; the measurement is called
+        ``unfolding``.
 
     Raises
     ------
-    InputError
-        Shapes that disagree, variations below -1, particle-level bins that are not seen, names that stand for something
-        else in the workspace.
+    InputError, InputTypeError
+        What :class:`bayesunfold.FBU` refuses; variations of one and more, particle-level bins that are not seen, names
+        that stand for something else in the workspace.
+
+    Warns
+    -----
+    OverlapWarning
+        Data in detector-level bins that are not reached; these bins are left out.
+    WeightWarning
+        Backgrounds with large statistical variances.
 
     References
     ----------
@@ -79,22 +92,30 @@ def pyhf_workspace(
     >>> [sample["name"] for sample in workspace["channels"][0]["samples"]]
     ['truth_0', 'truth_1']
     """
+    check_instance(response, ResponseMatrix, "response")
+    response.check_efficiency("a HistFactory workspace")
     if not response.seen.all():
         msg = (
             f"particle-level bins {np.flatnonzero(~response.seen).tolist()} are not seen; their normalisations would "
             "be free of any data. Merge them with others."
         )
         raise InputError(msg)
-    observed, _ = response.counts(data)
+    every = poisson_counts(response, data, "HistFactory")
     known = {} if backgrounds is None else check_mapping(backgrounds, "backgrounds")
-    rest = observed.sum() - sum(float(np.sum(b.counts)) for b in known.values())
+    contents, widths = background_counts(known, response, every)
+    changes = _changes(systematics, response)
+    _check_free(known, changes, response.n_gen)
+    observed = response.measured_counts(every).values  # warns of data in bins that are not reached
+    contents = contents[:, response.reached]
+    changes = {name: change[response.reached] for name, change in changes.items()}
+    response = response.measured
+    rest = float(observed.sum() - contents.sum())
     if rest <= 0:
         msg = f"the backgrounds leave {rest:g} of {observed.sum():g} events for the signal; check their normalisation."
         raise InputError(msg)
     folded = response.probabilities * response.prior / (1 - response.fakes)[:, None]
     scale = float(rest / folded.sum())
-    changes = _changes(systematics, response)
-    _check_free(known, changes, response.n_gen)
+    limits = largest_ratio(observed, response.probabilities, scale * response.prior)
     statistics = statistics and response.has_statistics
     relative = _relative_errors(response) if statistics else np.zeros_like(folded)
     samples = []
@@ -107,9 +128,9 @@ def pyhf_workspace(
         if statistics:
             modifiers.append({"name": STATISTICS, "type": "staterror", "data": _plain(expected * relative[:, j])})
         samples.append({"name": f"truth_{j}", "data": _plain(expected), "modifiers": modifiers})
-    samples += [_background(name, b, response.n_reco) for name, b in known.items()]
+    samples += [_background(*background) for background in zip(known, contents, widths, strict=True)]
     parameters = [
-        {"name": f"truth_{j}", "inits": [1.0], "bounds": [[0.0, LARGEST_FACTOR]]} for j in range(response.n_gen)
+        {"name": f"truth_{j}", "inits": [1.0], "bounds": [[0.0, float(limit)]]} for j, limit in enumerate(limits)
     ]
     return {
         "channels": [{"name": "detector_level", "samples": samples}],
@@ -157,36 +178,28 @@ def _check_free(backgrounds: Mapping[str, Any], systematics: Mapping[str, Any], 
 
 
 def _relative_errors(response: ResponseMatrix) -> Array:
-    """Of each element from the simulated events behind it, shape (reco, gen)."""
-    cells = response.cells()
-    sums = response.probabilities * cells.truth
-    return np.divide(np.sqrt(cells.squares), sums, out=np.zeros_like(sums), where=sums > 0)
+    """Standard deviation of each element from the simulated events behind it, over the element, shape (reco, gen)."""
+    p = response.probabilities
+    variances = np.column_stack([np.diag(response.column_covariance(j)) for j in range(response.n_gen)])
+    return np.divide(np.sqrt(np.maximum(variances, 0.0)), p, out=np.zeros_like(p), where=p > 0)
 
 
 def _changes(systematics: Mapping[str, ArrayLike] | None, response: ResponseMatrix) -> dict[str, Array]:
-    """Relative changes by particle-level bin, shape (reco, gen)."""
-    out = {}
-    for name, given in ({} if systematics is None else check_mapping(systematics, "systematics")).items():
-        change = as_numbers(given, f"systematic {name!r}")
-        shape = (response.n_reco, response.n_gen)
-        if change.shape not in (shape, shape[:1]):
-            msg = f"systematic {name!r} has shape {change.shape}; it must be {shape} or {shape[:1]}."
-            raise InputError(msg)
-        if not np.all(np.isfinite(change)) or np.any(np.abs(change) >= 1):
+    """Relative changes of all bins of the response, shape (reco, gen)."""
+    given = check_mapping({} if systematics is None else systematics, "systematics")
+    named = {name: as_numbers(values, f"systematic {name!r}") for name, values in given.items()}
+    out = dict(zip(named, relative_effects(named, response), strict=True))
+    for name, change in out.items():
+        if np.any(np.abs(change) >= 1):
             msg = f"systematic {name!r} changes bins by up to {np.abs(change).max():g} of themselves; give less than 1."
             raise InputError(msg)
-        out[name] = np.broadcast_to(change if change.ndim == 2 else change[:, None], shape)
     return out
 
 
-def _background(name: str, background: BinnedBackground, n_reco: int) -> dict[str, Any]:
-    counts = as_numbers(background.counts, f"background {name!r}")
-    if counts.shape != (n_reco,):
-        msg = f"background {name!r} has shape {counts.shape}; it must be ({n_reco},)."
-        raise InputError(msg)
-    size = 1.0 + background.relative_uncertainty
+def _background(name: str, counts: Array, width: float) -> dict[str, Any]:
+    size = float(np.exp(width))
     level = {"name": f"{name}_level", "type": "normsys", "data": {"hi": size, "lo": 1.0 / size}}
-    return {"name": name, "data": _plain(counts), "modifiers": [level] if background.relative_uncertainty else []}
+    return {"name": name, "data": _plain(counts), "modifiers": [level] if width else []}
 
 
 def _plain(values: Array) -> list[float]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bayesunfold._support.files import atomic_text
 from bayesunfold.errors import InputError
-from bayesunfold.io.checks import check_spectra
+from bayesunfold.io.checks import check_spectra, draws_of
 from bayesunfold.spectrum import Spectrum
 
 __all__ = ["check_analysis", "write_yoda"]
@@ -49,7 +49,9 @@ def write_yoda(path: str | Path, spectra: Mapping[str, Spectrum], analysis: str)
         names as titles and the standard deviation of each bin as its error. Values are written as they are: reference
         data are usually densities, which ``normalization="density"`` makes. Bins without a point estimate are written
         as NaN. The covariance is ``d01-x01-y02``, a value for each pair of bins, which are numbered from zero if there
-        are two observables.
+        are two observables. If it is that of draws, its annotations are their number (``Draws``), its rank
+        (``DegreesOfFreedom``), and what a chi-square with its inverse is multiplied by (``ChiSquareFactor``), as
+        :meth:`bayesunfold.Spectrum.chi2` does.
     analysis : str
         Name of the Rivet analysis: letters, digits and ``_``.
 
@@ -108,15 +110,26 @@ def _objects(key: str, name: str, spectrum: Spectrum) -> tuple[str, str]:
     one = spectrum.edges[0] if len(spectrum.edges) == 1 else np.arange(spectrum.n_bins + 1.0)
     return (
         _estimate(f"{key}-y01", name, spectrum.edges, spectrum.nominal, error),
-        _estimate(f"{key}-y02", f"covariance of {name}", (one, one), covariance.ravel(), none),
+        _estimate(f"{key}-y02", f"covariance of {name}", (one, one), covariance.ravel(), none, _about(spectrum)),
     )
 
 
-def _estimate(key: str, title: str, edges: Sequence[Array], values: Array, errors: Array) -> str:
+def _about(spectrum: Spectrum) -> list[str]:
+    """Annotations of a covariance: how a chi-square with it is corrected for a finite number of draws."""
+    draws = draws_of(spectrum)
+    if draws is None:
+        return []
+    named = {"Draws": draws.number, "DegreesOfFreedom": draws.dof, "ChiSquareFactor": draws.factor}
+    return [f"{name}: {value:.15g}" for name, value in named.items() if value is not None]
+
+
+def _estimate(
+    key: str, title: str, edges: Sequence[Array], values: Array, errors: Array, about: Sequence[str] = ()
+) -> str:
     """One object of the file; NaN is no value, or no error."""
     kind = f"Estimate{len(edges)}D"
     title = " ".join(title.split()) if PLAIN.fullmatch(title) else json.dumps(title)
-    lines = [f"BEGIN YODA_{kind.upper()}_V3 {key}", f"Path: {key}", f"Title: {title}", f"Type: {kind}", "---"]
+    lines = [f"BEGIN YODA_{kind.upper()}_V3 {key}", f"Path: {key}", f"Title: {title}", f"Type: {kind}", *about, "---"]
     for axis, given in enumerate(edges, start=1):
         lines.append(f"Edges(A{axis}): [{', '.join(_number(edge) for edge in given)}]")
     lines += [f'ErrorLabels: ["{LABEL}"]', "# value\terrDn(1)\terrUp(1)"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from bayesunfold.errors import InputError
 from bayesunfold.impacts import Parameter
 from bayesunfold.normalization import EXTRA, Finish, assign_groups, read_luminosity
 from bayesunfold.spectrum import Normalization, Spectrum
+from bayesunfold.unfolding.correlations import partners_of, prior_correlation
 from bayesunfold.unfolding.luminosity import Luminosity
 from bayesunfold.unfolding.ranking import parameters_of
 
@@ -78,6 +80,8 @@ def binned_spectrum(
     sources = {name: make(name) for name in result.members.sources}
     factor = divisor.factor()
     parameters = parameters_of(result.members, result.measurement.nuisances)
+    partners = partners_of(list(parameters), prior_correlation(result.inputs.correlations, list(parameters)))
+    parameters |= {name: replace(parameters[name], partners=frozenset(others)) for name, others in partners.items()}
     if uncertainty > 0 and not divisor.shared:
         sources[LUMINOSITY] = lambda: np.outer(factor, finish.nominal)
         parameters[LUMINOSITY] = Parameter(divisor.pulls)

@@ -23,11 +23,12 @@ def __dir__() -> list[str]:
 class OneSigma:
     """Combinations of members in which a systematic stands one standard deviation up, and one down.
 
-    What members have of a systematic is linear in its parameter on either side of zero, so any member gives it; where a
-    ratio has draws, all members give its mean. Of a profiled one it is one standard deviation of the posterior, the
-    other parameters following: the covariance with the parameter over its width. Of one that is correlated with others
-    before the data, all members give that, to their sampling error, of all sources' changes of the networks and of the
-    profiled parameters; what other systematics change of the weights themselves is left out.
+    What members have of a systematic is a line through zero on either side. All members of a side give its mean slope:
+    members of the direct posterior have slopes of their own, and so have those of a ratio with draws. Of a profiled one
+    it is one standard deviation of the posterior, the other parameters following: the covariance with the parameter
+    over its width. Of one that is correlated with others before the data, all members give that, to their sampling
+    error, of all sources' changes of the networks and of the profiled parameters; what other systematics change of the
+    weights themselves is left out.
 
     Parameters
     ----------
@@ -51,10 +52,8 @@ class OneSigma:
         self.every = parts is not None and systematic in perturbations.correlated
         if self.every:
             self.weights = _slope(effect.alpha - effect.alpha.mean(), size)
-        elif isinstance(effect, Variation) and effect.draws is not None:
-            self.weights = _mean(alpha)
         else:
-            self.weights = _any(alpha, size)
+            self.weights = size * _mean(alpha)
 
     def of(self, by_source: Mapping[str, Array]) -> Array | None:
         """From what each source moves, shape (..., n_members): up and down, shape (..., 2); None for nothing."""
@@ -84,16 +83,8 @@ def _check(alpha: Array, systematic: str) -> None:
         raise InputError(msg)
 
 
-def _any(alpha: Array, size: float) -> Array:
-    """The members that are farthest up and down, brought to ``size``."""
-    out = np.zeros((len(alpha), 2))
-    for side, member in enumerate((int(np.argmax(alpha)), int(np.argmin(alpha)))):
-        out[member, side] = size / abs(alpha[member])
-    return out
-
-
 def _mean(alpha: Array) -> Array:
-    """All members of each side."""
+    """All members of each side: the slope of the least-squares line through zero."""
     sides = np.column_stack([np.maximum(alpha, 0.0), np.maximum(-alpha, 0.0)])
     return np.asarray(sides / (sides**2).sum(axis=0))
 

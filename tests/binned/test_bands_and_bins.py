@@ -115,6 +115,18 @@ def test_an_array_of_truth_has_the_weights_of_the_migration():
     np.testing.assert_allclose(weighted.cells().missed, 100 * (truth - counts.sum(axis=0)))
 
 
+def test_an_array_of_fakes_has_the_weights_of_the_migration():
+    """Events of weight 10, as a histogram with their squares or as an array."""
+    axis = hist.axis.Regular(2, 0, 2)
+    migration = hist.Hist(axis, axis, storage=hist.storage.Weight())
+    migration.fill([0.5] * 80 + [1.5] * 120, [0.5] * 100 + [1.5] * 100, weight=10.0)
+    fakes = hist.Hist(axis, storage=hist.storage.Weight())
+    fakes.fill([0.5] * 5 + [1.5] * 7, weight=10.0)
+    for given in (fakes, fakes.values(), fakes.to_numpy()):
+        found = bu.ResponseMatrix.from_hist(migration, fakes=given).cells()
+        np.testing.assert_allclose(found.fakes, [500.0, 700.0], rtol=1e-12)
+
+
 def test_rounding_makes_no_fakes():
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -1,11 +1,12 @@
 """Fully Bayesian unfolding against quadrature, and its model as PyMC sees it."""
 
+import hist
 import numpy as np
 import pytest
 from scipy import stats
 
 import bayesunfold as bu
-from bayesunfold.errors import OverlapWarning
+from bayesunfold.errors import InputError, OverlapWarning, WeightWarning
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,31 @@ def test_fbu_leaves_unseen_bins_out():
     assert np.isnan(s.nominal[0])
     assert np.isinf(s.std()[0])
     assert np.isfinite(s.covariance()[1:, 1:]).all()
+
+
+def test_what_is_given_is_checked_in_all_bins():
+    """Bins that are left out change no warning, no error and no number of a bin."""
+    edges = [0.0, 1.0, 2.0, 3.0]
+    with pytest.warns(OverlapWarning):
+        R = bu.ResponseMatrix([[0.0, 0.8, 0.2], [0.0, 0.0, 0.0], [0.0, 0.2, 0.8]], [0, 900, 900], reco_edges=edges)
+    h = hist.Hist(hist.axis.Variable(edges), storage=hist.storage.Weight())
+    h.fill([0.5, 1.5, 2.5, 2.5], weight=8.0)
+    with pytest.warns(WeightWarning, match=r"above a tenth of the data's in bins \[0, 2\]"):
+        bu.FBU(backgrounds={"b": bu.BinnedBackground(h)}).model(R, [100, 0, 100])
+    model = bu.FBU(systematics={"left out": [0.0, 0.1, 0.0]}, response_statistics=False).model(R, [100, 0, 100])
+    assert not model["effects"].get_value().any()
+    with pytest.raises(InputError, match=r"bins \[2\] are not whole"):
+        bu.FBU().model(R, [100, 0, 0.5])
+
+
+def test_weighted_data_are_refused():
+    h = hist.Hist(hist.axis.Integer(0, 2), storage=hist.storage.Weight())
+    R = bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]])
+    h.view().value[...], h.view().variance[...] = [100, 150], [100, 1500]
+    with pytest.raises(InputError, match=r"bins \[1\] have variances that differ from their contents"):
+        bu.FBU().model(R, h)
+    h.view().variance[...] = [100, 150]
+    assert np.array_equal(bu.FBU().model(R, h)["data"].get_value(), [100, 150])
 
 
 @pytest.mark.slow  # one more model to compile

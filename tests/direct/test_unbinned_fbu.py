@@ -208,6 +208,26 @@ def test_it_agrees_with_the_loop_where_both_measure(everything):
     assert everything[0].members.nominal("reco").sum() == pytest.approx(signal)
 
 
+def test_one_sigma_is_the_mean_slope_of_all_members(everything):
+    """Each member has slopes of its own: the pair is the least-squares line through zero of each side."""
+    result, edges = everything[0], np.array([-1.5, -0.5, 0.5, 1.5])
+    groups = np.digitize(result.simulation.gen_column("pt"), edges) - 1
+    groups = np.where(result.simulation.pass_gen & (groups < 3), groups, -1)
+    nominal = np.bincount(groups[groups >= 0], result.nominal[groups >= 0])
+    for name in ("shower", "scale"):
+        alpha = result.members.perturbations.effects[name].alpha
+        pair = result.members.one_sigma(name)
+        moved, changes = result.members.step2.by_source[name], result.members.accumulate(groups, 3, name) - nominal
+        sums = pair.accumulate(groups, 3, name) - nominal
+        for k, sign in enumerate((1.0, -1.0)):
+            side = sign * alpha > 0
+            size = np.abs(alpha[side])[:, None]
+            slope = np.linalg.lstsq(size, moved[:, side].T, rcond=None)[0][0]
+            np.testing.assert_allclose(pair.step2.by_source[name][:, k], slope, rtol=1e-9)
+            if name == "scale":  # sums are straight to a few per cent where the normalisation moves little
+                np.testing.assert_allclose(sums[k], np.linalg.lstsq(size, changes[side], rcond=None)[0][0], rtol=0.03)
+
+
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 def test_it_survives_a_file(everything, tmp_path, suffix):
     result = everything[0]

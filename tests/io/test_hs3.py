@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -43,6 +44,23 @@ def test_spectra_have_their_covariance(tmp_path):
         sigma, correlation = np.array(datum.uncertainty.sigma), np.array(datum.uncertainty.correlation)
         assert np.allclose(correlation * np.outer(sigma, sigma), given.covariance(), rtol=1e-8)
     assert np.allclose(found["both"].to_hist().values(), two.values())  # the same order of two axes
+
+
+def test_a_reader_can_rebuild_chi_square_and_tell_axes_apart(tmp_path):
+    """The factor of Hartlap et al. for 400 draws of six bins, (400 - 6 - 2) / 399."""
+    one = spectrum([0, 1, 2, 4, 5, 6, 7])
+    exact = bu.MatrixInversion().fit(bu.ResponseMatrix([[0.8, 0.2], [0.2, 0.8]]), [100, 150])
+    two = spectrum([0, 1, 3], [0, 1, 2, 5], names=("pt", "pt"))
+    path = bu.io.write_hs3(tmp_path / "spectra.json", {"pt": one, "both": two, "exact": exact})
+    assert [axis.name for axis in read(path)["both"].axes] == ["pt_0", "pt_1"]
+    about = json.loads(path.read_text())["metadata"]["description"].splitlines()
+    assert [line.partition(":")[0] for line in about] == ["pt", "both"]  # that of the inversion is known exactly
+    assert "400 draws" in about[0]
+    factor = float(re.search(r" = ([0-9.]+), for dof = 6", about[0])[1])
+    assert factor == pytest.approx(392 / 399, rel=1e-12)
+    residual = one.nominal - 1.1 * one.nominal
+    reader = residual @ np.linalg.solve(one.covariance(), residual)
+    assert factor * reader == pytest.approx(one.chi2(1.1 * one.nominal).value, rel=1e-9)
 
 
 def test_unbinned_events_have_the_weights_of_the_answer(tmp_path):

@@ -60,6 +60,13 @@ def test_a_spectrum_has_its_errors_and_its_covariance_beside(tmp_path):
     values = inside(matrix, [b.d_value for b in matrix.d_bins], (6, 6))
     assert np.allclose(values, given.covariance(), rtol=1e-12)
     assert (values < 0).any()
+    # a reader's chi-square: 500 draws of six bins
+    about = {name: float(matrix.d_annotations[name]) for name in ("Draws", "DegreesOfFreedom", "ChiSquareFactor")}
+    assert about == {"Draws": 500, "DegreesOfFreedom": 6, "ChiSquareFactor": pytest.approx(492 / 499, rel=1e-12)}
+    residual = 0.1 * CONTENTS
+    reader = about["ChiSquareFactor"] * residual @ np.linalg.solve(values, residual)
+    assert reader == pytest.approx(given.chi2(1.1 * CONTENTS).value, rel=1e-9)
+    assert "Draws" not in one.d_annotations
 
 
 def test_two_observables_and_bins_without_content(tmp_path):

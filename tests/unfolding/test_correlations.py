@@ -103,6 +103,8 @@ def test_files_keep_them(efficiencies, tmp_path):
     assert entry["b"]["correlation"] == {"a": RHO}
     assert entry["a"]["correlation"] == {"b": RHO}
     read = bu.io.read_publication(tmp_path / "published").spectrum("gen", BINS)
+    for found in (read, again.spectrum("gen", BINS)):
+        assert {name: set(p.partners) for name, p in found.parameters.items()} == {"a": {"b"}, "b": {"a"}}
     both, mine = (
         s.grouped({"both": ["a", "b"]}).by_source()["both"] for s in (read, efficiencies.spectrum("gen", BINS))
     )
