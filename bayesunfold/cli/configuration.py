@@ -176,7 +176,8 @@ class Job:
         elif s.cache is not None:
             return self._mapped(wanted)
         else:
-            columns = self.reader.columns(s, list(dict.fromkeys([*gen, *reco, *either, *key])), "simulation", weight)
+            every = list(dict.fromkeys([*gen, *reco, *either, *key]))
+            columns = self.reader.columns(s, every, "simulation", weight, key)
             found = SimulatedColumns(columns, columns, tuple(columns[name] for name in key))
         return self._used(found)
 
@@ -193,7 +194,7 @@ class Job:
         groups = [*features, sorted(alone)]
         maps, self.unused = self.reader.tables(s, groups, sorted(flags), "simulation", wanted.weight, used=used)
         columns = each_column(maps)
-        keys = self.reader.columns(s, s.key) if s.key and len(varied) < len(self.systematic) else {}
+        keys = self.reader.columns(s, s.key, keys=s.key) if s.key and len(varied) < len(self.systematic) else {}
         return SimulatedColumns(columns, columns, tuple(keys.values()), maps=maps)
 
     def _moved_flags(self) -> list[str]:
@@ -292,7 +293,7 @@ class Job:
                 check_factors("[simulation]", s.file, file, f"the systematic {section.name!r}")
             expressions = [e for v in given.values() for e in (v if isinstance(v, list) else [v])]
             read = self.reader.columns(
-                source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}", NOT_READ
+                source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}", NOT_READ, key
             )
             found = {k: table(read.__getitem__, v) if isinstance(v, list) else read[v] for k, v in given.items()}
             sides[side] = {"key": tuple(read[name] for name in key)} | found

@@ -453,3 +453,34 @@ def test_a_network_of_the_direct_posterior_keeps_what_is_not_said(folder):
     assert found.network == bu.Network(activation="softplus", prior_scale=(1.0, 1.0, 7.0))
     found = load_job(write(folder, text + "\n[network]\nadditive = 4\n")).unfolder()
     assert found.network.additive == 4
+
+
+def test_event_numbers_of_64_bits_are_exact(folder):
+    """Neighbours beyond 2^53 are one double. One file has them with a sign and one without; an alias names them."""
+    small = load_job(write(folder, TWO + SETTINGS)).simulation()[0]
+    for name, kind in (("reco", np.uint64), ("truth", np.int64)):
+        columns = dict(np.load(folder / f"{name}.npz"))
+        event = ((columns.pop("event") - 10**15) + 2**60).astype(kind)
+        halves = slice(None, len(event) // 2), slice(len(event) // 2, None)
+        for part, rows in zip((name, f"more_{name}"), halves, strict=True):
+            np.savez(folder / f"{part}.npz", **{k: v[rows] for k, v in columns.items()}, event=event[rows])
+    more = dict(np.load(folder / "more_reco.npz"))
+    np.savez(folder / "more_reco.npz", **(more | {"event": more["event"].astype(np.int64)}))
+    reco = {k: np.concatenate([np.load(folder / f"{f}.npz")[k] for f in ("reco", "more_reco")]) for k in ("pt",)}
+    event = np.concatenate([np.load(folder / f"{f}.npz")["event"].astype(np.uint64) for f in ("reco", "more_reco")])
+    np.savez(folder / "up.npz", pt=reco["pt"][::-1] + 0.2, event=event[::-1])
+    text = TWO.replace('"reco.npz"', '["reco.npz", "more_reco.npz"]')
+    text = text.replace('"truth.npz"', '["truth.npz", "more_truth.npz"]').replace('["event"]', '["number"]')
+    text += '[[systematic]]\nname = "scale"\nfile = "up.npz"\nreco_up = ["pt"]\nabsent = "fails"\n' + SETTINGS
+    simulation, (_, scale) = load_job(write(folder, text + '[alias]\nnumber = "event"\n')).simulation()
+    for field in ("gen", "reco", "weight", "pass_gen", "pass_reco"):
+        np.testing.assert_array_equal(getattr(simulation, field), getattr(small, field))
+    passes = simulation.pass_reco
+    np.testing.assert_allclose(scale.reco_up[passes, 0], simulation.reco[passes, 0] + 0.2)
+    for key in ("number + 0", "number % 1000"):
+        bad = text.replace('["number"]', f'["{key}"]') + '[alias]\nnumber = "event"\n'
+        with pytest.raises(InputError, match=r"'event' of .*truth\.npz holds .* 115292\d+; above 2\^53 .* as key"):
+            load_job(write(folder, bad)).simulation()
+    bad = text.replace('gen = ["pt"]', 'gen = ["number"]') + '[alias]\nnumber = "event"\n'
+    with pytest.raises(InputError, match=r"holds the whole number 115292\d+; above 2\^53"):
+        load_job(write(folder, bad)).simulation()
