@@ -68,6 +68,8 @@ class Job:
         Whether reading of files shows progress.
     unused : int
         Simulated events that passed no level, which were dropped when the simulation was read.
+    unused_alternatives : dict of str to int
+        By systematic: the same of its alternative simulation.
     unblind : bool
         Whether data may be read that the configuration calls blind.
     manifest : list of FileEntry
@@ -80,6 +82,7 @@ class Job:
     sections: Configuration
     progressbar: bool = False
     unused: int = 0
+    unused_alternatives: dict[str, int] = field(default_factory=dict)
     unblind: bool = False
     manifest: list[FileEntry] = field(default_factory=list)
     levels: Levels | None = None
@@ -265,7 +268,7 @@ class Job:
         other = Job(self.path, sections, self.progressbar)
         simulation, _, _ = other._simulation
         self.manifest += [replace(e, sample=e.sample.replace("simulation", section.name, 1)) for e in other.manifest]
-        self.unused += other.unused
+        self.unused_alternatives[section.name] = other.unused
         return simulation
 
     def _matched(self, section: SystematicSection, simulation: Simulation, keys: tuple[np.ndarray, ...]) -> Systematic:

@@ -146,6 +146,11 @@ def _notes(job: Job) -> list[str]:
         notes.append(
             f"{job.unused} simulated events pass neither level, nominally or in a variation; they were dropped"
         )
+    notes += [
+        f"{number} events of the alternative simulation of {name} pass neither level; they were dropped"
+        for name, number in job.unused_alternatives.items()
+        if number
+    ]
     return notes
 
 

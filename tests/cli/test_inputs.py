@@ -11,7 +11,7 @@ import pytest
 import bayesunfold as bu
 from bayesunfold.cli import main
 from bayesunfold.cli.configuration import load_job
-from bayesunfold.cli.unfold import _spectra
+from bayesunfold.cli.unfold import _spectra, check_job
 from bayesunfold.errors import InputError
 
 N = 3000
@@ -317,6 +317,22 @@ def test_another_simulation(folder, text):
     assert model.alternative.gen_names == simulation.gen_names
     assert model.correlation == {"tilt": 0.2}
     assert {e.sample.split(",")[0] for e in job.manifest} == {"simulation", "model"}
+
+
+def test_dropped_events_are_counted_by_sample(folder):
+    """Of each file every event passes a level, but for those that are added; other trees keep them."""
+    for name, more in (("one", 7), ("other", 5)):
+        columns = dict(np.load(folder / "one.npz"))
+        extra = {k: v[:more] & False if v.dtype == bool else v[:more] for k, v in columns.items()}
+        np.savez(folder / f"{name}.npz", **{k: np.concatenate([v, extra[k]]) for k, v in columns.items()})
+    section = '[[systematic]]\nname = "model"\nalternative = "other.npz"\n'
+    columns = dict(np.load(folder / "other.npz"))
+    np.savez(folder / "other.npz", **{k: v[7:] for k, v in columns.items()})  # without seven that pass
+    job = load_job(write(folder, ONE + section + SETTINGS))
+    text = check_job(job)
+    assert job.unused == 7
+    assert "7 simulated events pass neither level, nominally or in a variation; they were dropped" in text
+    assert "12 events of the alternative simulation of model pass neither level; they were dropped" in text
 
 
 def test_another_simulation_is_said_once(folder):
