@@ -35,7 +35,10 @@ FARTHEST = 1000.0
 """Data farther from the simulation than this, in standard deviations after the feature's transform, are an error."""
 
 FEW_DATA, FEW_SIMULATED = 100, 100
-"""Effective sizes below which bands are known to be too narrow."""
+"""Effective sizes below which bands of OmniFold, and any bands, are known to be too narrow."""
+
+TESTED_DATA = 20
+"""Effective size of the data below which bands of a direct posterior were not tested."""
 
 NO_SIMULATION = 5.0
 """Effective size of a simulation from which nothing can be learned."""
@@ -70,9 +73,14 @@ def __dir__() -> list[str]:
 
 
 def check_samples(
-    simulation: Simulation, data: Data, backgrounds: Sequence[Background], events: StandardizedEvents
+    simulation: Simulation,
+    data: Data,
+    backgrounds: Sequence[Background],
+    events: StandardizedEvents,
+    *,
+    direct: bool = False,
 ) -> None:
-    """All checks of the samples but :func:`warn_without_overlap`.
+    """All checks of the samples but those of their ranges; ``direct`` says that no loop unfolds them.
 
     Raises
     ------
@@ -95,7 +103,7 @@ def check_samples(
     ):
         _warn_of_far(values[rows], names, f"simulated events at {level} level")
     _warn_of_far(data.features, data.names, "data events")
-    _warn_of_sizes(simulation, events)
+    _warn_of_sizes(simulation, events, direct=direct)
     samples = {"data": data.features} | {f"background {b.name!r}": b.columns_for(simulation) for b in backgrounds}
     for what, values in samples.items():
         check_distance(events.scales.reco.each(values), simulation.reco_names, what)
@@ -148,9 +156,15 @@ def check_distance(z: Array, names: tuple[str, ...], what: str) -> None:
         raise InputError(msg)
 
 
-def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents) -> None:
+def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents, *, direct: bool) -> None:
     size = events.data.size
-    if size < FEW_DATA:
+    if direct and size < TESTED_DATA:
+        msg = (
+            f"the data are worth {size:.0f} events; bands of a direct posterior are tested down to {TESTED_DATA}. "
+            "Compare with bu.FBU in a few bins."
+        )
+        warnings.warn(msg, SmallSampleWarning, stacklevel=4)
+    if not direct and size < FEW_DATA:
         msg = (
             f"the data are worth {size:.0f} events; below {FEW_DATA} the bands of OmniFold are too narrow (with 50 "
             "events the 68 % band holds the truth in 59 % of the bins). Use bu.UnbinnedFBU, tested down to 20 "

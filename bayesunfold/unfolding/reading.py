@@ -38,10 +38,13 @@ def read_inputs(
     intervals: tuple[int, int],
     checkpoint: str | Path | None,
     scales: Scales | None = None,
+    *,
+    direct: bool = False,
 ) -> tuple[Data, StandardizedEvents, NDArray[np.bool_]]:
     """Data and standardised events, checked, and which features the simulation covers.
 
-    ``scales`` are chosen from the simulation if omitted, with ``intervals`` for the networks' additive part.
+    ``scales`` are chosen from the simulation if omitted, with ``intervals`` for the networks' additive part. ``direct``
+    says that no loop unfolds them.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def read_inputs(
     data = as_data(data).matched_to(simulation)
     covered = warn_without_overlap(simulation, data)
     events = standardize(simulation, data, backgrounds, scales, intervals)
-    check_samples(simulation, data, backgrounds, events)
+    check_samples(simulation, data, backgrounds, events, direct=direct)
     varied = {s.name: s.backgrounds for s in systematics if s.backgrounds}
     check_background_changes(varied, backgrounds, simulation, events.scales.reco)
     samples = [(f"background {b.name!r}", b) for b in backgrounds]
@@ -117,9 +120,11 @@ def check_inputs(
     intervals: tuple[int, int],
     checkpoint: str | Path | None,
     scales: Scales | None = None,
+    *,
+    direct: bool = False,
 ) -> StandardizedEvents:
     """Every check that needs no training, systematic variations included; arguments as for :func:`read_inputs`."""
-    _, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
+    _, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales, direct=direct)
     known = [s for s in systematics if s.alternative is None]
     Nuisances.of(simulation, backgrounds, [s for s in known if s.profile], events.scales, 0)
     prepare_systematics(known, simulation, events.scales.reco, draw_alphas(known, 2, 0), 0)
