@@ -228,7 +228,5 @@ def test_identifiers_of_64_bits(tmp_path, chunks, kinds):
     np.savez(tmp_path / "f.npz", w=np.array([20.0, 0.0, 10.0]), event=np.array(number, kinds[1])[[2, 0, 1]])
     named = {"file": tmp_path / "a.npz", "friends": str(tmp_path / "f.npz"), "friend_key": ["event"]}
     assert bu.io.read_columns(named, ["w"])["w"].tolist() == [0, 10, 20]
-    with pytest.raises(
-        InputError, match=r"'event' of .*a\.npz holds .* 11\d+; above 2\^53 .*match_levels"
-    ):
+    with pytest.raises(InputError, match=r"'event' of .*a\.npz holds .* 11\d+; above 2\^53 .*match_levels"):
         bu.io.read_columns(named, ["event"])
