@@ -44,7 +44,7 @@ from bayesunfold.unfolding.levels import Levels
 from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
 
-__all__ = ["Job", "load_job"]
+__all__ = ["Job", "feature_names", "load_job"]
 
 
 MOVED_FLAGS = ("pass_reco_up", "pass_reco_down")
@@ -232,8 +232,8 @@ class Job:
             weight=None if weight is None else events.either(weight),
             **events.passes(s.pass_gen, s.pass_reco),
             undefined=cast("Undefined", s.undefined),
-            names=_names(s.names, s.gen, "names"),
-            reco_names=_names(s.reco_names, s.reco, "reco_names"),
+            names=feature_names(s.names, s.gen, "names"),
+            reco_names=feature_names(s.reco_names, s.reco, "reco_names"),
             reco_factor=None if s.reco_factor is None else events.reco(s.reco_factor),
         )
         systematics = []
@@ -437,7 +437,8 @@ class Job:
         legal = list(inspect.signature(estimator(section.method)).parameters)
         for name in given:
             if name not in legal:
-                known = ", ".join(n for n in legal if n not in ("network", "moments", "progressbar"))
+                keys = {key.name for key in msgspec.structs.fields(type(section))}
+                known = ", ".join(n for n in legal if n in keys)
                 msg = f"unfolding.{name} does not belong to the method {section.method!r}, which has {known}."
                 raise InputError(msg)
         network: dict[str, Any] = self.sections.network.settings()
@@ -462,7 +463,7 @@ def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:
     return np.divide(truth, simulation.weight, out=np.zeros(len(truth)), where=simulation.weight != 0)
 
 
-def _names(given: list[str] | None, expressions: list[str], what: str) -> tuple[str, ...]:
+def feature_names(given: list[str] | None, expressions: list[str], what: str) -> tuple[str, ...]:
     """Names of features: those given, else their expressions, with what files cannot hold written out."""
     names = [e.replace("/", " over ") for e in expressions] if given is None else given
     return check_names(names, len(expressions), what)

@@ -20,7 +20,7 @@ from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, stand
 from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_systematics
 from bayesunfold.unfolding.two_point import check_alternative, statistics_name
 
-__all__ = ["check_inputs", "check_not_profiled", "check_simulation", "read_inputs"]
+__all__ = ["check_inputs", "check_names_of_sources", "check_not_profiled", "check_simulation", "read_inputs"]
 
 SAME_FACTORS = 0.01
 """Relative difference of mean or spread from which on scale factors of two samples are called different."""
@@ -56,9 +56,7 @@ def read_inputs(
     _check_list(systematics, Systematic, "systematics")
     names = [b.name for b in backgrounds] + [s.name for s in systematics]
     names += [statistics_name(s.name) for s in systematics if s.profile and s.alternative is not None]
-    if len(set(names)) != len(names):
-        msg = f"backgrounds and systematics are named {names}; give each its own name."
-        raise InputError(msg)
+    check_names_of_sources(names)
     check_correlations(systematics)
     for systematic in systematics:
         if systematic.alternative is not None:
@@ -80,6 +78,19 @@ def read_inputs(
         samples += [(f"background {b!r} in {name!r}", side) for b, sides in changes.items() for side in sides if side]
     warn_of_far_background(simulation, data, [(what, b.columns_for(simulation), b.weight) for what, b in samples])
     return data, events, covered
+
+
+def check_names_of_sources(names: Sequence[str]) -> None:
+    """Whether backgrounds and systematics have different names.
+
+    Raises
+    ------
+    InputError
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        msg = f"several of the backgrounds and systematics are named {', '.join(twice)}; give each its own name."
+        raise InputError(msg)
 
 
 def check_not_profiled(backgrounds: Sequence[Background], systematics: Sequence[Systematic], method: str) -> None:

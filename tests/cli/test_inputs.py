@@ -500,3 +500,44 @@ def test_event_numbers_of_64_bits_are_exact(folder):
     bad = text.replace('gen = ["pt"]', 'gen = ["number"]') + '[alias]\nnumber = "event"\n'
     with pytest.raises(InputError, match=r"holds the whole number 115292\d+; above 2\^53"):
         load_job(write(folder, bad)).simulation()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('observable = "t"', 'observable = "pt"', "'pt' of .*spectrum.* is not a particle-level feature; there are t"),
+        ('name = "tilt"', 'name = "ti/lt"', "name is 'ti/lt'; give the systematic a name without a slash"),
+        ('name = "tilt"', 'name = "data"', "'data' is already a source"),
+        ('name = "tilt"', 'name = "top"', "backgrounds and systematics are named top; give each its own name"),
+        ('groups = {a = ["tilt"]}', 'groups = {a = ["tlit"]}', "no source matches 'tlit' of the group 'a'"),
+        ('names = ["t"]', 'names = ["t/u"]', "hold a slash"),
+        ("[unfolding]", '[[systematic.background]]\nname = "tpo"\nweight_up = "2"\n[unfolding]', "background 'tpo'"),
+    ],
+)
+@pytest.mark.parametrize("grouped", [True, False])
+def test_names_are_judged_before_events_are_read(folder, old, new, words, grouped):
+    """No file of the simulation is there."""
+    top = '[[background]]\nname = "top"\nfile = "top.npz"\nfeatures = ["pt"]\n'
+    text = top + ONE.replace("one.npz", "absent.npz") + SETTINGS + ('groups = {a = ["tilt"]}\n' if grouped else "")
+    with pytest.raises(FileNotFoundError, match=r"absent\.npz"):
+        check_job(load_job(write(folder, text)))
+    if old in text:
+        with pytest.raises(InputError, match=words):
+            check_job(load_job(write(folder, text.replace(old, new))))
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "keys"),
+    [
+        ("direct", "iterations = 1", {"prior", "rounds"}),
+        ("omnifold", "prior = 1.0", {"iterations", "generator_prior"}),
+    ],
+)
+def test_a_key_of_another_method_lists_keys_of_the_section(folder, method, wrong, keys):
+    """Those of one method alone, and those of both; what arrays and models are is in no configuration."""
+    text = ONE + SETTINGS.split("[[spectrum]]")[0].replace("iterations = 1\n", "").replace("bias = false\n", "")
+    path = write(folder, text + f'method = "{method}"\n{wrong}\n')
+    with pytest.raises(InputError, match=f"{wrong.split(' = ')[0]} does not belong to the method '{method}'") as caught:
+        load_job(path).unfolding()
+    told = str(caught.value).split("which has ")[1].rstrip(".").split(", ")
+    assert set(told) == keys | {"inference", "draws", "efficiency", "event_groups", "random_seed"}
