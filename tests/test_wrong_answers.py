@@ -134,6 +134,20 @@ def test_few_data_are_told(events):
     assert any(issubclass(w.category, SmallSampleWarning) and "worth 50 events" in str(w.message) for w in caught)
 
 
+@pytest.mark.parametrize(("method", "fewest"), [(bu.OmniFold, 100), (bu.UnbinnedFBU, 20), (bu.MomentUnfolding, 20)])
+def test_few_data_are_told_by_method(events, method, fewest):
+    """From where on each is told; only the loop is told to take the direct posterior."""
+    gen, reco, data = events
+    simulation = bu.Simulation(gen, reco)
+    for n, few in ((fewest, False), (fewest - 1, True)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            method(random_seed=1, progressbar=False).check(simulation, bu.Data(data[:n]))
+        texts = [str(w.message) for w in caught if issubclass(w.category, SmallSampleWarning)]
+        assert [f"worth {n} events" in text for text in texts] == [True] * few
+        assert ["UnbinnedFBU" in text for text in texts] == [method is bu.OmniFold] * few
+
+
 def test_a_ratio_that_was_not_learned_is_told(monkeypatch, events):
     """Networks that stay at zero: the reweighted simulation is not the data."""
     from bayesunfold.omnifold import iteration as loop

@@ -93,7 +93,7 @@ def _check_numbers(array: NDArray[Any], what: str, kind: str) -> None:
     check_exact(array, what)
 
 
-def check_exact(array: NDArray[Any], what: str) -> None:
+def check_exact(array: NDArray[Any], what: str, cure: str = "Subtract an offset, or leave the column out.") -> None:
     """Whole numbers that double precision can hold."""
     if array.dtype.kind not in "iu" or array.dtype.itemsize < 8 or not array.size:
         return
@@ -101,7 +101,7 @@ def check_exact(array: NDArray[Any], what: str) -> None:
     if largest > EXACT:
         msg = (
             f"{what} holds the whole number {largest}; above 2^53 = {int(EXACT)} neighbouring ones are no longer "
-            "distinct. Subtract an offset, or leave the column out."
+            f"distinct. {cure}"
         )
         raise InputError(msg)
 

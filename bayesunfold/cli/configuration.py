@@ -44,7 +44,7 @@ from bayesunfold.unfolding.levels import Levels
 from bayesunfold.unfolding.matching import Absent
 from bayesunfold.unfolding.systematics import Systematic
 
-__all__ = ["Job", "load_job"]
+__all__ = ["Job", "feature_names", "load_job"]
 
 
 MOVED_FLAGS = ("pass_reco_up", "pass_reco_down")
@@ -68,6 +68,8 @@ class Job:
         Whether reading of files shows progress.
     unused : int
         Simulated events that passed no level, which were dropped when the simulation was read.
+    unused_alternatives : dict of str to int
+        By systematic: the same of its alternative simulation.
     unblind : bool
         Whether data may be read that the configuration calls blind.
     manifest : list of FileEntry
@@ -80,6 +82,7 @@ class Job:
     sections: Configuration
     progressbar: bool = False
     unused: int = 0
+    unused_alternatives: dict[str, int] = field(default_factory=dict)
     unblind: bool = False
     manifest: list[FileEntry] = field(default_factory=list)
     levels: Levels | None = None
@@ -176,7 +179,8 @@ class Job:
         elif s.cache is not None:
             return self._mapped(wanted)
         else:
-            columns = self.reader.columns(s, list(dict.fromkeys([*gen, *reco, *either, *key])), "simulation", weight)
+            every = list(dict.fromkeys([*gen, *reco, *either, *key]))
+            columns = self.reader.columns(s, every, "simulation", weight, key)
             found = SimulatedColumns(columns, columns, tuple(columns[name] for name in key))
         return self._used(found)
 
@@ -193,7 +197,7 @@ class Job:
         groups = [*features, sorted(alone)]
         maps, self.unused = self.reader.tables(s, groups, sorted(flags), "simulation", wanted.weight, used=used)
         columns = each_column(maps)
-        keys = self.reader.columns(s, s.key) if s.key and len(varied) < len(self.systematic) else {}
+        keys = self.reader.columns(s, s.key, keys=s.key) if s.key and len(varied) < len(self.systematic) else {}
         return SimulatedColumns(columns, columns, tuple(keys.values()), maps=maps)
 
     def _moved_flags(self) -> list[str]:
@@ -228,8 +232,8 @@ class Job:
             weight=None if weight is None else events.either(weight),
             **events.passes(s.pass_gen, s.pass_reco),
             undefined=cast("Undefined", s.undefined),
-            names=_names(s.names, s.gen, "names"),
-            reco_names=_names(s.reco_names, s.reco, "reco_names"),
+            names=feature_names(s.names, s.gen, "names"),
+            reco_names=feature_names(s.reco_names, s.reco, "reco_names"),
             reco_factor=None if s.reco_factor is None else events.reco(s.reco_factor),
         )
         systematics = []
@@ -264,7 +268,7 @@ class Job:
         other = Job(self.path, sections, self.progressbar)
         simulation, _, _ = other._simulation
         self.manifest += [replace(e, sample=e.sample.replace("simulation", section.name, 1)) for e in other.manifest]
-        self.unused += other.unused
+        self.unused_alternatives[section.name] = other.unused
         return simulation
 
     def _matched(self, section: SystematicSection, simulation: Simulation, keys: tuple[np.ndarray, ...]) -> Systematic:
@@ -292,7 +296,7 @@ class Job:
                 check_factors("[simulation]", s.file, file, f"the systematic {section.name!r}")
             expressions = [e for v in given.values() for e in (v if isinstance(v, list) else [v])]
             read = self.reader.columns(
-                source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}", NOT_READ
+                source, list(dict.fromkeys([*key, *expressions])), f"{section.name}, {side}", NOT_READ, key
             )
             found = {k: table(read.__getitem__, v) if isinstance(v, list) else read[v] for k, v in given.items()}
             sides[side] = {"key": tuple(read[name] for name in key)} | found
@@ -433,7 +437,8 @@ class Job:
         legal = list(inspect.signature(estimator(section.method)).parameters)
         for name in given:
             if name not in legal:
-                known = ", ".join(n for n in legal if n not in ("network", "moments", "progressbar"))
+                keys = {key.name for key in msgspec.structs.fields(type(section))}
+                known = ", ".join(n for n in legal if n in keys)
                 msg = f"unfolding.{name} does not belong to the method {section.method!r}, which has {known}."
                 raise InputError(msg)
         network: dict[str, Any] = self.sections.network.settings()
@@ -458,7 +463,7 @@ def _truth_of_result(path: Path, simulation: Simulation) -> np.ndarray:
     return np.divide(truth, simulation.weight, out=np.zeros(len(truth)), where=simulation.weight != 0)
 
 
-def _names(given: list[str] | None, expressions: list[str], what: str) -> tuple[str, ...]:
+def feature_names(given: list[str] | None, expressions: list[str], what: str) -> tuple[str, ...]:
     """Names of features: those given, else their expressions, with what files cannot hold written out."""
     names = [e.replace("/", " over ") for e in expressions] if given is None else given
     return check_names(names, len(expressions), what)

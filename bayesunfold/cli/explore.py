@@ -267,7 +267,7 @@ def serve(
     show: bool = True,
     threaded: bool = False,
 ) -> Any:
-    """Serve the page on the loopback address until interrupted.
+    """Serve the page on the loopback address until interrupted; the address is printed once it is served.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ def serve(
     pn = _panel()
     check_count(port, "port", 0, 65535)
     pn.extension()
-    return pn.serve(
+    server = pn.serve(
         lambda: _page_for(
             result, others or {}, models or {}, str(pn.state.headers.get("Host", ""))
         ),  # a page of its own for every visitor
@@ -307,5 +307,13 @@ def serve(
         show=show,
         threaded=threaded,
         title="bayesunfold",
-        verbose=True,
+        start=threaded,
+        verbose=threaded,
     )
+    if threaded:
+        return server
+    print(f"the page is at http://{ADDRESS}:{server.port}", flush=True)  # a log has it at once
+    server.start()
+    if not server.io_loop.asyncio_loop.is_running():  # that of a notebook is
+        server.io_loop.start()
+    return server

@@ -75,7 +75,12 @@ class Reader:
     manifest: list[FileEntry] = field(default_factory=list)
 
     def columns(
-        self, source: Source, expressions: Sequence[str], sample: str = "", weight: str | None = None
+        self,
+        source: Source,
+        expressions: Sequence[str],
+        sample: str = "",
+        weight: str | None = None,
+        keys: Sequence[str] = (),
     ) -> Columns:
         """Expressions of a source's events, each in memory.
 
@@ -87,10 +92,17 @@ class Reader:
             Name in the manifest; none there if empty.
         weight : str, optional
             Which of the expressions is the nominal weight; one per event if None.
+        keys : sequence of str
+            Those of the expressions that identify events.
         """
         files = named_sources(source.file, source.tree, self.folder)
         columns, log = read_files(
-            files, expressions, selection=source.selection, aliases=self.aliases, progressbar=self.progressbar
+            files,
+            expressions,
+            selection=source.selection,
+            aliases=self.aliases,
+            keys=keys,
+            progressbar=self.progressbar,
         )
         self._note(log, sample, weight, columns)
         return columns

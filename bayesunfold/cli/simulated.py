@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._support.checks import check_exact
 from bayesunfold.cli.sections import Source
 from bayesunfold.errors import InputError
-from bayesunfold.io.columns import FACTOR
+from bayesunfold.io.columns import FACTOR, joined
 from bayesunfold.io.formats import Columns
 from bayesunfold.unfolding.levels import Levels, match_levels
 
 __all__ = ["NOT_READ", "SimulatedColumns", "Wanted", "match_tables", "table"]
 
-Read = Callable[[Source, list[str], str, str | None], Columns]
-"""Reads expressions of a source, for the sample of that name, with the expression of its weight."""
+Read = Callable[[Source, list[str], str, str | None, list[str]], Columns]
+"""Reads expressions of a source, for the sample of that name, with the expressions of its weight and of its key."""
 
 
 NOT_READ = ""
@@ -126,7 +127,10 @@ class SimulatedColumns:
 
 def table(of: Callable[[str], NDArray[Any]], expressions: Sequence[str]) -> NDArray[np.floating]:
     """Features, shape (n, d)."""
-    return np.column_stack([np.asarray(of(expression), dtype=np.float64) for expression in expressions])
+    columns = {expression: of(expression) for expression in expressions}
+    for expression, values in columns.items():
+        check_exact(values, f"the feature {expression!r}")
+    return np.column_stack([np.asarray(values, dtype=np.float64) for values in columns.values()])
 
 
 def match_tables(
@@ -149,16 +153,15 @@ def match_tables(
         Identifiers that are not unique, tables that share no event; as of :func:`bayesunfold.io.read_columns`.
     """
     (gen_source, gen_key), (reco_source, reco_key) = gen, reco
-    of_gen = read(
-        gen_source, _distinct(gen_key, wanted.gen, wanted.either, [FACTOR]), "simulation, particle level", wanted.weight
-    )
-    of_reco = read(reco_source, _distinct(reco_key, wanted.reco, [FACTOR]), "simulation, detector level", NOT_READ)
+    names = "simulation, particle level", "simulation, detector level"
+    of_gen = read(gen_source, _distinct(gen_key, wanted.gen, wanted.either, [FACTOR]), names[0], wanted.weight, gen_key)
+    of_reco = read(reco_source, _distinct(reco_key, wanted.reco, [FACTOR]), names[1], NOT_READ, reco_key)
     keys = [tuple(columns[name] for name in key) for columns, key in ((of_gen, gen_key), (of_reco, reco_key))]
     levels = match_levels(*keys)
     _check_factors(levels, of_gen[FACTOR], of_reco[FACTOR])
     if wanted.either and levels.only_reco:
         try:
-            of_reco |= read(reco_source, _distinct(wanted.either), "", None)
+            of_reco |= read(reco_source, _distinct(wanted.either), "", None, [])
         except InputError as err:
             msg = (
                 f"{levels.only_reco} events of the detector level have no particle level (fakes) and need a weight of "
@@ -166,7 +169,7 @@ def match_tables(
             )
             raise InputError(msg) from err
     alone = levels.reco_row[levels.gen_row < 0]
-    key = tuple(np.concatenate([g, r[alone]]) for g, r in zip(*keys, strict=True))
+    key = tuple(joined([g, r[alone]], "the key of both levels") for g, r in zip(*keys, strict=True))
     return SimulatedColumns(of_gen, of_reco, key, levels)
 
 

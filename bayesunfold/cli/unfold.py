@@ -11,11 +11,12 @@ from typing import cast
 
 import numpy as np
 
+from bayesunfold._support.checks import check_source_name
 from bayesunfold._support.files import atomic_write, check_writable
 from bayesunfold._support.streams import LUMINOSITY
 from bayesunfold.binning import bin_index
 from bayesunfold.classifier.backend import Backend, on_backend
-from bayesunfold.cli.configuration import Job
+from bayesunfold.cli.configuration import Job, feature_names
 from bayesunfold.cli.reading import FileEntry
 from bayesunfold.direct.estimator import UnbinnedFBU
 from bayesunfold.errors import InputError, OverlapWarning
@@ -29,6 +30,8 @@ from bayesunfold.omnifold.estimator import OmniFold
 from bayesunfold.report import write_report
 from bayesunfold.source_groups import check_names_of_groups, match_groups
 from bayesunfold.spectrum import Normalization, Spectrum
+from bayesunfold.unfolding.background_changes import check_background_names
+from bayesunfold.unfolding.reading import check_names_of_sources
 from bayesunfold.unfolding.record import BLIND
 from bayesunfold.unfolding.result import UnfoldingResult
 from bayesunfold.unfolding.systematics import Systematic
@@ -146,6 +149,11 @@ def _notes(job: Job) -> list[str]:
         notes.append(
             f"{job.unused} simulated events pass neither level, nominally or in a variation; they were dropped"
         )
+    notes += [
+        f"{number} events of the alternative simulation of {name} pass neither level; they were dropped"
+        for name, number in job.unused_alternatives.items()
+        if number
+    ]
     return notes
 
 
@@ -153,27 +161,48 @@ def _read(job: Job, *, progressbar: bool) -> Inputs:
     """Events and settings; places of the output are looked at before the files."""
     _check_output(job)
     unfolder = job.unfolder(progressbar=progressbar)
+    _check_names(job)
     simulation, systematics = job.simulation()
     _check_spectra(job, simulation)
     backgrounds = job.backgrounds()
-    if any(s.name == LUMINOSITY for s in systematics):
-        for section in job.sections.spectrum:
-            if section.luminosity is not None and not section.luminosity_uncertainty:
-                msg = (
-                    f"[[spectrum]] of {section.observable} has a luminosity without luminosity_uncertainty, and the "
-                    "systematic named luminosity varies backgrounds with it; give the same uncertainty as there."
-                )
-                raise InputError(msg)
+    return Inputs(unfolder, simulation, job.data(), backgrounds, systematics)
+
+
+def _check_names(job: Job) -> None:
+    """Names that the configuration alone decides, before events are read: of features, sources and groups."""
+    s, backgrounds, systematics = job.sections.simulation, job.sections.background, job.systematic
+    features = feature_names(s.names, s.gen, "names")
+    feature_names(s.reco_names, s.reco, "reco_names")
+    for section in job.sections.spectrum:
+        if section.observable not in features:
+            msg = (
+                f"the observable {section.observable!r} of [[spectrum]] is not a particle-level feature; there are "
+                f"{', '.join(features)}."
+            )
+            raise InputError(msg)
+    for background in backgrounds:
+        check_source_name(background.name, "background")
+    for systematic in systematics:
+        check_source_name(systematic.name, "systematic", LUMINOSITY)
+        check_background_names(systematic.name, [b.name for b in systematic.background], [b.name for b in backgrounds])
+    sources = [*(b.name for b in backgrounds), *(x.name for x in systematics)]
+    sources += [statistics_name(x.name) for x in systematics if x.profile and x.alternative is not None]
+    check_names_of_sources(sources)
+    for section in job.sections.spectrum if LUMINOSITY in sources else ():
+        if section.luminosity is not None and not section.luminosity_uncertainty:
+            msg = (
+                f"[[spectrum]] of {section.observable} has a luminosity without luminosity_uncertainty, and the "
+                "systematic named luminosity varies backgrounds with it; give the same uncertainty as there."
+            )
+            raise InputError(msg)
     if job.sections.output.groups:
-        sources = ["data", "simulation", "prior", *(b.name for b in backgrounds), *(s.name for s in systematics)]
-        sources += [statistics_name(s.name) for s in systematics if s.profile and s.alternative is not None]
+        sources = ["data", "simulation", "prior", *sources]
         sources += ["generator"] if job.sections.unfolding.generator_prior else []
-        profiled = [*(b.name for b in backgrounds if b.profile), *(s.name for s in systematics if s.profile)]
+        profiled = [*(b.name for b in backgrounds if b.profile), *(x.name for x in systematics if x.profile)]
         for section in job.sections.spectrum:
             divided = bool(section.luminosity_uncertainty) and LUMINOSITY not in sources
             found = match_groups(job.sections.output.groups, [*sources, *([LUMINOSITY] if divided else [])])
             check_names_of_groups(found, profiled)
-    return Inputs(unfolder, simulation, job.data(), backgrounds, systematics)
 
 
 def _check_output(job: Job) -> None:

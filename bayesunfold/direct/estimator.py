@@ -224,7 +224,8 @@ class UnbinnedFBU:
         settings = self.settings(simulation)
         intervals = settings.moments.additive, settings.network.additive
         scales = self._scales(simulation, intervals)
-        events = check_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
+        inputs = simulation, data, backgrounds, systematics, intervals, checkpoint, scales
+        events = check_inputs(*inputs, direct=True)
         _check_factors(simulation, systematics, settings.efficiency)
         check_checkpoint(checkpoint, events, settings, choose_seed(self.random_seed, checkpoint))
 
@@ -259,7 +260,8 @@ class UnbinnedFBU:
         settings = self.settings(simulation)
         intervals = settings.moments.additive, settings.network.additive
         scales = self._scales(simulation, intervals)
-        data, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
+        given = simulation, data, backgrounds, systematics, intervals, checkpoint, scales
+        data, events, _ = read_inputs(*given, direct=True)
         _check_factors(simulation, systematics, settings.efficiency)
         if self.model is not None:
             _, layout = settings.layouts(events)

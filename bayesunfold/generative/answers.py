@@ -13,7 +13,7 @@ from bayesunfold._support.checks import check_count, check_instance
 from bayesunfold.classifier.arithmetic import tangent
 from bayesunfold.errors import InputError
 from bayesunfold.events import Data
-from bayesunfold.generative.event_posterior import MOST_DRAWS, EventPosterior
+from bayesunfold.generative.event_posterior import MOST_DRAWS, EventPosterior, read_reco
 from bayesunfold.unfolding.functions import check_functions
 from bayesunfold.unfolding.members import Members
 
@@ -91,9 +91,11 @@ def event_posterior(
     count = check_count(draws, "draws", 1, MOST_DRAWS)
     if posterior is not None:
         check_instance(posterior, EventPosterior, "posterior")
+    else:
+        read_reco(reco, result.simulation)  # an error comes before the map is trained
     n = result.members.n_members
     chosen = np.arange(count) % n if count >= n else np.linspace(0, n - 1, count).round().astype(int)
-    factors = MemberFactors.of(result.members, chosen[: min(count, n)])  # an error comes before the map is trained
+    factors = MemberFactors.of(result.members, chosen[: min(count, n)])  # likewise
     fitted = result.event_map if posterior is None else posterior
     if fitted.features != result.simulation.gen_names:
         msg = (

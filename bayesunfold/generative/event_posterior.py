@@ -21,7 +21,7 @@ from bayesunfold.generative.resample import choose, proposal_size
 from bayesunfold.generative.training import TrainingPlan
 from bayesunfold.omnifold.checkpoint import choose_seed
 
-__all__ = ["EventPosterior", "NotFittedEventPosteriorError"]
+__all__ = ["EventPosterior", "NotFittedEventPosteriorError", "read_reco"]
 
 Array = NDArray[np.floating]
 Factor = Callable[[Array], ArrayLike]
@@ -121,7 +121,7 @@ class EventPosterior:
         self._seed = choose_seed(self.random_seed, None)
         self._names = simulation.gen_names, simulation.reco_names
         self._named = simulation.gen_named, simulation.reco_named
-        self._may_miss = np.isnan(simulation.reco[simulation.pass_reco]).any(axis=0)
+        self._may_miss = _may_miss(simulation)
         progress = Progress(simulation.gen.shape[1], "event posterior", show=self.progressbar)
         self.density_ = EventDensity.fit(
             simulation.gen[both],
@@ -261,17 +261,30 @@ class EventPosterior:
         return self.density_
 
     def _read_reco(self, reco: ArrayLike | Data) -> Array:
-        values = reco.features if isinstance(reco, Data) else reco
-        if isinstance(reco, Data) and reco.named and self._named[1]:
-            x = _in_order(reco.features, reco.names, self._names[1], "reco")
-        else:
-            x = _ordered(values, self._names[1], "reco", named=self._named[1])
-        missing = np.isnan(x).any(axis=0) & ~self._may_miss
-        if missing.any():
-            names = [self._names[1][j] for j in np.flatnonzero(missing)]
-            msg = f"{names} are NaN in some events of reco, but exist in every simulated one; remove those events."
-            raise InputError(msg)
-        return x
+        return _reco_features(reco, self._names[1], self._may_miss, named=self._named[1])
+
+
+def read_reco(reco: ArrayLike | Data, simulation: Simulation) -> Array:
+    """Detector-level events in the order of the simulation's features; errors as of :meth:`EventPosterior.sample`."""
+    return _reco_features(reco, simulation.reco_names, _may_miss(simulation), named=simulation.reco_named)
+
+
+def _may_miss(simulation: Simulation) -> NDArray[np.bool_]:
+    """Features that do not exist in every simulated event."""
+    return np.asarray(np.isnan(simulation.reco[simulation.pass_reco]).any(axis=0))
+
+
+def _reco_features(reco: ArrayLike | Data, names: tuple[str, ...], may_miss: NDArray[np.bool_], *, named: bool) -> Array:
+    if isinstance(reco, Data) and reco.named and named:
+        x = _in_order(reco.features, reco.names, names, "reco")
+    else:
+        x = _ordered(reco.features if isinstance(reco, Data) else reco, names, "reco", named=named)
+    missing = np.isnan(x).any(axis=0) & ~may_miss
+    if missing.any():
+        absent = [names[j] for j in np.flatnonzero(missing)]
+        msg = f"{absent} are NaN in some events of reco, but exist in every simulated one; remove those events."
+        raise InputError(msg)
+    return x
 
 
 def _ordered(values: ArrayLike, names: Sequence[str], what: str, *, named: bool) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesunfold._support.checks import check_exact
 from bayesunfold._support.progress import Progress
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
-from bayesunfold.io.expressions import columns_of, evaluate, piece_of
+from bayesunfold.io.expressions import columns_of, evaluate, piece_of, single_column
 from bayesunfold.io.formats import Columns, EventFile, first_reason
 from bayesunfold.io.friends import open_source
 from bayesunfold.io.sources import FileSource, Named, named_sources
 
 __all__ = [
     "FileRead",
+    "joined",
     "list_columns",
     "mixed_kinds",
     "needed_columns",
@@ -30,6 +32,11 @@ __all__ = [
 
 FACTOR, NUMBER = "file_factor", "file_number"
 """Columns that every file has in expressions: its factor, and its number in the order of reading, from zero."""
+
+AS_KEY = (
+    "Expressions are of real numbers. As an identifier the column is exact where it stands alone: as key or friend_key "
+    "of a configuration, or, read by other means, in bayesunfold.match_levels."
+)
 
 
 def __dir__() -> list[str]:
@@ -115,18 +122,20 @@ def read_files(
     *,
     selection: str | None = None,
     aliases: Mapping[str, str] | None = None,
+    keys: Collection[str] = (),
     progressbar: bool = False,
 ) -> tuple[Columns, list[FileRead]]:
     """Columns of several files one after the other, and what was read of each; arguments as of :func:`read_columns`.
 
-    ``aliases`` are expressions by the names under which others use them.
+    ``aliases`` are expressions by the names under which others use them. ``keys`` are those of ``columns`` that
+    identify events: one that is a column of whole numbers stays one, whatever its size.
     """
     if isinstance(columns, str) or not isinstance(columns, Sequence):
         msg = f"columns is {columns!r}; give a list of columns or expressions, for instance ['pt']."
         raise InputTypeError(msg)
     every, log = [], []
     for number, source in enumerate(sources):
-        found, read = _read_file(source, number, columns, selection, aliases or {}, progressbar=progressbar)
+        found, read = _read_file(source, number, columns, selection, aliases or {}, keys, progressbar=progressbar)
         every.append(found)
         log.append(read)
     names = [str(source.path) for source in sources]
@@ -137,13 +146,35 @@ def read_files(
         kinds = {str(path): part.dtype.kind == "b" for path, part in some}
         if len(set(kinds.values())) > 1:
             raise mixed_kinds(name, *(next(p for p, is_flag in kinds.items() if is_flag == k) for k in (True, False)))
-        out[name] = np.concatenate([part for _, part in some]) if some else parts[0]
+        out[name] = joined([part for _, part in some], f"the column {name!r}") if some else parts[0]
     if out and len(next(iter(out.values()))) == 0:
         few = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
         have = "has" if len(names) == 1 else "have"
         msg = f"{few} {have} no events" + (f" that pass {selection!r}." if selection else ".")
         raise InputError(msg)
     return out, log
+
+
+def joined(parts: Sequence[NDArray[Any]], what: str) -> NDArray[Any]:
+    """Parts of a column, one after the other. Whole numbers with and without a sign stay exact.
+
+    Raises
+    ------
+    InputError
+        If they need another type that cannot hold them.
+
+    Examples
+    --------
+    >>> joined([np.array([2**60], np.int64), np.array([2**60 + 1], np.uint64)], "event") - np.uint64(2**60)
+    array([0, 1], dtype=uint64)
+    """
+    if {part.dtype.kind for part in parts} == {"i", "u"} and all(part.min(initial=0) >= 0 for part in parts):
+        parts = [part.astype(np.uint64) for part in parts]
+    out = np.concatenate(parts)
+    if out.dtype.kind == "f":
+        for part in parts:
+            check_exact(part, what, "Write it with the same type in all files.")
+    return out
 
 
 def mixed_kinds(name: str, flag: str | Path, number: str | Path) -> InputError:
@@ -157,13 +188,15 @@ def _read_file(
     columns: Sequence[str],
     selection: str | None,
     aliases: Mapping[str, str],
+    keys: Collection[str],
     *,
     progressbar: bool,
 ) -> tuple[Columns, FileRead]:
     """Columns of one file."""
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in columns}
     events = kept = 0
-    for chunk, read, passed in read_chunks(source, number, columns, selection, aliases, progressbar=progressbar):
+    chunks = read_chunks(source, number, columns, selection, aliases, keys, progressbar=progressbar)
+    for chunk, read, passed in chunks:
         for name, values in chunk.items():
             parts[name].append(values)
         events, kept = events + read, kept + passed
@@ -177,6 +210,7 @@ def read_chunks(
     columns: Sequence[str],
     selection: str | None,
     aliases: Mapping[str, str] | None = None,
+    keys: Collection[str] = (),
     *,
     progressbar: bool = False,
 ) -> Iterator[tuple[Columns, int, int]]:
@@ -192,12 +226,16 @@ def read_chunks(
     selection : str, optional
     aliases : mapping of str to str, optional
         As of :func:`read_files`.
+    keys : collection of str
+        As of :func:`read_files`.
     progressbar : bool
     """
     path = source.path
     wanted = list(columns) + ([] if selection is None else [selection])
     aliases = aliases or {}
     every, used = needed_columns(wanted, aliases)
+    whole = {key: column for key in keys if (column := _whole_column(key, aliases)) is not None}
+    real, evaluated = needed_columns([expression for expression in wanted if expression not in whole], aliases)
     with open_source(source) as file:
         own = {name: v for name, v in ((FACTOR, source.factor), (NUMBER, number)) if name not in file.names}
         needed = [name for name in every if name not in own]
@@ -213,17 +251,30 @@ def read_chunks(
             if not n:  # an empty array says nothing about its column's type
                 continue
             given = chunk | {name: np.full(n, float(value)) for name, value in own.items() if name in every}
-            for name in used:
+            for name in real:
+                check_exact(given[name], f"the column {name!r} of {path}", AS_KEY)
+            for name in evaluated:
                 given[name] = np.broadcast_to(evaluate(aliases[name], given), (n,))
             keep = slice(None) if selection is None else np.broadcast_to(_selected(selection, given), (n,))
             found = {}
             for expression in columns:
-                value = np.asarray(evaluate(expression, given))
+                if expression in whole and given[whole[expression]].dtype.kind in "iu":
+                    value = given[whole[expression]]
+                else:
+                    value = np.asarray(evaluate(expression, given))
                 found[expression] = np.broadcast_to(value, (n,))[keep]
             done += n
             progress.update(done)
             yield found, n, n if isinstance(keep, slice) else int(keep.sum())
         progress.close(f"{done} events")
+
+
+def _whole_column(key: str, aliases: Mapping[str, str]) -> str | None:
+    """The column that a key stands for, by aliases too; None if it is an expression of several or of more than it."""
+    name = single_column(key)
+    while name is not None and name in aliases:
+        name = single_column(aliases[name])
+    return name
 
 
 def needed_columns(expressions: Sequence[str], aliases: Mapping[str, str]) -> tuple[list[str], list[str]]:

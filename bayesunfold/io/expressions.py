@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bayesunfold._support.checks import EXACT, check_exact
 from bayesunfold.errors import InputError
 
-__all__ = ["Piece", "columns_of", "evaluate", "piece_of"]
+__all__ = ["Piece", "columns_of", "evaluate", "piece_of", "single_column"]
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
@@ -190,6 +190,18 @@ def columns_of(expression: str) -> list[str]:
         return list(dict.fromkeys(_columns_in(_parse(expression), expression)))
     except RecursionError:
         raise InputError(_nested(expression)) from None
+
+
+def single_column(expression: str) -> str | None:
+    """The column that an expression names and does nothing with, None for any other.
+
+    Examples
+    --------
+    >>> single_column("event"), single_column("event % 100")
+    ('event', None)
+    """
+    node = _parse(expression)
+    return _name(node) if isinstance(node, ast.Name) else None
 
 
 def _columns_in(node: ast.AST, expression: str) -> Iterator[str]:

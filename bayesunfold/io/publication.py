@@ -129,7 +129,9 @@ class Publication:
         Returns
         -------
         Spectrum
-            Its ``by_source()`` knows the systematics, and the other sources if their draws were published.
+            Its ``by_source()`` is the result's for sources whose draws were published. Of a systematic it is that of
+            the pair of weights, which lacks what the statistics of an alternative simulation leave open and what is of
+            second order in its parameter; that is in the band.
         """
         observables = [self._observable(v) for v in (values if isinstance(values, tuple) else (values,))]
         names, columns = tuple(name for name, _ in observables), [column for _, column in observables]

@@ -134,7 +134,12 @@ def _identifiers(values: ArrayLike | tuple[ArrayLike, ...], name: str) -> list[N
     if bad:
         msg = f"{name} has {bad} identifiers that are NaN or infinite."
         raise InputError(msg)
-    return [column.astype(column.dtype.newbyteorder("="), copy=False) for column in columns]
+    return [_unsigned(column.astype(column.dtype.newbyteorder("="), copy=False)) for column in columns]
+
+
+def _unsigned(column: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers without a sign, where none is negative: then those of two files are compared exactly."""
+    return column.astype(np.uint64) if column.dtype.kind == "i" and column.min() >= 0 else column
 
 
 def matched_variation(

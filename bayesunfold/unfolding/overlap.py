@@ -6,7 +6,7 @@ Each function warns or raises, and names the feature, the value and the cure.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,15 @@ from bayesunfold.errors import BlindFeatureWarning, ConvergenceWarning, InputErr
 from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
-__all__ = ["check_distance", "check_learned", "check_samples", "hard_edge", "outside_range", "warn_without_overlap"]
+__all__ = [
+    "check_distance",
+    "check_learned",
+    "check_samples",
+    "hard_edge",
+    "outside_range",
+    "warn_of_far_background",
+    "warn_without_overlap",
+]
 
 Array = NDArray[np.floating]
 
@@ -27,13 +35,20 @@ FARTHEST = 1000.0
 """Data farther from the simulation than this, in standard deviations after the feature's transform, are an error."""
 
 FEW_DATA, FEW_SIMULATED = 100, 100
-"""Effective sizes below which bands are known to be too narrow."""
+"""Effective sizes below which bands of OmniFold, and any bands, are known to be too narrow."""
+
+TESTED_DATA = 20
+"""Effective size of the data below which bands of a direct posterior were not tested."""
 
 NO_SIMULATION = 5.0
 """Effective size of a simulation from which nothing can be learned."""
 
 LARGE_BACKGROUND = 0.9
 """Share of the data above which backgrounds are warned of."""
+FAR_EVENTS, FAR_SHARE = 10.0, 0.5
+"""A background is warned of if it expects more events beyond all data and simulated events than the first number, or
+has a larger part there than the second. Data that hold it lie beyond the range with so many expected in fewer than one
+of 10 000 cases."""
 
 BLIND_P_VALUE, BLIND_EVENTS, BLIND_BINS = 1e-3, 200, 5
 """A particle-level feature is blind if its table of ``BLIND_BINS`` quantile bins against those of each detector-level
@@ -58,9 +73,14 @@ def __dir__() -> list[str]:
 
 
 def check_samples(
-    simulation: Simulation, data: Data, backgrounds: Sequence[Background], events: StandardizedEvents
+    simulation: Simulation,
+    data: Data,
+    backgrounds: Sequence[Background],
+    events: StandardizedEvents,
+    *,
+    direct: bool = False,
 ) -> None:
-    """All checks of the samples but :func:`warn_without_overlap`.
+    """All checks of the samples but those of their ranges; ``direct`` says that no loop unfolds them.
 
     Raises
     ------
@@ -83,7 +103,7 @@ def check_samples(
     ):
         _warn_of_far(values[rows], names, f"simulated events at {level} level")
     _warn_of_far(data.features, data.names, "data events")
-    _warn_of_sizes(simulation, events)
+    _warn_of_sizes(simulation, events, direct=direct)
     samples = {"data": data.features} | {f"background {b.name!r}": b.columns_for(simulation) for b in backgrounds}
     for what, values in samples.items():
         check_distance(events.scales.reco.each(values), simulation.reco_names, what)
@@ -136,9 +156,15 @@ def check_distance(z: Array, names: tuple[str, ...], what: str) -> None:
         raise InputError(msg)
 
 
-def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents) -> None:
+def _warn_of_sizes(simulation: Simulation, events: StandardizedEvents, *, direct: bool) -> None:
     size = events.data.size
-    if size < FEW_DATA:
+    if direct and size < TESTED_DATA:
+        msg = (
+            f"the data are worth {size:.0f} events; bands of a direct posterior are tested down to {TESTED_DATA}. "
+            "Compare with bu.FBU in a few bins."
+        )
+        warnings.warn(msg, SmallSampleWarning, stacklevel=4)
+    if not direct and size < FEW_DATA:
         msg = (
             f"the data are worth {size:.0f} events; below {FEW_DATA} the bands of OmniFold are too narrow (with 50 "
             "events the 68 % band holds the truth in 59 % of the bins). Use bu.UnbinnedFBU, tested down to 20 "
@@ -316,3 +342,41 @@ def warn_without_overlap(simulation: Simulation, data: Data) -> NDArray[np.bool_
         )
         warnings.warn(msg, OverlapWarning, stacklevel=3)
     return outside <= 0.05
+
+
+def warn_of_far_background(
+    simulation: Simulation, data: Data, samples: Iterable[tuple[str, Array, NDArray[np.floating]]]
+) -> None:
+    """Warn, naming sample and feature, of backgrounds beyond the range of data and simulation.
+
+    A background may lie where the signal does not: there it has data. Placeholders have no say in the range.
+
+    Parameters
+    ----------
+    simulation : Simulation
+    data : Data
+        With the columns of the simulation.
+    samples : iterable of (str, array, array)
+        What each is, its features in the order of the simulation's, and its weights.
+    """
+    every = list(samples)
+    if not every:
+        return
+    rows = simulation.pass_reco & (simulation.reco_weight != 0)
+    for j, name in enumerate(simulation.reco_names):
+        values = np.concatenate([simulation.reco[rows, j], data.features[:, j]])
+        values = values[np.isfinite(values) & ~isolated(values)]
+        if not len(values):
+            continue
+        low, high = values.min(), values.max()
+        for what, features, weight in every:
+            far = (features[:, j] < low) | (features[:, j] > high)
+            far &= ~isolated(features[:, j]) if far.any() else False
+            expected, share = float(weight[far].sum()), float(np.abs(weight[far]).sum() / np.abs(weight).sum())
+            if expected > FAR_EVENTS or share > FAR_SHARE:
+                msg = (
+                    f"{100 * share:.3g} % of the {what} ({expected:.4g} expected events) lie beyond all data and all "
+                    f"simulated events in {name} (range [{low:.4g}, {high:.4g}]). Check its unit and the order of its "
+                    "features, and that it passed the data's selection."
+                )
+                warnings.warn(msg, OverlapWarning, stacklevel=4)

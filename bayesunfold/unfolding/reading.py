@@ -15,12 +15,12 @@ from bayesunfold.events import Background, Data, Simulation, as_data
 from bayesunfold.unfolding.background_changes import check_background_changes
 from bayesunfold.unfolding.correlations import check_correlations
 from bayesunfold.unfolding.nuisances import Nuisances
-from bayesunfold.unfolding.overlap import check_samples, warn_without_overlap
+from bayesunfold.unfolding.overlap import check_samples, warn_of_far_background, warn_without_overlap
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_systematics
 from bayesunfold.unfolding.two_point import check_alternative, statistics_name
 
-__all__ = ["check_inputs", "check_not_profiled", "check_simulation", "read_inputs"]
+__all__ = ["check_inputs", "check_names_of_sources", "check_not_profiled", "check_simulation", "read_inputs"]
 
 SAME_FACTORS = 0.01
 """Relative difference of mean or spread from which on scale factors of two samples are called different."""
@@ -38,10 +38,13 @@ def read_inputs(
     intervals: tuple[int, int],
     checkpoint: str | Path | None,
     scales: Scales | None = None,
+    *,
+    direct: bool = False,
 ) -> tuple[Data, StandardizedEvents, NDArray[np.bool_]]:
     """Data and standardised events, checked, and which features the simulation covers.
 
-    ``scales`` are chosen from the simulation if omitted, with ``intervals`` for the networks' additive part.
+    ``scales`` are chosen from the simulation if omitted, with ``intervals`` for the networks' additive part. ``direct``
+    says that no loop unfolds them.
 
     Raises
     ------
@@ -53,9 +56,7 @@ def read_inputs(
     _check_list(systematics, Systematic, "systematics")
     names = [b.name for b in backgrounds] + [s.name for s in systematics]
     names += [statistics_name(s.name) for s in systematics if s.profile and s.alternative is not None]
-    if len(set(names)) != len(names):
-        msg = f"backgrounds and systematics are named {names}; give each its own name."
-        raise InputError(msg)
+    check_names_of_sources(names)
     check_correlations(systematics)
     for systematic in systematics:
         if systematic.alternative is not None:
@@ -69,10 +70,27 @@ def read_inputs(
     data = as_data(data).matched_to(simulation)
     covered = warn_without_overlap(simulation, data)
     events = standardize(simulation, data, backgrounds, scales, intervals)
-    check_samples(simulation, data, backgrounds, events)
+    check_samples(simulation, data, backgrounds, events, direct=direct)
     varied = {s.name: s.backgrounds for s in systematics if s.backgrounds}
     check_background_changes(varied, backgrounds, simulation, events.scales.reco)
+    samples = [(f"background {b.name!r}", b) for b in backgrounds]
+    for name, changes in varied.items():
+        samples += [(f"background {b!r} in {name!r}", side) for b, sides in changes.items() for side in sides if side]
+    warn_of_far_background(simulation, data, [(what, b.columns_for(simulation), b.weight) for what, b in samples])
     return data, events, covered
+
+
+def check_names_of_sources(names: Sequence[str]) -> None:
+    """Whether backgrounds and systematics have different names.
+
+    Raises
+    ------
+    InputError
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        msg = f"several of the backgrounds and systematics are named {', '.join(twice)}; give each its own name."
+        raise InputError(msg)
 
 
 def check_not_profiled(backgrounds: Sequence[Background], systematics: Sequence[Systematic], method: str) -> None:
@@ -113,9 +131,11 @@ def check_inputs(
     intervals: tuple[int, int],
     checkpoint: str | Path | None,
     scales: Scales | None = None,
+    *,
+    direct: bool = False,
 ) -> StandardizedEvents:
     """Every check that needs no training, systematic variations included; arguments as for :func:`read_inputs`."""
-    _, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales)
+    _, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales, direct=direct)
     known = [s for s in systematics if s.alternative is None]
     Nuisances.of(simulation, backgrounds, [s for s in known if s.profile], events.scales, 0)
     prepare_systematics(known, simulation, events.scales.reco, draw_alphas(known, 2, 0), 0)

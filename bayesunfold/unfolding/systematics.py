@@ -20,14 +20,14 @@ from bayesunfold._support.checks import (
 )
 from bayesunfold._support.streams import LUMINOSITY, stream
 from bayesunfold.classifier.standardize import Standardizer
-from bayesunfold.errors import InputError, InputTypeError, OverlapWarning, ProfilingWarning
+from bayesunfold.errors import InputError, InputTypeError, ProfilingWarning
 from bayesunfold.events import Background, Simulation
 from bayesunfold.unfolding.background_changes import as_background_sides
 from bayesunfold.unfolding.correlations import as_correlation, given_correlations, prior_correlation
 from bayesunfold.unfolding.matching import Absent, matched_variation
-from bayesunfold.unfolding.overlap import hard_edge
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
 from bayesunfold.unfolding.two_point import two_point_change
+from bayesunfold.unfolding.varied_features import warn_of_cut, warn_of_other_features, warn_of_selection
 
 __all__ = [
     "Systematic",
@@ -102,7 +102,8 @@ class Systematic:
     Warns
     -----
     OverlapWarning
-        If shifted features cross a hard edge of the simulated distribution, which a cut leaves, and no flags are given.
+        If shifted features cross a hard edge of the simulated distribution, which a cut leaves, and no flags are given;
+        if they are in another unit or order than the simulation's.
     ProfilingWarning
         If the difference of two models is profiled: data that prefer one of them make the uncertainty look smaller than
         it is (Ghosh, Nachman, arXiv:2109.08159).
@@ -219,7 +220,8 @@ class Systematic:
         Warns
         -----
         OverlapWarning
-            If some events of the variation are not in the simulation.
+            If some events of the variation are not in the simulation; with ``absent="fails"`` and no ``pass_reco``, if
+            events pass in the variation that the simulation's selection seems to cut.
 
         Examples
         --------
@@ -245,6 +247,8 @@ class Systematic:
         if down is not None and len({k.rsplit("_", 1)[0] for k in sides}) * 2 != len(sides):
             for side in ("up", "down"):  # flags that did not change on one side
                 sides.setdefault(f"pass_reco_{side}", simulation.pass_reco)
+        if absent == "fails" and not any("pass_reco" in given for given in (up, down or {})):
+            warn_of_selection(name, simulation, sides)
         return cls(name, **sides, correlation=correlation, backgrounds=backgrounds, profile=profile)
 
     def changed(self, **changes: Any) -> Systematic:
@@ -376,7 +380,9 @@ def shifted_detector_level(
         msg = f"{what} is identical to the nominal {words}; leave the systematic out."
         raise InputError(msg)
     if given[0] is not None and given[1] is None:
-        _warn_of_cut(simulation, values, what)
+        warn_of_cut(simulation, values, what)
+    if given[0] is not None:
+        warn_of_other_features(simulation, values, passes, what)
     out = np.zeros((len(values), scale.n_outputs), dtype=np.float32)
     out[passes] = scale(values[passes])
     return Shifted(out, passes, factor)
@@ -427,29 +433,6 @@ def _check_passing(simulation: Simulation, passes: NDArray[np.bool_], weight: Ar
         if total <= 0:
             msg = f"the weights of {events} sum to {total:g} with {what}; the sum must be positive."
             raise InputError(msg)
-
-
-def _warn_of_cut(simulation: Simulation, shifted: Array, what: str) -> None:
-    """Warn if shifted features cross an edge that a selection has cut, or leave a gap at it."""
-    rows = simulation.pass_reco
-    for j, name in enumerate(simulation.reco_names):
-        nominal, moved = simulation.reco[rows, j], shifted[rows, j]
-        exists = np.isfinite(nominal) & np.isfinite(moved)
-        nominal, moved = nominal[exists], moved[exists]
-        for sign in (1.0, -1.0):
-            found = hard_edge(sign * nominal)
-            if found is None:
-                continue
-            edge, width = found
-            near = sign * nominal <= edge + width
-            if float((sign * moved).min()) != edge and np.any(moved[near] != nominal[near]):
-                msg = (
-                    f"{what} moves events across the edge of {name} at {sign * edge:.6g}, where a selection seems to "
-                    f"cut; events that migrate over it are missing. Give pass_{what.split(' of ')[0]}, the pass flags "
-                    "in the variation, and keep the events that pass only there."
-                )
-                warnings.warn(msg, OverlapWarning, stacklevel=6)
-                return
 
 
 def _check_sides(name: str, up: set[str], down: set[str]) -> None:

@@ -4,6 +4,8 @@ import csv
 import http.client
 import json
 import socket
+import sys
+import threading
 import time
 import tomllib
 from dataclasses import replace
@@ -206,3 +208,34 @@ def test_the_binning_goes_out_as_toml(result):
         "bins": [-3, 0.12345678, 4.5],
         "normalization": "yield",
     }
+
+
+def test_the_address_is_printed_at_once(result, monkeypatch):
+    """A log that buffers has the address while the page is served, of a port that was free."""
+    from panel.io.state import state
+
+    class Log:
+        written = flushed = ""
+
+        def write(self, text):
+            self.written += text
+
+        def flush(self):
+            self.flushed = self.written
+
+    log, known = Log(), set(state._servers)
+    monkeypatch.setattr(sys, "stdout", log)
+    thread = threading.Thread(target=serve, args=(result, 0), kwargs={"show": False}, daemon=True)
+    thread.start()
+    for _ in range(240):
+        if "http://" in log.flushed:
+            break
+        time.sleep(0.25)
+    ((server, *_),) = (state._servers[key] for key in state._servers.keys() - known)
+    try:
+        assert log.flushed == f"the page is at http://127.0.0.1:{server.port}\n"
+        assert server.port > 0
+    finally:
+        server.io_loop.add_callback(server.io_loop.stop)
+        thread.join(60)
+    assert not thread.is_alive()

@@ -11,7 +11,7 @@ import pytest
 import bayesunfold as bu
 from bayesunfold.cli import main
 from bayesunfold.cli.configuration import load_job
-from bayesunfold.cli.unfold import _spectra
+from bayesunfold.cli.unfold import _spectra, check_job
 from bayesunfold.errors import InputError
 
 N = 3000
@@ -319,6 +319,22 @@ def test_another_simulation(folder, text):
     assert {e.sample.split(",")[0] for e in job.manifest} == {"simulation", "model"}
 
 
+def test_dropped_events_are_counted_by_sample(folder):
+    """Of each file every event passes a level, but for those that are added; other trees keep them."""
+    for name, more in (("one", 7), ("other", 5)):
+        columns = dict(np.load(folder / "one.npz"))
+        extra = {k: v[:more] & False if v.dtype == bool else v[:more] for k, v in columns.items()}
+        np.savez(folder / f"{name}.npz", **{k: np.concatenate([v, extra[k]]) for k, v in columns.items()})
+    section = '[[systematic]]\nname = "model"\nalternative = "other.npz"\n'
+    columns = dict(np.load(folder / "other.npz"))
+    np.savez(folder / "other.npz", **{k: v[7:] for k, v in columns.items()})  # without seven that pass
+    job = load_job(write(folder, ONE + section + SETTINGS))
+    text = check_job(job)
+    assert job.unused == 7
+    assert "7 simulated events pass neither level, nominally or in a variation; they were dropped" in text
+    assert "12 events of the alternative simulation of model pass neither level; they were dropped" in text
+
+
 def test_another_simulation_is_said_once(folder):
     section = '[[systematic]]\nname = "model"\n'
     for text, more, words in (
@@ -453,3 +469,75 @@ def test_a_network_of_the_direct_posterior_keeps_what_is_not_said(folder):
     assert found.network == bu.Network(activation="softplus", prior_scale=(1.0, 1.0, 7.0))
     found = load_job(write(folder, text + "\n[network]\nadditive = 4\n")).unfolder()
     assert found.network.additive == 4
+
+
+def test_event_numbers_of_64_bits_are_exact(folder):
+    """Neighbours beyond 2^53 are one double. One file has them with a sign and one without; an alias names them."""
+    small = load_job(write(folder, TWO + SETTINGS)).simulation()[0]
+    for name, kind in (("reco", np.uint64), ("truth", np.int64)):
+        columns = dict(np.load(folder / f"{name}.npz"))
+        event = ((columns.pop("event") - 10**15) + 2**60).astype(kind)
+        halves = slice(None, len(event) // 2), slice(len(event) // 2, None)
+        for part, rows in zip((name, f"more_{name}"), halves, strict=True):
+            np.savez(folder / f"{part}.npz", **{k: v[rows] for k, v in columns.items()}, event=event[rows])
+    more = dict(np.load(folder / "more_reco.npz"))
+    np.savez(folder / "more_reco.npz", **(more | {"event": more["event"].astype(np.int64)}))
+    reco = {k: np.concatenate([np.load(folder / f"{f}.npz")[k] for f in ("reco", "more_reco")]) for k in ("pt",)}
+    event = np.concatenate([np.load(folder / f"{f}.npz")["event"].astype(np.uint64) for f in ("reco", "more_reco")])
+    np.savez(folder / "up.npz", pt=reco["pt"][::-1] + 0.2, event=event[::-1])
+    text = TWO.replace('"reco.npz"', '["reco.npz", "more_reco.npz"]')
+    text = text.replace('"truth.npz"', '["truth.npz", "more_truth.npz"]').replace('["event"]', '["number"]')
+    text += '[[systematic]]\nname = "scale"\nfile = "up.npz"\nreco_up = ["pt"]\nabsent = "fails"\n' + SETTINGS
+    simulation, (_, scale) = load_job(write(folder, text + '[alias]\nnumber = "event"\n')).simulation()
+    for field in ("gen", "reco", "weight", "pass_gen", "pass_reco"):
+        np.testing.assert_array_equal(getattr(simulation, field), getattr(small, field))
+    passes = simulation.pass_reco
+    np.testing.assert_allclose(scale.reco_up[passes, 0], simulation.reco[passes, 0] + 0.2)
+    for key in ("number + 0", "number % 1000"):
+        bad = text.replace('["number"]', f'["{key}"]') + '[alias]\nnumber = "event"\n'
+        with pytest.raises(InputError, match=r"'event' of .*truth\.npz holds .* 115292\d+; above 2\^53 .* as key"):
+            load_job(write(folder, bad)).simulation()
+    bad = text.replace('gen = ["pt"]', 'gen = ["number"]') + '[alias]\nnumber = "event"\n'
+    with pytest.raises(InputError, match=r"holds the whole number 115292\d+; above 2\^53"):
+        load_job(write(folder, bad)).simulation()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('observable = "t"', 'observable = "pt"', "'pt' of .*spectrum.* is not a particle-level feature; there are t"),
+        ('name = "tilt"', 'name = "ti/lt"', "name is 'ti/lt'; give the systematic a name without a slash"),
+        ('name = "tilt"', 'name = "data"', "'data' is already a source"),
+        ('name = "tilt"', 'name = "top"', "backgrounds and systematics are named top; give each its own name"),
+        ('groups = {a = ["tilt"]}', 'groups = {a = ["tlit"]}', "no source matches 'tlit' of the group 'a'"),
+        ('names = ["t"]', 'names = ["t/u"]', "hold a slash"),
+        ("[unfolding]", '[[systematic.background]]\nname = "tpo"\nweight_up = "2"\n[unfolding]', "background 'tpo'"),
+    ],
+)
+@pytest.mark.parametrize("grouped", [True, False])
+def test_names_are_judged_before_events_are_read(folder, old, new, words, grouped):
+    """No file of the simulation is there."""
+    top = '[[background]]\nname = "top"\nfile = "top.npz"\nfeatures = ["pt"]\n'
+    text = top + ONE.replace("one.npz", "absent.npz") + SETTINGS + ('groups = {a = ["tilt"]}\n' if grouped else "")
+    with pytest.raises(FileNotFoundError, match=r"absent\.npz"):
+        check_job(load_job(write(folder, text)))
+    if old in text:
+        with pytest.raises(InputError, match=words):
+            check_job(load_job(write(folder, text.replace(old, new))))
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "keys"),
+    [
+        ("direct", "iterations = 1", {"prior", "rounds"}),
+        ("omnifold", "prior = 1.0", {"iterations", "generator_prior"}),
+    ],
+)
+def test_a_key_of_another_method_lists_keys_of_the_section(folder, method, wrong, keys):
+    """Those of one method alone, and those of both; what arrays and models are is in no configuration."""
+    text = ONE + SETTINGS.split("[[spectrum]]")[0].replace("iterations = 1\n", "").replace("bias = false\n", "")
+    path = write(folder, text + f'method = "{method}"\n{wrong}\n')
+    with pytest.raises(InputError, match=f"{wrong.split(' = ')[0]} does not belong to the method '{method}'") as caught:
+        load_job(path).unfolding()
+    told = str(caught.value).split("which has ")[1].rstrip(".").split(", ")
+    assert set(told) == keys | {"inference", "draws", "efficiency", "event_groups", "random_seed"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -369,3 +370,21 @@ def test_the_band_of_a_closure_has_no_systematics():
         spreads.append(result.spectrum("gen", [-1, 0, 1, 2]).std())
     np.testing.assert_allclose(bands[1], bands[0], rtol=0.2)
     assert np.any(spreads[1] > 2 * spreads[0])
+
+
+@pytest.mark.parametrize(
+    ("reco", "draws", "words"),
+    [
+        (np.ones((3, 2)), 10, "reco has 2 features; the simulation has 1"),
+        (np.array([np.nan, 0.5]), 10, "are NaN in some events of reco"),
+        (np.array([np.inf, 0.5]), 10, "is infinite at row 0"),
+        (np.array([0.5, 1.0]), 0, "draws is 0"),
+    ],
+)
+def test_events_are_checked_before_the_map_is_trained(result, monkeypatch, reco, draws, words):
+    def trained(*_):
+        pytest.fail("the map was trained")
+
+    monkeypatch.setattr(bu.EventPosterior, "fit", trained)
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(result).event_posterior(reco, draws)

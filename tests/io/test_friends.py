@@ -218,3 +218,15 @@ def test_a_column_that_neither_has(files):
 def test_friends_start_in_the_same_folder(files):
     source = named_sources({"file": "main_*.npz", "friends": ["rows_*.npz"]}, folder=files)[1]
     assert source.friends[0].path == files / "rows_b.npz"
+
+
+@pytest.mark.parametrize("kinds", [(np.uint64, np.uint64), (np.uint64, np.int64)])
+def test_identifiers_of_64_bits(tmp_path, chunks, kinds):
+    """Neighbours beyond 2^53 are one double; as friend_key they are exact, with and without a sign."""
+    number = [2**60 + k for k in (0, 1, 2)]
+    np.savez(tmp_path / "a.npz", x=np.arange(3.0), event=np.array(number, kinds[0]))
+    np.savez(tmp_path / "f.npz", w=np.array([20.0, 0.0, 10.0]), event=np.array(number, kinds[1])[[2, 0, 1]])
+    named = {"file": tmp_path / "a.npz", "friends": str(tmp_path / "f.npz"), "friend_key": ["event"]}
+    assert bu.io.read_columns(named, ["w"])["w"].tolist() == [0, 10, 20]
+    with pytest.raises(InputError, match=r"'event' of .*a\.npz holds .* 11\d+; above 2\^53 .*match_levels"):
+        bu.io.read_columns(named, ["event"])
