@@ -267,7 +267,6 @@ def _deviation(tested: _Sample, score: Array, problem: Problem, mode: Mode) -> f
 
 def _beyond_moments(moments: Moments, x: Array, weight: Array, score: Array) -> Array:
     """What a constant and the moments' features do not span of a score, by weighted least squares, shape (n,)."""
-
     kept: Array | None = None
     if remote.get() is None and len(x) * len(moments) * x.dtype.itemsize <= MOST_KEPT:
         kept = np.concatenate(list(map_here(lambda rows: moments.features(x[rows]), blocks(len(x)))))

@@ -274,7 +274,9 @@ def _may_miss(simulation: Simulation) -> NDArray[np.bool_]:
     return np.asarray(np.isnan(simulation.reco[simulation.pass_reco]).any(axis=0))
 
 
-def _reco_features(reco: ArrayLike | Data, names: tuple[str, ...], may_miss: NDArray[np.bool_], *, named: bool) -> Array:
+def _reco_features(
+    reco: ArrayLike | Data, names: tuple[str, ...], may_miss: NDArray[np.bool_], *, named: bool
+) -> Array:
     if isinstance(reco, Data) and reco.named and named:
         x = _in_order(reco.features, reco.names, names, "reco")
     else:
