@@ -127,10 +127,12 @@ class SimulatedColumns:
 
 def table(of: Callable[[str], NDArray[Any]], expressions: Sequence[str]) -> NDArray[np.floating]:
     """Features, shape (n, d)."""
-    columns = {expression: of(expression) for expression in expressions}
-    for expression, values in columns.items():
-        check_exact(values, f"the feature {expression!r}")
-    return np.column_stack([np.asarray(values, dtype=np.float64) for values in columns.values()])
+    columns = []
+    for expression in expressions:
+        values = of(expression)
+        check_exact(values, f"the feature {expression!r}")  # a key is read as whole numbers
+        columns.append(np.asarray(values, dtype=np.float64))
+    return np.column_stack(columns)
 
 
 def match_tables(

@@ -17,7 +17,7 @@ __all__ = ["warn_of_cut", "warn_of_other_features", "warn_of_selection"]
 
 Array = NDArray[np.floating]
 
-FEWEST, MOST = 20, 100_000
+FEWEST, MOST = 20, 10_000
 """Fewer events have no median to judge by; of more, every k-th is looked at."""
 
 SPREAD, SHIFT, SIZE = 3.0, 1.0, 0.5
