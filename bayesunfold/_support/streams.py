@@ -32,6 +32,7 @@ Name = Literal[
     "proposals",
     "moments",
     "alternatives",
+    "starts",
 ]
 
 NUMBERS: dict[str, int] = {
@@ -51,6 +52,7 @@ NUMBERS: dict[str, int] = {
     "proposals": 10_014,
     "moments": 10_015,
     "alternatives": 10_016,
+    "starts": 10_017,
 }
 """Numbers of the streams. Changing one changes the members of a seed."""
 
@@ -70,8 +72,8 @@ def stream(seed: int, name: Name) -> np.random.Generator:
         and of the ``"luminosity"``, prior of the ``"generator"``, noise of the ``"direct"`` posterior, its
         ``"precisions"``, the ``"centre"`` of its prior and its ``"criticism"``,
         ``"predictive"`` draws, the ``"migration"`` of events into and out of a profiled selection, training of a
-        ``"generative"`` map and its ``"proposals"``, the network of the ``"moments"``, and
-        classifiers of ``"alternatives"``.
+        ``"generative"`` map and its ``"proposals"``, the network of the ``"moments"``,
+        classifiers of ``"alternatives"``, and other ``"starts"`` of a fit that learned nothing.
 
     Examples
     --------

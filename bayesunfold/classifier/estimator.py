@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from bayesunfold._support.checks import check_count, check_flag, effective_size
 from bayesunfold._support.statistics import log_mean_weight
+from bayesunfold._support.streams import stream
 from bayesunfold._support.threads import block_threads
 from bayesunfold.classifier.arithmetic import forward, tangent, weighted_gram
 from bayesunfold.classifier.evidence import learn_scales
@@ -138,7 +139,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If the training stopped ten posterior standard deviations or more short of the most probable weights.
+            If the training stopped ten posterior standard deviations or more short of the most probable weights, or if
+            a network with learned prior scales learned nothing from any start, though the classes differ.
         """
         linearize = check_flag(self.linearize, "linearize")
         method = check_inference(self.inference, linearize=linearize)
@@ -164,9 +166,8 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(msg)
         _warn_if_separable(X, code)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        rng = np.random.Generator(np.random.Philox(key=int(seed)))
         with block_threads():
-            self._fit(X, code, weight, totals, rng, method)
+            self._fit(X, code, weight, totals, int(seed), method)
         return self
 
     def _fit(
@@ -175,9 +176,10 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         code: NDArray[np.integer],
         weight: Array,
         totals: Array,
-        rng: np.random.Generator,
+        seed: int,
         method: InferenceMethod,
     ) -> None:
+        rng = np.random.Generator(np.random.Philox(key=seed))
         # both classes count the same, so neither their sizes nor their order matter
         network = self.network or Network()
         self.standardizer_ = Standardizer.fit(X, weight / totals[code], network.additive)
@@ -189,7 +191,7 @@ class BayesianClassifier(ClassifierMixin, BaseEstimator):
         classes = TwoClass((ClassWeights("events", x, ones, zeros),), float(np.log(sizes[1] / sizes[0])))
         problem = classes.joined()
         if self.network is not None and self.network.learns_scales:
-            layout, start = learn_scales(layout, problem, rng, self.restarts)
+            layout, start = learn_scales(layout, problem, rng, self.restarts, stream(seed, "starts"))
             # the mode of the linearised network makes up for what is left of the way
             fit = fit_map(layout, problem, rng, start=start, near=True, max_steps=15, tolerance=0.3)
         else:

@@ -174,8 +174,8 @@ def _classifier_nodes(g: Graph, ratio: ClassifierRatio, n_draws: int, fold_input
     for k, model in enumerate(ratio.models):
         if not isinstance(model, BayesianClassifier):
             msg = (
-                f"the classifier is a {type(model).__name__}; only the library's own BayesianClassifier is exported. "
-                "Convert other classifiers with their own tools."
+                f"the classifier is a {type(model.classifier).__name__}; only the library's own BayesianClassifier is "
+                "exported. Convert other classifiers with their own tools."
             )
             raise InputError(msg)
         share: Any = 1.0 / folds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -281,7 +282,7 @@ class ClassifierRatio:
 
     def log_ratio(self, x: Array) -> Array:
         """Out of fold for training events, averaged over folds for others."""
-        return self._combined(x, lambda k, part: _log_ratio(self.models[k], part)[None])[0]
+        return self._combined(x, lambda k, part: self.models[k].log_ratio(part)[None])[0]
 
     def log_ratio_draws(self, x: Array) -> Array:
         """Draws of every fold, averaged draw by draw for events that no fold saw.
@@ -304,7 +305,7 @@ class ClassifierRatio:
         model = self.models[k]
         if isinstance(model, BayesianClassifier):
             return model.log_ratio_draws(x)
-        found = np.stack([_log_ratio(m, x) for m in self._replicas[k]])
+        found = np.stack([m.log_ratio(x) for m in self._replicas[k]])
         # fewer replicas than draws: each stands for several
         return found[np.arange(self.draws) % len(found)]
 
@@ -339,17 +340,24 @@ def _seeded(classifier: Any, rng: np.random.Generator) -> Any:
     return classifier
 
 
+@dataclass(frozen=True)
+class _LogOdds:
+    """A classifier of another package as a ratio: its log odds less those of the classes' sizes in training."""
+
+    classifier: Any
+    size: float
+
+    def log_ratio(self, x: Array) -> Array:
+        p = np.asarray(self.classifier.predict_proba(x), dtype=np.float64)[:, 1]
+        with np.errstate(divide="ignore"):
+            return np.log(p) - np.log1p(-p) - self.size
+
+
 def _fit(classifier: Any, x: Array, y: NDArray[np.integer], weight: Array) -> Any:
-    """Fit with balanced classes, so that the log odds are the log ratio."""
-    balanced = weight.copy()
-    for c in (0, 1):
-        balanced[y == c] *= effective_size(weight[y == c]) / weight[y == c].sum()
-    return classifier.fit(x, y, sample_weight=balanced)
-
-
-def _log_ratio(model: Any, x: Array) -> Array:
-    if isinstance(model, BayesianClassifier):
-        return model.log_ratio(x)
-    p = np.asarray(model.predict_proba(x), dtype=np.float64)[:, 1]
-    with np.errstate(divide="ignore"):
-        return np.log(p) - np.log1p(-p)
+    """Fit with each class at its effective size; the result has ``log_ratio``."""
+    sizes = np.array([effective_size(weight[y == c]) for c in (0, 1)])
+    totals = np.array([weight[y == c].sum() for c in (0, 1)])
+    fitted = classifier.fit(x, y, sample_weight=weight * (sizes / totals)[y])
+    if isinstance(fitted, BayesianClassifier):
+        return fitted
+    return _LogOdds(fitted, float(np.log(sizes[1] / sizes[0])))

@@ -127,6 +127,23 @@ def test_any_scikit_learn_classifier_with_bootstrap_draws(samples):
     assert len(np.unique(draws[:, 0])) == 5
 
 
+@pytest.mark.parametrize("sizes", [(6000, 600), (600, 6000)])
+def test_class_sizes_are_no_part_of_another_classifiers_ratio(sizes):
+    """N(0.5, 1) to N(-0.5, 1) has the log ratio x, which a temperature of one leaves; bootstrap draws have it too.
+
+    600 events of unit width know the slope to 0.05 and the level to 0.05: 4.5 of both is once in 1e5.
+    """
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(-0.5, 1, sizes[0]), rng.normal(0.5, 1, sizes[1])
+    fitted = bu.Reweighter(
+        classifier=LogisticRegression(), calibration="temperature", bootstraps=2, draws=2, random_state=1
+    ).fit(a, b)
+    x = np.linspace(-2, 2, 5)
+    assert np.polyfit(x, fitted.log_ratio(x), 1) == pytest.approx([1.0, 0.0], abs=0.25)
+    assert fitted.report_["mean weight before calibration"] == pytest.approx(1.0, abs=0.35)
+    assert np.polyfit(x, fitted.log_ratio_draws(x)[0], 1) == pytest.approx([1.0, 0.0], abs=0.4)
+
+
 def test_clip_and_temper_report_what_they_change(samples):
     reweighter = bu.Reweighter(clip=1.5, temper=0.9, draws=10, random_state=1).fit(samples[0][:3000], samples[1][:3000])
     w = reweighter.weights(samples[0][:3000])
@@ -494,6 +511,19 @@ def test_a_likelihood_ratio_of_weights_that_depend_on_the_parameter():
     exact = stats.norm(0.5, 1).logpdf(data).sum() - stats.norm(-0.5, 1).logpdf(data).sum()
     ratio = bu.LikelihoodRatio(["mu"], draws=10).fit(x, theta, np.exp(theta))
     assert abs(ratio.log_lambda(data, [0.5], [-0.5]) - exact) < 30
+
+
+def test_a_likelihood_ratio_learns_from_few_events():
+    """Joint and shuffled events have the same marginals, so that nothing is a minimum, in which this seed began.
+
+    The exact value is ``n mean``; 20 draws know the width to 16 %, so that 5 of it are exceeded once in 1e4.
+    """
+    rng = np.random.default_rng(1)
+    theta = rng.uniform(-1, 1, 500)
+    ratio = bu.LikelihoodRatio(["mu"], draws=20, random_state=1).fit(rng.normal(theta, 1), theta)
+    data = rng.normal(0.4, 1, 200)
+    found, draws = ratio.log_lambda(data, 0.5, -0.5), ratio.log_lambda_draws(data, 0.5, -0.5)
+    assert abs(found - 200 * data.mean()) < 5 * draws.std() < 200
 
 
 def test_a_given_classifier_stays_as_it_is():
