@@ -135,7 +135,9 @@ class BinnedRatio:
         (a0, s0), (a1, s1) = drawn
         self._best = np.log(a1 * s1) - np.log(a0 * s0)
         shape = (draws, len(a0))
-        self._draws = np.log(rng.gamma(a1, size=shape) * s1) - np.log(rng.gamma(a0, size=shape) * s0)
+        ones, zeros = np.log(rng.gamma(a1, size=shape) * s1), np.log(rng.gamma(a0, size=shape) * s0)
+        self._draws = ones - zeros
+        self._source_draws = zeros - np.log(a0 * s0)
 
     def _index(self, x: Array) -> NDArray[np.integer]:
         inside = [np.clip(x[:, j], e[0], np.nextafter(e[-1], -np.inf)) for j, e in enumerate(self.edges)]
@@ -151,6 +153,10 @@ class BinnedRatio:
     def log_ratio_draws(self, x: Array) -> Array:
         """Draws of both Gammas."""
         return self._draws[:, self.group[self._index(x)]]
+
+    def log_source_draws(self, x: Array) -> Array:
+        """Log factors that turn the source's contents into those of each draw."""
+        return self._source_draws[:, self.group[self._index(x)]]
 
 
 def _check_outside(outside: list[float]) -> None:

@@ -98,8 +98,8 @@ class Reweighter:
 
     Notes
     -----
-    The point estimate and each draw are normalised to mean weight 1 over the source (generator weights included). An
-    event gets the same weight alone and in a batch.
+    The point estimate and each draw are normalised to mean weight 1 over the source (generator weights included), a
+    draw of ``"binned"`` over the source's contents in that draw. An event gets the same weight alone and in a batch.
 
     Examples
     --------
@@ -260,12 +260,12 @@ class Reweighter:
             "largest weight": float(raw.max()),
         }
         self._log_norm = float(log_mean_weight(best, wa, "the source"))
-        self._log_norms = log_mean_weight(drawn, wa, "the source")
+        self._log_norms = self._log_means(drawn, a, wa)
         if (self.clip, self.temper, self.truncate) != (None, None, None):
             best, drawn = self._restrained(best - self._log_norm), self._restrained(drawn - self._log_norms[:, None])
             moved = np.average(np.abs(np.exp(best) - raw), weights=np.abs(wa))
             self._second_log_norm = float(log_mean_weight(best, wa, "the source"))
-            self._second_log_norms = log_mean_weight(drawn, wa, "the source")
+            self._second_log_norms = self._log_means(drawn, a, wa)
             after = np.exp(best - self._second_log_norm)
             self.report_ |= {
                 "mean change of the weights by clip, temper and truncate": float(moved),
@@ -280,6 +280,13 @@ class Reweighter:
                 "left; the samples overlap little. Cut to a common region, blend the samples, or use temper= or clip=."
             )
             warnings.warn(msg, WeightWarning, stacklevel=4)
+
+    def _log_means(self, drawn: Array, a: Array, wa: Array) -> Array:
+        """Log mean weight of each draw, of histograms over the source of that draw: its total fluctuates with it."""
+        if not isinstance(self._ratio, BinnedRatio):
+            return log_mean_weight(drawn, wa, "the source")
+        source = self._ratio.log_source_draws(a)
+        return log_mean_weight(drawn + source, wa, "the source") - log_mean_weight(source, wa, "the source")
 
     def _mapped(self, log_ratio: Array) -> Array:
         return log_ratio if self._calibrator is None else self._calibrator(log_ratio)
@@ -316,7 +323,7 @@ class Reweighter:
         return np.exp(self.log_ratio(x))
 
     def weight_draws(self, x: ArrayLike) -> Array:
-        """Posterior draws of the weights, shape (draws, n), each with mean one over the source."""
+        """Posterior draws of the weights, shape (draws, n), normalised one by one."""
         return np.exp(self.log_ratio_draws(x))
 
     def to_onnx(self, path: str | Path, draws: int | None = None, *, fold_input: bool = False) -> Path:

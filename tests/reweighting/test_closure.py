@@ -30,8 +30,8 @@ def test_chi_square_has_the_covariance_of_normalised_shapes():
 def test_chi_square_of_exact_weights_is_one_per_degree_of_freedom():
     """Forty events of weight 25 hold half of the total, so that both halves fluctuate with them.
 
-    The mean of 400 chi-squares of one degree of freedom is known to 0.08: 4.4 of it is once in 1e5. The diagonal alone gives
-    11.
+    The mean of 400 chi-squares of one degree of freedom is known to 0.08: 4.4 of it is once in 1e5.
+    The diagonal alone gives 11.
     """
     from bayesunfold.reweighting.closure import _chi2
 

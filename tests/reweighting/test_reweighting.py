@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import polygamma
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -106,6 +107,23 @@ def test_binned_ratio_is_the_ratio_of_counts_with_gamma_errors(samples):
     # relative errors of counts, added; normalisation takes a little away
     assert spread.std(axis=0) == pytest.approx(np.sqrt(1 / a + 1 / b), rel=0.15, abs=0.004)
     assert reweighter.report_["merged bins"] == 0
+
+
+def test_binned_draws_are_ratios_of_normalised_histograms():
+    """Logs of a Dirichlet's shares have the variance ``trigamma(n + 1/2) - trigamma(N + K/2)``, and both samples add.
+
+    4000 draws know a standard deviation to 1.1 %: 5 of it in six bins are exceeded once in 3e5.
+    """
+    rng = np.random.default_rng(6)
+    samples, edges = (rng.normal(0, 1, 3000), rng.normal(1, 1, 6000)), np.array([-9, -0.5, 0, 0.5, 1, 1.5, 9])
+    fitted = bu.Reweighter("binned", bins=edges, draws=4000, random_state=1).fit(*samples)
+    counts = np.array([np.histogram(s, edges)[0] for s in samples]) + 0.5
+    expected = np.sqrt(np.sum(polygamma(1, counts) - polygamma(1, counts.sum(axis=1, keepdims=True)), axis=0))
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    draws = fitted.log_ratio_draws(centres)
+    assert draws.std(axis=0) == pytest.approx(expected, rel=0.055)
+    same = bu.Reweighter("binned", bins=edges, draws=4000, random_state=1, temper=1.0).fit(*samples)
+    np.testing.assert_allclose(same.log_ratio_draws(centres), draws, atol=1e-12)
 
 
 def test_sparse_bins_are_merged_and_counted():
