@@ -16,6 +16,8 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 def test_gaussian_toy_notebook():
     nbformat, nbclient = require("nbformat"), require("nbclient")
     notebook = nbformat.read(NOTEBOOKS / "01_gaussian_toy.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("toys=6", "toys=2")  # the study's last cell, most of the time
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
     figures = [o for c in notebook.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
     assert len(figures) >= 4

@@ -29,6 +29,7 @@ __all__ = [
     "map_blocks",
     "map_here",
     "one_blas_thread",
+    "one_thread",
     "remote",
     "row_blocks",
     "thread_count",
@@ -132,6 +133,11 @@ def trees_on_one_thread() -> AbstractContextManager[Any]:
     fit of a second take minutes.
     """
     return _controller().limit(limits=1, user_api="openmp")
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """One thread of every kind inside, for work that runs beside more of its kind."""
+    return _controller().limit(limits=1)
 
 
 def thread_count() -> int:

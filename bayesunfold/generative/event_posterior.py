@@ -78,7 +78,7 @@ class EventPosterior:
     Examples
     --------
     >>> import bayesunfold as bu
-    >>> toy = bu.datasets.gaussian_toy(10, 2000, random_seed=1)
+    >>> toy = bu.datasets.gaussian_toy(10, 1000, random_seed=1)
     >>> posterior = bu.EventPosterior(random_seed=1, progressbar=False).fit(toy.simulation)
     >>> draws = posterior.sample(toy.data, draws=50)
     >>> draws.dims, draws.shape

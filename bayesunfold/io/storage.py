@@ -157,21 +157,16 @@ def load(path: str | Path) -> UnfoldingResult:
         msg = f"{path} does not exist."
         raise FileNotFoundError(msg)
     try:
-        if path.is_dir():
-            with _no_cluster():
-                tree = xr.open_datatree(path, engine="zarr", consolidated=False).load()
-        else:
-            with _no_cluster():
-                tree = xr.open_datatree(path, engine="h5netcdf").load()
-        tree.close()
+        with _no_cluster():
+            attributes, groups = _read(path)
     except Exception as err:
         msg = f"{path} cannot be read as netCDF or Zarr ({type(err).__name__}: {err}); it is damaged or something else."
         raise FileFormatError(msg) from err
-    if tree.attrs.get("format") != FORMAT or "unfolding" not in tree.children:
-        msg = f"{path} is not a result of bayesunfold (its attribute 'format' is {tree.attrs.get('format')!r})."
+    if groups is None:
+        msg = f"{path} is not a result of bayesunfold (its attribute 'format' is {attributes.get('format')!r})."
         raise FileFormatError(msg)
     try:
-        version = int(tree.attrs["format_version"])
+        version = int(attributes["format_version"])
     except (KeyError, ValueError, TypeError) as err:
         msg = f"{path} has no readable format version ({err}); it is damaged."
         raise FileFormatError(msg) from err
@@ -181,11 +176,10 @@ def load(path: str | Path) -> UnfoldingResult:
     if version > FORMAT_VERSION:
         msg = f"{path} has format version {version}; this bayesunfold reads up to {FORMAT_VERSION}. Update bayesunfold."
         raise FileFormatError(msg)
-    groups = tree.children["unfolding"]
     try:
         if version == 1:
             groups = upgrade(groups.to_dataset())
-        elif tree.attrs["text_checksum"] != _text_checksum(groups):
+        elif attributes["text_checksum"] != _text_checksum(groups):
             msg = f"the settings or names in {path} have changed since it was written; it is damaged."
             raise FileFormatError(msg)
         with block_threads():  # sums round as they did in the fit
@@ -198,6 +192,20 @@ def load(path: str | Path) -> UnfoldingResult:
             raise
         msg = f"what {path} holds does not fit together ({type(err).__name__}: {err}); it is damaged."
         raise FileFormatError(msg) from err
+
+
+def _read(path: Path) -> tuple[dict[str, Any], xr.DataTree | None]:
+    """Attributes of a file, and the group that makes the result, None if the file is not one of this library.
+
+    The ArviZ groups beside it are made from the result; they are larger, and left unread.
+    """
+    how: dict[str, Any] = {"engine": "zarr", "consolidated": False} if path.is_dir() else {"engine": "h5netcdf"}
+    with xr.open_dataset(path, **how) as top:
+        attributes = dict(top.attrs)
+    if attributes.get("format") != FORMAT:
+        return attributes, None
+    with xr.open_datatree(path, group="unfolding", **how) as tree:
+        return attributes, tree.load()
 
 
 def _text_checksum(groups: xr.DataTree) -> str:

@@ -337,12 +337,12 @@ def _bias_check(result: UnfoldingResult) -> Check:
 
 def _sampler_checks(result: UnfoldingResult, tree: xr.DataTree) -> list[Check]:
     """R-hat and effective sample size on unfolded bins, for NUTS; ADVI and Laplace draws are independent."""
-    import arviz as az
-
     cure = "take more draws; divergences or large R-hat mean that the chains disagree"
     if result.record.settings.sampling.chains == 1:
         name = f"{result.record.settings.inference}: independent draws, MCMC diagnostics do not apply"
         return [Check("sampler", name, "", None, "")]
+    import arviz as az  # seconds, which other samplers are spared
+
     posterior = tree["posterior"].to_dataset()
     bins = posterior[[v for v in posterior.data_vars if str(v).startswith("unfolded_")]]
     r_hat = max(float(v.max()) for v in az.rhat(bins).data_vars.values())

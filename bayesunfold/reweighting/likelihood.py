@@ -65,7 +65,7 @@ class LikelihoodRatio:
     >>> import numpy as np
     >>> import bayesunfold as bu
     >>> rng = np.random.default_rng(1)
-    >>> theta = rng.uniform(-1, 1, 4000)
+    >>> theta = rng.uniform(-1, 1, 1000)
     >>> ratio = bu.LikelihoodRatio(["mu"], draws=50).fit(rng.normal(theta, 1), theta)
     >>> data = rng.normal(0.5, 1, 200)
     >>> bool(ratio.log_lambda(data, [0.5], [-0.5]) > 0)

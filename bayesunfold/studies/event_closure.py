@@ -69,7 +69,7 @@ def event_closure(
     Examples
     --------
     >>> import bayesunfold as bu
-    >>> toy = bu.datasets.gaussian_toy(500, 2000, random_seed=1)
+    >>> toy = bu.datasets.gaussian_toy(300, 1000, random_seed=1)
     >>> result = bu.unfold(toy.gen, toy.reco, toy.data, method="direct", draws=50, rounds=0,
     ...                    random_seed=1, progressbar=False)
     >>> found = bu.studies.event_closure(result, {"gen": [-2, 0, 2]}, draws=10)

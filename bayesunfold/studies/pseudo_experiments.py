@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from bayesunfold._support.checks import as_numbers, check_bins, check_count, check_level, check_mapping, check_seed
 from bayesunfold._support.cluster import check_client
 from bayesunfold._support.files import atomic_text, check_writable
 from bayesunfold._support.progress import Progress
+from bayesunfold._support.threads import one_thread
 from bayesunfold.binning import same_edges
 from bayesunfold.errors import FileFormatError, InputError, InputTypeError
 from bayesunfold.spectrum import Spectrum
@@ -73,7 +73,7 @@ def _score(
     seed: int,
 ) -> dict[str, Any]:
     """One pseudo-experiment, as JSON-ready numbers."""
-    with threadpool_limits(limits=1):
+    with one_thread():
         start = time.perf_counter()
         unfolded = unfold(make_toy(seed), seed)
         spectra = _as_spectra(unfolded, edges)

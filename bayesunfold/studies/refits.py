@@ -136,7 +136,7 @@ def compare_with_refits(
     >>> toy = bu.datasets.gaussian_toy(300, 600, random_seed=1)
     >>> unfolder = bu.OmniFold(2, inference="laplace", draws=20, progressbar=False, random_seed=1)
     >>> result = unfolder.fit(toy.simulation, toy.measurement)
-    >>> found = bu.studies.compare_with_refits(result, "gen", [-3, 0, 3], refits=20, progressbar=False)
+    >>> found = bu.studies.compare_with_refits(result, "gen", [-3, 0, 3], refits=5, progressbar=False)
     >>> found.width_ratio.shape
     (2,)
     """

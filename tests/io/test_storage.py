@@ -50,7 +50,7 @@ def everything():
         bu.Systematic("scale", reco_up=reco + 0.1, pass_reco_up=rng.random(400) < 0.9),
     ]
     top = bu.Background(rng.normal(1, 1, 50), np.full(50, 0.2), "top", 0.1)
-    unfolder = bu.OmniFold(2, inference="laplace", draws=20, random_seed=1, progressbar=False)
+    unfolder = bu.OmniFold(2, bu.Network((6,)), "laplace", draws=20, random_seed=1, progressbar=False)
     return unfolder.fit(simulation, bu.Data(data), [top], systematics)
 
 

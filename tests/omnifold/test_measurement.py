@@ -15,7 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the last of 3 iterations:bayesun
 
 
 def unfold(simulation, data, backgrounds=(), systematics=(), **settings):
-    options = {"iterations": 3, "inference": "laplace", "draws": 200, "random_seed": 1, "progressbar": False}
+    options = {"iterations": 3, "network": bu.Network(hidden=(8,)), "inference": "laplace", "draws": 200}
+    options |= {"random_seed": 1, "progressbar": False}
     return bu.OmniFold(**(options | settings)).fit(simulation, data, backgrounds, systematics)
 
 

@@ -13,6 +13,7 @@ from bayesunfold.unfolding.event_groups import GroupedFluctuations
 from bayesunfold.unfolding.group_totals import FEW, sums_by_group
 
 N, MEMBERS = 24_000, 40
+FAST = {"network": bu.Network(hidden=(8,)), "inference": "laplace", "progressbar": False}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def result():
     simulation = bu.Simulation(gen, reco, weight=rng.exponential(size=N), **flags)
     shower = bu.Systematic("shower", weight_up=simulation.weight * (1 + 0.2 * np.tanh(gen)))
     scale = bu.Systematic("scale", reco_up=reco + 0.05, pass_reco_up=reco + 0.05 > -1.5)
-    unfolder = bu.OmniFold(2, inference="laplace", draws=MEMBERS, event_groups=10_000, random_seed=1, progressbar=False)
+    unfolder = bu.OmniFold(2, draws=MEMBERS, event_groups=10_000, random_seed=1, **FAST)
     data = rng.normal(0.3, 1, 12_000)
     return unfolder.fit(simulation, bu.Data(data[data > -1.5]), systematics=[shower, scale])
 
@@ -107,7 +108,7 @@ def test_totals_at_detector_level_are_the_yield():
     rng = np.random.default_rng(4)
     gen = rng.normal(0, 1, N)
     simulation = bu.Simulation(gen, gen + rng.normal(0, 0.3, N), weight=rng.exponential(size=N))
-    unfolder = bu.OmniFold(1, inference="laplace", draws=20, event_groups=10_000, random_seed=1, progressbar=False)
+    unfolder = bu.OmniFold(1, draws=20, event_groups=10_000, random_seed=1, **FAST)
     m = unfolder.fit(simulation, bu.Data(rng.normal(0.3, 1, 12_000))).members
     refolded = sum(block.sum(axis=0, dtype=float) for _, block in m.refolded_blocks())
     np.testing.assert_allclose(refolded, m.events.signal_yield * m.signal_factor(), rtol=2e-3)
@@ -172,7 +173,7 @@ def test_bands_are_those_of_events_one_by_one(result):
     40 and 400 members: the logarithm of a ratio of widths is known to sqrt(1 / 80 + 1 / 800) = 0.12; five of them.
     """
     simulation, data = result.simulation, result.data
-    single = bu.OmniFold(2, inference="laplace", draws=400, event_groups=None, random_seed=2, progressbar=False)
+    single = bu.OmniFold(2, draws=400, event_groups=None, random_seed=2, **FAST)
     shower = bu.Systematic("shower", weight_up=simulation.weight * (1 + 0.2 * np.tanh(simulation.gen[:, 0])))
     scale = bu.Systematic("scale", reco_up=simulation.reco + 0.05, pass_reco_up=simulation.reco[:, 0] + 0.05 > -1.5)
     other = single.fit(simulation, data, systematics=[shower, scale])
