@@ -371,6 +371,7 @@ def _run(
             yield task(seed)
         return
     try:
+        import dask
         from distributed import Client, LocalCluster, as_completed
     except ImportError as err:
         msg = "a parallel study needs dask: install bayesunfold[dask], or pass workers=0 to stay in one process."
@@ -395,13 +396,15 @@ def _run(
         # a worker that reads the user's script on its start has come here again
         raise InputError(UNGUARDED)
     try:
-        cluster = LocalCluster(
-            n_workers=workers or os.cpu_count() or 1,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            silence_logs=logging.CRITICAL + 1,  # what a toy raises is raised here
-        )
+        # a computer that slept did not lose its workers
+        with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+            cluster = LocalCluster(
+                n_workers=workers or os.cpu_count() or 1,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",
+                host="127.0.0.1",
+                silence_logs=logging.CRITICAL + 1,  # what a toy raises is raised here
+            )
     except RuntimeError as err:
         raise InputError(UNGUARDED) from err
     with cluster, Client(cluster) as local:

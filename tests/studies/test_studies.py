@@ -74,6 +74,23 @@ def test_workers_do_not_change_the_table():
     np.testing.assert_array_equal(serial.chi2, parallel.chi2)
 
 
+def test_workers_of_a_computer_that_slept_are_not_taken_for_lost(monkeypatch):
+    """Dask forgets workers that were silent for five minutes, as all are while a laptop is closed."""
+    import dask
+    import distributed
+
+    waits = []
+
+    def local(**_):
+        waits.append(dask.config.get("distributed.scheduler.worker-ttl"))
+        raise RuntimeError
+
+    monkeypatch.setattr(distributed, "LocalCluster", local)
+    with pytest.raises(InputError, match="__main__"):
+        _study(toys=2, workers=2)
+    assert waits == [None]
+
+
 def test_killed_study_resumes(tmp_path):
     path = tmp_path / "study.jsonl"
     calls = []
