@@ -141,7 +141,7 @@ def criticise(
     push: Array,
     rng: np.random.Generator | None,
 ) -> Criticism:
-    """Both tests; without the second classifier if there is no generator of its starts.
+    """Both tests; without the second classifier if there is no generator of its starts, or fewer than two data events.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def criticise(
     problem, mode = fit.problem, fit.mode
     noise = noise_covariance(events, problem.moments, fit.setup.first)
     of_moments = mode.chi2, len(problem.moments), chi2_p_value(fit.evidence, mode, noise)
-    if rng is None:
+    if rng is None or len(events.data.x) < 2:  # a classifier needs data in both halves
         return Criticism(*of_moments, np.nan, np.nan, np.nan)
     halves = [_halves(len(events.data.x), rng), _halves(len(events), rng)]
     halves += [_halves(len(b.x), rng) for b in events.backgrounds]
