@@ -435,7 +435,8 @@ def uncovered_share(values: Array, by: Array, weight: Array | None = None) -> fl
 
     ``values`` are cut into at most fifty bins of equal population, with thirty events per bin in both samples so that
     an empty one is no fluctuation. A bin counts as empty if the other sample's weight there, as a share of its total,
-    is less than a thousandth of the share of ``values``.
+    is less than a thousandth of the share of ``values``. Fewer than thirty ``values`` fill no bin: of them, those
+    outside the other sample's range count.
 
     Parameters
     ----------
@@ -449,13 +450,18 @@ def uncovered_share(values: Array, by: Array, weight: Array | None = None) -> fl
     exists, other, size = values[np.isfinite(values)], by[kept], size[kept]
     if len(exists) == 0 or len(other) == 0:
         return 0.0 if len(exists) == 0 else 1.0
-    n_bins = max(1, min(50, len(exists) // 30, len(other) // 30))
+    if len(exists) < PER_BIN:
+        return float(((exists < other.min()) | (exists > other.max())).sum() / len(values))
+    n_bins = max(1, min(50, len(exists) // PER_BIN, len(other) // PER_BIN))
     edges = np.unique(np.quantile(exists, np.linspace(0, 1, n_bins + 1)))
     edges = np.append(edges[:-1] if len(edges) > 1 else edges, np.nextafter(edges[-1], np.inf))
     there = np.histogram(exists, edges)[0] / len(values)
     covered = np.histogram(other, edges, weights=size / size.max())[0] / (size / size.max()).sum()
     return float(there[covered < NOTHING * there].sum())
 
+
+PER_BIN = 30
+"""Events of a bin that is empty by no fluctuation."""
 
 NOTHING = 1e-3
 """Part of the other sample's share of events below which a bin counts as empty."""

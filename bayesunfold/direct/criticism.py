@@ -21,6 +21,8 @@ from bayesunfold.classifier.arithmetic import Layout, blocks, forward, products
 from bayesunfold.classifier.sums import MOST_KEPT, gradient_sum
 from bayesunfold.classifier.training import fit_map
 from bayesunfold.classifier.two_class import Classifier, Joined, TwoClass
+from bayesunfold.direct.fakes import noise_covariance
+from bayesunfold.direct.fit import Fit
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import LEAST_EVENTS, Moments
 from bayesunfold.direct.precision import Evidence
@@ -36,6 +38,9 @@ Array = NDArray[np.floating]
 
 MOST_TRAINED = 20_000
 """Events of a half that its classifier is trained on."""
+
+SMALLEST = 1e-12
+"""Variances of combinations of moments below this, relative to the largest, are rounding errors."""
 
 
 def __dir__() -> list[str]:
@@ -74,14 +79,24 @@ class Criticism:
         return {name: float(value) for name, value in asdict(self).items()}
 
 
-def chi2_p_value(evidence: Evidence, mode: Mode) -> float:
+def chi2_p_value(evidence: Evidence, mode: Mode, noise: Array) -> float:
     """p-value of the moments' chi-square at the mode.
 
-    With the network's parameters integrated out the residual is ``C^-1 y ~ N(0, C^-1)``, so its square is a sum of
-    chi-squares of one degree of freedom, each times an eigenvalue of ``C^-1``, equation (D9).
+    With the network's parameters integrated out the residual is ``C^-1 y``. Its square is a sum of chi-squares of one
+    degree of freedom, each times an eigenvalue of ``C^-1 C' C^-1`` with the covariance ``C'`` of ``y``, equation (D9).
+
+    Parameters
+    ----------
+    evidence : Evidence
+    mode : Mode
+    noise : array, shape (p, p)
+        Covariance of the moments at a given network, from :func:`bayesunfold.direct.fakes.noise_covariance`; the fit
+        takes it for one.
     """
-    values = np.linalg.eigvalsh(evidence.covariance(mode.tau))
-    return chi2_tail(mode.chi2, 1.0 / np.maximum(values, 1.0))
+    assumed = evidence.covariance(mode.tau)
+    inverse = np.linalg.inv(assumed)
+    scale = np.linalg.eigvalsh(inverse @ (assumed - np.eye(len(assumed)) + noise) @ inverse)
+    return chi2_tail(mode.chi2, scale[scale > SMALLEST * scale[-1]])
 
 
 def chi2_tail(value: float, scale: Array) -> float:
@@ -122,28 +137,27 @@ def chi2_tail(value: float, scale: Array) -> float:
 def criticise(
     events: StandardizedEvents,
     layout: Layout,
-    problem: Problem,
-    mode: Mode,
+    fit: Fit,
     push: Array,
-    evidence: Evidence,
     rng: np.random.Generator | None,
 ) -> Criticism:
-    """Both tests; without the second classifier if there is no generator of its starts.
+    """Both tests; without the second classifier if there is no generator of its starts, or fewer than two data events.
 
     Parameters
     ----------
     events : StandardizedEvents
     layout : Layout
         Of the network at detector level.
-    problem, mode, evidence
-        The fit.
+    fit : Fit
     push : array, shape (n,)
         Push weights at the mode.
     rng : numpy.random.Generator, optional
         Halves of the events, and the second classifiers' starts.
     """
-    of_moments = mode.chi2, len(problem.moments), chi2_p_value(evidence, mode)
-    if rng is None:
+    problem, mode = fit.problem, fit.mode
+    noise = noise_covariance(events, problem.moments, fit.setup.first)
+    of_moments = mode.chi2, len(problem.moments), chi2_p_value(fit.evidence, mode, noise)
+    if rng is None or len(events.data.x) < 2:  # a classifier needs data in both halves
         return Criticism(*of_moments, np.nan, np.nan, np.nan)
     halves = [_halves(len(events.data.x), rng), _halves(len(events), rng)]
     halves += [_halves(len(b.x), rng) for b in events.backgrounds]

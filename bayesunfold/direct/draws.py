@@ -13,6 +13,7 @@ from scipy.linalg import cho_factor, cho_solve
 from bayesunfold._support.threads import map_blocks
 from bayesunfold.classifier.arithmetic import tangent
 from bayesunfold.classifier.two_class import Classifier, leading_directions
+from bayesunfold.direct.fakes import derivative_by_fakes
 from bayesunfold.direct.mode import Mode, Problem
 from bayesunfold.direct.moments import Moments
 from bayesunfold.direct.precision import base_covariance, covariance, distinct, grams_of, pseudo_observation
@@ -84,7 +85,7 @@ def moment_changes(
         out[name] = out[name] - np.outer(total, change)
     if fakes is not None:
         rows = events.passes.fakes
-        for name, moved in _of_fakes(moments, events.reco[rows], weights[rows], mean, fakes).items():
+        for name, moved in _of_fakes(moments, events.reco[rows], weights[rows], fakes).items():
             out[name] = out.get(name, 0.0) - moved
     return out
 
@@ -133,12 +134,9 @@ def _shifted(
     return moments.total(shifted.features, moved * (total / moved.sum()))
 
 
-def _of_fakes(moments: Moments, x: Array, weight: Array, mean: Array, fakes: Displacement) -> dict[str, Array]:
+def _of_fakes(moments: Moments, x: Array, weight: Array, fakes: Displacement) -> dict[str, Array]:
     """Change of the moments by that of the fakes' weights, whitened, by source."""
-    phi = moments.features(x).T.astype(np.float64) - mean[:, None]
-    theirs = fakes.classifier.tangent(x).astype(np.float64)
-    theirs = theirs - (weight @ theirs) / weight.sum()
-    matrix = (phi * weight) @ theirs
+    matrix = derivative_by_fakes(moments, x, weight, fakes.classifier)
     return {name: matrix @ d for name, d in fakes.by_source.items()}
 
 

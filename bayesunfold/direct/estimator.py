@@ -210,6 +210,11 @@ class UnbinnedFBU:
         """Standardisation of both levels."""
         return Scales.fit(simulation, intervals)
 
+    def _check_model(self, settings: DirectSettings, events: StandardizedEvents, features: Sequence[str]) -> None:
+        """Whether a user's hyperprior fits the network."""
+        if self.model is not None:
+            check_hyperprior(self.model, layer_names(settings.layouts(events)[1], features))
+
     def check(
         self,
         simulation: Simulation,
@@ -227,6 +232,7 @@ class UnbinnedFBU:
         inputs = simulation, data, backgrounds, systematics, intervals, checkpoint, scales
         events = check_inputs(*inputs, direct=True)
         _check_factors(simulation, systematics, settings.efficiency)
+        self._check_model(settings, events, simulation.gen_names)
         check_checkpoint(checkpoint, events, settings, choose_seed(self.random_seed, checkpoint))
 
     def fit(
@@ -263,9 +269,7 @@ class UnbinnedFBU:
         given = simulation, data, backgrounds, systematics, intervals, checkpoint, scales
         data, events, _ = read_inputs(*given, direct=True)
         _check_factors(simulation, systematics, settings.efficiency)
-        if self.model is not None:
-            _, layout = settings.layouts(events)
-            check_hyperprior(self.model, layer_names(layout, simulation.gen_names))
+        self._check_model(settings, events, simulation.gen_names)
         seed = choose_seed(self.random_seed, checkpoint)
         check_checkpoint(checkpoint, events, settings, seed)
         clock = [time.perf_counter()]

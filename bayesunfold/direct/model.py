@@ -36,6 +36,7 @@ __all__ = [
     "layer_names",
     "network_model",
     "precision_model",
+    "reserved_names",
     "sample_precisions",
 ]
 
@@ -47,6 +48,10 @@ ADVI_STEPS, ADVI_RATE = 4000, 0.02
 
 INFORMATIVE = 0.01
 """Combinations of moments whose variance the network changes by less than this say nothing about precisions."""
+
+VARIABLES = ("moments", "derivative", "columns", "free", "alpha", "mimic", "grams", "base")
+DIMENSIONS = ("layer", "feature", "moment", "systematic")
+"""What :func:`network_model` and :func:`precision_model` have for any network."""
 
 
 def __dir__() -> list[str]:
@@ -187,6 +192,9 @@ def hyperprior(model: pm.Model, names: Sequence[str], width: float, custom: Prec
         raise InputError(msg)
     if model.named_vars.get("log_precision") is given:
         return given
+    if "log_precision" in model.named_vars:
+        msg = "model defines log_precision and returns something else; return it, or give it another name."
+        raise InputError(msg)
     return pm.Deterministic("log_precision", given, dims="layer")
 
 
@@ -296,11 +304,54 @@ def sample_precisions(
 
 
 def check_hyperprior(custom: PrecisionModel, names: Sequence[str]) -> None:
-    """Whether a user's function gives the precisions of a network's layers; errors as for :func:`hyperprior`."""
+    """Whether a user's function gives the precisions of a network's layers, in a model that can be sampled.
+
+    Raises
+    ------
+    InputTypeError, InputError
+        As for :func:`hyperprior`; for variables with names of :func:`reserved_names`, for discrete variables, and if
+        there is no free one.
+    """
     import pymc as pm
 
+    reserved = reserved_names(names)
     with pm.Model(coords={"layer": list(names)}) as model:
         hyperprior(model, names, 1.0, custom)
+    taken = [name for name in model.named_vars if name in reserved]
+    if taken:
+        msg = (
+            f"model defines {', '.join(map(repr, taken))}; the library's own models use {', '.join(reserved)}. Give it "
+            "another name."
+        )
+        raise InputError(msg)
+    if not model.free_RVs:
+        msg = (
+            "model defines no free variable, and a sampler needs one. For precisions that stay, return a narrow one: "
+            'pm.Normal("log_precision", value, 0.01, dims="layer").'
+        )
+        raise InputError(msg)
+    discrete = [variable.name for variable in model.free_RVs if np.dtype(variable.dtype).kind in "iub"]
+    if discrete:
+        msg = (
+            f"model defines discrete variables, {', '.join(map(repr, discrete))}; the samplers take continuous ones. "
+            "Sum over their values, for instance with pm.NormalMixture."
+        )
+        raise InputError(msg)
+
+
+def reserved_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of variables and dimensions of both models, but for ``log_precision``, which a user's function may define.
+
+    Parameters
+    ----------
+    names : sequence of str
+        From :func:`layer_names`.
+    """
+    layers = [name.removeprefix("layer_") for name in names if name.startswith("layer_")]
+    numbered = [f"{kind}_{k}" for k in layers for kind in ("weight", "bias")] + [f"unit_{k}" for k in layers[:-1]]
+    additive = [name for name in names if name.startswith("additive_")]
+    intervals = [name.replace("additive_", "interval_", 1) for name in additive]
+    return (*VARIABLES, *DIMENSIONS, *numbered, *additive, *intervals)
 
 
 def informative(evidence: Evidence, log_tau: Array) -> Evidence:

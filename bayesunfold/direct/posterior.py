@@ -112,7 +112,7 @@ def find_posterior(
     while True:
         now = events if profile is None else profile.events
         push = fit.setup.push(now, fit.mode)
-        criticism = criticise(now, reco, fit.problem, fit.mode, push, fit.evidence, rng)
+        criticism = criticise(now, reco, fit, push, rng)
         if rng is None or len(more) == settings.rounds or not criticism.p_value < DIFFERENCE:
             criticism = replace(criticism, rounds=len(more))
             return DirectPosterior(fit, now, push, criticism, profile)
@@ -144,7 +144,7 @@ def at_precisions(found: DirectPosterior, settings: DirectSettings, seed: int, l
     events = found.events if profile is None else profile.events
     push = fit.setup.push(events, fit.mode)
     rng = stream(seed, "criticism") if settings.rounds else None
-    criticism = criticise(events, settings.layouts(events)[0], fit.problem, fit.mode, push, fit.evidence, rng)
+    criticism = criticise(events, settings.layouts(events)[0], fit, push, rng)
     return DirectPosterior(fit, events, push, replace(criticism, rounds=found.criticism.rounds), profile)
 
 

@@ -71,6 +71,18 @@ def test_features_of_second_classifiers_join_the_moments(monkeypatch):
     assert np.all(np.abs(one.nominal - two.nominal) < 2 * np.hypot(one.std(), two.std()))
 
 
+@pytest.mark.filterwarnings("ignore::bayesunfold.errors.BayesUnfoldWarning")
+def test_one_data_event_has_no_second_classifier():
+    """It has no second half to test on: the answer is that without rounds."""
+    toy = bu.datasets.gaussian_toy(1, 400, random_seed=1)
+    found = [
+        bu.MomentUnfolding(draws=20, rounds=rounds, random_seed=1, progressbar=False).fit(toy.simulation, [[1.0]])
+        for rounds in (0, 1)
+    ]
+    assert all(np.isnan(r.history[0]["criticism"]["p_value"]) for r in found)
+    np.testing.assert_array_equal(found[0].nominal, found[1].nominal)
+
+
 @pytest.mark.slow
 @pytest.mark.statistical
 def test_p_values_are_uniform():

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 import pytest
 from scipy.stats import multivariate_normal, norm, truncnorm
 
 import bayesunfold as bu
 from bayesunfold.direct import estimator
-from bayesunfold.direct.model import PrecisionDraws, layer_names, precision_model, sample_precisions
+from bayesunfold.direct.model import (
+    PrecisionDraws,
+    layer_names,
+    network_model,
+    precision_model,
+    reserved_names,
+    sample_precisions,
+)
 from bayesunfold.direct.precision import Evidence, precision_posterior
 from bayesunfold.errors import InputError, InputTypeError
 
@@ -141,6 +151,55 @@ def test_a_users_hyperprior(tmp_path):
         bu.UnbinnedFBU(inference="nuts", model=3)
     with pytest.raises(InputError, match="multiple of 4"):
         bu.UnbinnedFBU(inference="nuts", draws=50)
+
+
+def named(name):
+    """A hyperprior with a common mean of some name."""
+    return lambda _: pm.Normal("log_precision", pm.Normal(name, 0.0, 2.0), 0.5, dims="layer")
+
+
+def returned_something_else(_):
+    return 2.0 * pm.Normal("log_precision", 0.0, 1.0, dims="layer")
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        *((named(name), f"defines '{name}'.* moments, .*another name") for name in ("moments", "base", "grams")),
+        *((named(name), f"defines '{name}'.* another name") for name in ("derivative", "alpha", "weight_1", "bias_3")),
+        (returned_something_else, "log_precision and returns something else"),
+        (lambda layers: pt.zeros(len(layers)), "no free variable.* narrow one"),
+        (lambda _: pm.Bernoulli("on", 0.5, shape=3) * 1.0, "discrete variables, 'on'"),
+    ],
+)
+def test_a_hyperprior_that_cannot_be_sampled_is_refused_before_training(model, match):
+    """By ``check`` as by ``fit``, which gets no further."""
+    toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    unfolder = bu.UnbinnedFBU(inference="advi", model=model, draws=20, random_seed=1, progressbar=False)
+    for method in (unfolder.check, unfolder.fit):
+        with pytest.raises(InputError, match=match):
+            method(toy.simulation, toy.measurement)
+
+
+def test_check_refuses_a_wrong_number_of_precisions():
+    toy = bu.datasets.gaussian_toy(300, 300, random_seed=1)
+    unfolder = bu.UnbinnedFBU(inference="nuts", model=lambda _: pm.Normal("x", shape=2), draws=20, progressbar=False)
+    with pytest.raises(InputError, match="returned 2 log precisions; the network has 3 layers"):
+        unfolder.check(toy.simulation, toy.measurement)
+
+
+def test_reserved_names_are_those_of_the_models(result, evidence):
+    """Of variables and of dimensions, with profiled nuisance parameters and without, but for the precisions'."""
+    moments = result.measurement.moments
+    k, columns = 2, np.zeros((len(moments.observed), 2))
+    free = np.zeros((moments.derivative.shape[1], k))
+    profiled = replace(moments, systematics=("a", "b"), columns=columns, free=free, correlation=np.eye(k))
+    names = tuple(result.model.coords["layer"])
+    layout = bu.Network((5,), prior_scale=(1.0, 4.0), additive=4).layout(1, result.members.events.scales.gen)
+    found = set()
+    for model in (network_model(layout, profiled, names), precision_model(evidence, ["a", "b"])):
+        found |= {*model.named_vars, *model.coords}
+    assert found - {"log_precision"} == set(reserved_names(names))
 
 
 def fixed_precisions(monkeypatch, value):
