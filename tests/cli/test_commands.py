@@ -199,6 +199,8 @@ inference = "laplace"
 draws = 20
 random_seed = 1
 bias = false
+[network]
+hidden = [6]
 [output]
 report = false
 """

@@ -28,6 +28,7 @@ bins = [-2, 0, 2]
 [output]
 report = false
 """
+SMALL = "[network]\nhidden = [6]\n"
 REST = """\
 [data]
 file = "data.npz"
@@ -101,7 +102,7 @@ def write(folder, text, name="run"):
 
 def test_levels_in_two_files_are_as_one_file(folder, capsys):
     for name, text in (("one", ONE), ("two", TWO)):
-        assert main(["unfold", str(write(folder, text + SETTINGS, name))]) == 0
+        assert main(["unfold", str(write(folder, text + SMALL + SETTINGS, name))]) == 0
     out = capsys.readouterr().out
     assert "levels of the simulation matched: " in out
     one, two = (bu.load(folder / name / "unfolded.nc") for name in ("one", "two"))
@@ -254,7 +255,7 @@ def test_aliases_that_cannot_be(folder, alias, words):
 
 
 def test_blind_data_are_not_read_until_told(folder, capsys):
-    text = ONE.replace("[data]", "[data]\nblind = true") + SETTINGS
+    text = ONE.replace("[data]", "[data]\nblind = true") + SMALL + SETTINGS
     path = write(folder, text)
     (folder / "data.npz").rename(folder / "hidden.npz")
     assert main(["unfold", str(path)]) == 2

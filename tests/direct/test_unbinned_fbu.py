@@ -309,7 +309,7 @@ def test_one_line_and_a_configuration_take_either_method(tmp_path, capsys):
     text = (
         '[simulation]\nfile = "s.npz"\ngen = ["x"]\nreco = ["y"]\n[data]\nfile = "d.npz"\nfeatures = ["y"]\n'
         '[[spectrum]]\nobservable = "x"\nbins = [-2, 0, 2]\n'
-        '[unfolding]\nmethod = "direct"\ndraws = 20\nrandom_seed = 4\n'
+        '[output]\nreport = false\n[unfolding]\nmethod = "direct"\ndraws = 20\nrandom_seed = 4\n'
     )
     (tmp_path / "c.toml").write_text(text)
     assert main(["unfold", str(tmp_path / "c.toml")]) == 0
