@@ -41,37 +41,56 @@ def assign_groups(
 
 
 class Finish:
-    """Turns summed weights, with ``EXTRA`` columns of what is in no bin at the end, into a spectrum's numbers."""
+    """Turns summed weights, with ``EXTRA`` columns of what is in no bin at the end, into a spectrum's numbers.
+
+    With ``centre="nominal"`` the draws of every number, those of what is in no bin included, have the point estimate as
+    their mean. A ``factor``, shape (draws,), on all numbers of a draw is part of what is centred.
+    """
 
     def __init__(
         self, nominal: Array, edges: tuple[Array, ...], normalization: Normalization, centre: str, luminosity: float
     ) -> None:
         self.normalization, self.centre, self.luminosity = normalization, centre, luminosity
         self.volume, self.one_axis = bin_volumes(edges), len(edges) == 1
+        self._sums = nominal
         self.nominal = self.nominal_of(nominal)
 
     def nominal_of(self, sums: Array) -> Array:
         """One spectrum, in the normalisation asked for."""
-        return self._scale(sums[None])[0]
+        return self._inside(self._contents(sums[None]))[0]
 
-    def _scale(self, sums: Array) -> Array:
-        inside = sums[:, :-EXTRA]
-        if self.normalization == "shape":
-            return inside / sums.sum(axis=1, keepdims=True)
-        return (inside / self.volume if self.normalization == "density" else inside) / self.luminosity
+    def _contents(self, sums: Array) -> Array:
+        """All columns over their sum or over the luminosity."""
+        return sums / (sums.sum(axis=1, keepdims=True) if self.normalization == "shape" else self.luminosity)
 
-    def flow(self, sums: Array) -> tuple[Array, Array] | None:
+    def _inside(self, contents: Array) -> Array:
+        inside = contents[:, :-EXTRA]
+        return inside / self.volume if self.normalization == "density" else inside
+
+    def _centred(self, drawn: Array, nominal: Array) -> Array:
+        return drawn - drawn.mean(axis=0) + nominal if self.centre == "nominal" else drawn
+
+    def _drawn(self, sums: Array, factor: Array | None) -> Array:
+        drawn = self._contents(sums)
+        if factor is not None:
+            drawn = drawn * factor[:, None]
+        return self._centred(drawn, self._contents(self._sums[None])[0])
+
+    def flow(self, sums: Array, factor: Array | None = None) -> tuple[Array, Array] | None:
         """What lies below and above the bins of one observable, draw by draw; None for several observables."""
         if not self.one_axis:
             return None
-        scale = 1.0 / sums.sum(axis=1) if self.normalization == "shape" else 1.0 / self.luminosity
-        below, above = -EXTRA, -EXTRA + 1
-        return sums[:, below] * scale, sums[:, above] * scale
+        drawn = self._drawn(sums, factor)
+        return drawn[:, -EXTRA], drawn[:, -EXTRA + 1]
 
-    def __call__(self, sums: Array) -> Array:
+    def in_no_bin(self, sums: Array) -> tuple[Array, Array]:
+        """What lies outside of the bins and where the observable is undefined, draw by draw, in units of the yield."""
+        below, above, undefined = self._centred(sums[:, -EXTRA:], self._sums[-EXTRA:]).T
+        return below + above, undefined
+
+    def __call__(self, sums: Array, factor: Array | None = None) -> Array:
         """Draws of the spectrum from sums of shape (draws, bins + EXTRA)."""
-        drawn = self._scale(sums)
-        return drawn - drawn.mean(axis=0) + self.nominal if self.centre == "nominal" else drawn
+        return self._inside(self._drawn(sums, factor))
 
 
 def contents_like(spectrum: Spectrum, values: Array, weight: Array, rows: NDArray[np.bool_]) -> Array:

@@ -66,13 +66,13 @@ def moment_changes(
         own = _fluctuation(moments, b.name, b.x, b.weight, perturbations)
         scale = perturbations.scales.get(b.name, np.zeros(perturbations.n_members))
         out[b.name] = -own - np.outer(moments.total(b.x, b.weight), scale)
-    names, up_side, down_side, alphas = perturbations.stacked_variations
+    stacked = perturbations.stacked_variations
     sides = [
         moments.totals(events.reco, weights, side) - np.outer(mean, weights @ side)
-        for side in (up_side, down_side)
-        if names
+        for side in (stacked.up, stacked.down)
+        if stacked.names
     ]
-    for k, (name, alpha) in enumerate(zip(names, alphas, strict=True)):
+    for k, (name, alpha) in enumerate(zip(stacked.names, stacked.alpha, strict=True)):
         out[name] = out.get(name, 0.0) - interpolate(sides[0][:, k], sides[1][:, k], alpha)
     for name, shift in perturbations.shifts.items():
         up = _shifted(events, moments, push, step1, weights.sum(), shift.up) - total

@@ -32,9 +32,11 @@ Groups
 ``yields``
     ``change`` (source, draw): relative change of the signal's total at detector level.
 ``systematics/weights``, ``systematics/detector``
-    ``alpha`` (systematic, draw), ``up`` and ``down`` (systematic, event); of detector level also ``moves``
-    (systematic), whether events move in and out of it, and ``outside`` (systematic, side), the weight that comes in
-    from outside.
+    ``alpha`` (systematic, draw), ``up`` and ``down`` (systematic, event); of weights, whose logarithms
+    these change, also ``rest`` (systematic, side, event), the relative changes beside that, and ``relative``
+    (systematic), whether ``up`` and ``down`` are relative changes too, as they are where both are missing and the
+    systematic is not profiled; of detector level also ``moves`` (systematic), whether events move in and out of it, and
+    ``outside`` (systematic, side), the weight that comes in from outside.
 ``systematics/ratios``
     ``draws`` (systematic, ratio_draw, event) of two-point uncertainties: posterior draws of ``up`` less ``up``.
 """
@@ -236,13 +238,17 @@ def _systematics(perturbations: Perturbations) -> Groups:
     variations, acceptances = perturbations.variations, perturbations.acceptances
     groups: Groups = {}
     if variations:
+        none = np.zeros((2, perturbations.simulation.n))
+        rest = np.stack([none if v.rest is None else v.rest for v in variations.values()])
         groups["systematics/weights"] = xr.Dataset(
             {
                 "alpha": (("systematic", "draw"), np.stack([v.alpha for v in variations.values()])),
                 "up": (("systematic", "event"), np.stack([v.up for v in variations.values()])),
                 "down": (("systematic", "event"), np.stack([v.down for v in variations.values()])),
+                "rest": (("systematic", "side", "event"), rest),
+                "relative": ("systematic", [v.relative for v in variations.values()]),
             },
-            coords={"systematic": list(variations)},
+            coords={"systematic": list(variations), "side": ["up", "down"]},
         )
     learned = {name: v.draws for name, v in variations.items() if v.draws is not None}
     if learned:
@@ -575,7 +581,12 @@ def _effects(tree: xr.DataTree) -> dict[str, Effect]:
         dataset = _group(tree, "systematics/weights")
         for k, name in enumerate(_labels(dataset, "systematic")):
             alpha, up, down = (dataset[part].values[k] for part in ("alpha", "up", "down"))
-            effects[name] = Variation(alpha, up, down, parts(name), learned.get(name))
+            rest, relative = None, parts(name) is None  # of an earlier version
+            if "rest" in dataset:
+                high, low = dataset["rest"].values[k]
+                rest = (high, low) if high.any() or low.any() else None
+                relative = bool(dataset["relative"].values[k])
+            effects[name] = Variation(alpha, up, down, parts(name), learned.get(name), rest, relative)
     if _has(tree, "systematics/detector"):
         dataset = _group(tree, "systematics/detector")
         for k, name in enumerate(_labels(dataset, "systematic")):

@@ -153,6 +153,7 @@ class Publication:
             raise InputError(msg)
         finish = Finish(sums(self.nominal[None])[0], edges, normalization, "nominal", size)
         drawn = sums(self.draws)
+        outside, undefined = finish.in_no_bin(drawn)
 
         units = {feature["name"]: feature.get("unit", "") for feature in self.metadata.get("features", [])}
         pulls = self._pulls()
@@ -168,8 +169,8 @@ class Publication:
             finish(drawn),
             finish.nominal,
             names,
-            outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
-            undefined=drawn[:, n_bins + 2],
+            outside=outside,
+            undefined=undefined,
             flow=finish.flow(drawn),
             normalization=normalization,
             luminosity=None if luminosity is None else size,

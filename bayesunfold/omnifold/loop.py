@@ -150,7 +150,7 @@ def start_perturbations(
     """Everything that fluctuates, drawn once, before the first iteration."""
     n_members = settings.draws
     alphas = draw_alphas(systematics, n_members, seed)
-    effects = prepare_systematics(list(systematics), simulation, events.scales.reco, alphas, seed)
+    effects = prepare_systematics(list(systematics), simulation, events, alphas, seed)
     layout, _ = settings.layouts(events)
     return Perturbations(
         list_sources([b.name for b in events.backgrounds], effects, generator=settings.generator_prior > 0),

@@ -72,7 +72,7 @@ def binned_spectrum(
     def make(source: str) -> Callable[[], Array]:
         def drawn() -> Array:
             sums = result.members.accumulate(groups, n_groups, source, reco=level == "reco")
-            return finish(sums) * divisor.factor(source)[:, None]
+            return finish(sums, divisor.factor(source))
 
         return drawn
 
@@ -88,17 +88,15 @@ def binned_spectrum(
     bias = None
     if result.closure_weights is not None and level == "gen":
         bias = finish.nominal_of(project(groups, result.closure_weights, n_groups)) - finish.nominal
-    flow = finish.flow(drawn)
-    if flow is not None:
-        flow = flow[0] * factor, flow[1] * factor
+    outside, undefined = finish.in_no_bin(drawn)
     return Spectrum(
         edges=edges,
-        flow=flow,
-        draw_matrix=finish(drawn) * factor[:, None],
+        flow=finish.flow(drawn, factor),
+        draw_matrix=finish(drawn, factor),
         nominal=finish.nominal,
         names=names,
-        outside=drawn[:, n_bins] + drawn[:, n_bins + 1],
-        undefined=drawn[:, n_bins + 2],
+        outside=outside,
+        undefined=undefined,
         normalization=normalization,
         method=result.record.settings.method,
         luminosity=None if luminosity is None else size,

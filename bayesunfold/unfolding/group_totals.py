@@ -1,7 +1,8 @@
 """Sums of members' weights per bin, for events that fluctuate in groups: equations (16) and (17).
 
-A member's weight is ``w exp(c) (1 + d) (1 + e)``, with the change ``c`` of the log ratio, which is linear in the
-displacement of the networks, the systematics' relative change ``d`` and the fluctuation ``e`` of the event's group.
+A member's weight is ``w exp(c) (1 + d) (1 + e)``, with the change ``c`` of the logarithm by systematics and of the log
+ratio, linear in the displacement of the networks, the relative change ``d`` by what systematics do not change of the
+logarithm, and the fluctuation ``e`` of the event's group.
 What is linear in ``c`` and ``d`` is summed over all events; the rest, of second order, over a sample of every bin's
 events. Bins of few events are summed event by event.
 """
@@ -98,16 +99,21 @@ class GroupTotals:
         return out
 
     def unlearned(self, weight: Array) -> Array:
-        """``sum w (1 + e + d)`` of weights of shape (n,), whatever the networks say, shape (n_members,)."""
-        out = np.full(self.members.n_members, weight.sum())
-        if self.source in (None, "simulation"):
-            out += self._fluctuating([np.flatnonzero(weight)], weight)[0]
-        for up, down, alpha in self.members.relative_changes(self.source, profiled=False):
+        """``sum w exp(c) (1 + e + d)`` of weights of shape (n,), whatever the networks say, shape (n_members,)."""
+        m, rows = self.members, np.flatnonzero(weight)
+        out, growth = np.full(m.n_members, weight.sum()), np.ones(m.n_members)
+        for up, down, alpha, _ in m.columns(self.source):
             out += interpolate(np.array(weight @ up), np.array(weight @ down), alpha)
-        rows = np.flatnonzero(weight)
-        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), self.sampled)).astype(int)]
-        profiled = self.members.profiled_change(rows, self.source)
-        return out if profiled is None else out * ((weight[rows] @ np.exp(profiled)) / weight[rows].sum())
+        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), self.sampled)).astype(int)]
+        change, relative = m.varied(some, self.source), m.varied(some, self.source, relative=True)
+        if change is not None:
+            more = np.expm1(change.astype(np.float64))
+            growth += (weight[some] @ more) / weight[some].sum()
+            more = more - change if relative is None else more * (1.0 + relative) - change
+            out += (weight.sum() / weight[some].sum()) * (weight[some] @ more)
+        if self.source in (None, "simulation"):
+            out += self._fluctuating([rows], weight)[0] * growth
+        return out
 
     def from_part(self, groupings: Sequence[NDArray[np.integer]], n_bins: int) -> list[Array]:
         """Sums over the bins of several groupings from the part that stands for all events, shape (n_bins, n_members).
@@ -123,7 +129,7 @@ class GroupTotals:
             rows = part.rows[block]
             with np.errstate(over="ignore", invalid="ignore"):  # Members.norm() reports infinite weights
                 full = np.exp(self._log_change(rows))
-                relative = self.members.systematic_change(rows, self.source)
+                relative = self.members.varied(rows, self.source, relative=True)
                 if relative is not None:
                     full *= 1.0 + relative
                 full *= size[block, None].astype(full.dtype)
@@ -168,7 +174,7 @@ class GroupTotals:
         if self.kept is not None and self.kept.any():
             theirs = np.where(self.kept, weight, 0.0)
             out += np.outer([theirs[rows].sum() for rows in rows_of], m.change_of_kept(self.source))
-        for up, down, alpha in m.relative_changes(self.source):
+        for up, down, alpha, _ in m.columns(self.source):
             high, low = (np.array([weight[rows] @ side[rows] for rows in rows_of]) for side in (up, down))
             out += interpolate(high, low, alpha)
         return out
@@ -199,7 +205,7 @@ class GroupTotals:
             rows = given.rows[block]
             place, bins, n_bins = given.place(block)
             change = self._log_change(rows)
-            relative = self.members.systematic_change(rows, self.source)
+            relative = self.members.varied(rows, self.source, relative=True)
             with np.errstate(over="ignore", invalid="ignore"):
                 full = np.exp(change)
                 rest = full - 1.0 - change
@@ -256,7 +262,7 @@ class GroupTotals:
 
     def _full(self, rows: Rows) -> Array:
         """Weights of some events over those of the point estimate, fluctuations included, shape (events, n_members)."""
-        change, relative = self._log_change(rows), self.members.systematic_change(rows, self.source)
+        change, relative = self._log_change(rows), self.members.varied(rows, self.source, relative=True)
         if self.source in (None, "simulation"):
             moved = self.fluctuations.values()[self.fluctuations.groups.of_event[rows]]
             relative = moved if relative is None else relative + moved

@@ -71,8 +71,8 @@ def _of_block(members: Members, weight: Array, source: str | None, block: Block)
     relative = members.relative(block.number, block.rows, source)
     if relative is not None:
         own += relative[rows - block.rows.start]
-    profiled = members.profiled_change(rows, source)
-    if profiled is not None:
-        own *= np.exp(profiled)
+    varied = members.varied(rows, source)
+    if varied is not None:
+        own *= np.exp(varied)
     learned = own * np.exp(members.step2.log_ratio_change(members.events.gen[rows], source).astype(np.float64))
     return (weight[rows] * members.push[rows]) @ learned, weight[rows] @ own

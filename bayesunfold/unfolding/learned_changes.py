@@ -38,20 +38,17 @@ class LearnedChanges:
     Attributes
     ----------
     up, down : array, shape (p, k)
-        Relative change of the weights at plus and minus one standard deviation.
+        Change of the logarithm of the weights at plus and minus one standard deviation, or relative change of them.
     alpha : array, shape (k, n_members)
-        Their parameters.
-    slopes : array, shape (p, K)
-        Change of the logarithm of the weights per unit of each profiled parameter.
-    profiled : array, shape (K, n_members)
-        The profiled parameters, less their values at the point estimate.
+        Their parameters; profiled ones less their values at the point estimate.
+    relative : boolean array, shape (k,)
+        Which are relative changes.
     """
 
     up: Array
     down: Array
     alpha: Array
-    slopes: Array
-    profiled: Array
+    relative: NDArray[np.bool_]
 
     @classmethod
     def of(cls, members: Members) -> LearnedChanges:
@@ -62,31 +59,26 @@ class LearnedChanges:
         ConvergenceError
             If negative generator weights leave a direction without a positive curvature.
         """
-        relative = members.relative_changes(None, profiled=False)
-        variations = members.perturbations.variations.values()
-        slopes = [(v.up, v.alpha) for v in variations if v.parts is not None]
-        n_members = members.n_members
-        columns = [up for up, _, _ in relative] + [down for _, down, _ in relative] + [up for up, _ in slopes]
-        found = _least_squares(members, columns)
-        k = len(relative)
-        return cls(
-            found[:, :k],
-            found[:, k : 2 * k],
-            np.array([alpha for _, _, alpha in relative]).reshape(k, n_members),
-            found[:, 2 * k :],
-            np.array([alpha for _, alpha in slopes]).reshape(len(slopes), n_members),
-        )
+        columns = members.columns(None)
+        k = len(columns)
+        found = _least_squares(members, [c.up for c in columns] + [c.down for c in columns])
+        alpha = np.array([c.alpha for c in columns]).reshape(k, members.n_members)
+        return cls(found[:, :k], found[:, k:], alpha, np.array([c.relative for c in columns], dtype=bool))
 
     def __bool__(self) -> bool:
         """Whether a systematic changes generator weights."""
-        return bool(len(self.alpha) or len(self.profiled))
+        return bool(len(self.alpha))
 
     def factors(self, features: Array, members: NDArray[np.integer] | slice = slice(None)) -> Array:
         """What some members make of generator weights at tangent features (n, p), shape (n, members)."""
-        alpha, profiled = self.alpha[:, members], self.profiled[:, members]
-        up, down = np.maximum(alpha, 0.0), np.maximum(-alpha, 0.0)
-        relative = features @ (self.up @ up + self.down @ down)
-        return np.exp(features @ (self.slopes @ profiled)) * (1.0 + relative)
+
+        def change(chosen: NDArray[np.bool_]) -> Array:
+            alpha = self.alpha[chosen][:, members]
+            up, down = self.up[:, chosen], self.down[:, chosen]
+            return np.asarray(features @ (up @ np.maximum(alpha, 0.0) + down @ np.maximum(-alpha, 0.0)))
+
+        factors: Array = np.exp(change(~self.relative)) * (1.0 + change(self.relative))
+        return factors
 
 
 def _least_squares(members: Members, columns: list[Array]) -> Array:

@@ -2,7 +2,8 @@
 
 Event weights (draw x event) can be larger than memory, so they are made in blocks of events when
 something asks for them. Member ``s`` of event ``i`` weighs
-``v_i (1 + g_i) nu(t_i) exp(n(t_i))``, normalised member by member to a yield that fluctuates.
+``v_i exp(m_i) (1 + r_i + g_i) nu(t_i) exp(n(t_i))``, normalised member by member to a yield that fluctuates.
+Systematics make ``m`` and ``r``, equation (19).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from bayesunfold.unfolding.pairs import OneSigma
 from bayesunfold.unfolding.perturbations import (
     Acceptance,
     Block,
+    Column,
     Fluctuations,
     Perturbations,
     alpha_of,
@@ -187,19 +189,39 @@ class Members:
             change[fakes] = self.fakes.log_ratio_change(reco[fakes], source)
         if kept is not None and kept.any():
             change[kept] = self.change_of_kept(source)
-        profiled = self.profiled_change(rows, source)
-        if profiled is not None:  # together with the network's change, which it nearly cancels
-            change += profiled.astype(change.dtype)
+        varied = self.varied(rows, source)
+        if varied is not None:  # together with the network's change, which it nearly cancels
+            change += varied.astype(change.dtype)
         return change
 
-    def profiled_change(self, rows: Rows, source: str | None) -> Array | None:
-        """Of the logarithm of the weights by profiled systematics, shape (events, n_members); None for none."""
+    def varied(self, rows: Rows, source: str | None, *, relative: bool = False) -> Array | None:
+        """What systematics change of the logarithm of generator weights, or of those weights that they change linearly.
+
+        Shape (events, n_members); None for nothing.
+        """
+        if source is None:  # one matrix product
+            stacked = self.perturbations.stacked_variations
+            used = np.flatnonzero(stacked.relative == relative)
+            if not len(used):
+                return None
+            alpha = stacked.alpha[used].astype(np.float32)
+            up, down = stacked.up[rows][:, used], stacked.down[rows][:, used]
+            return np.asarray(up @ np.maximum(alpha, 0.0) + down @ np.maximum(-alpha, 0.0))
         out: Array | None = None
         for name, v in self.perturbations.variations.items():
-            alpha = alpha_of(v, name, source) if v.parts is not None else None
-            if alpha is not None:
-                found = v.change(rows, alpha)
+            alpha_there = alpha_of(v, name, source)
+            found = None if alpha_there is None else v.change(rows, alpha_there, relative=relative)
+            if found is not None:
                 out = found if out is None else out + found
+        return out
+
+    def columns(self, source: str | None) -> list[Column]:
+        """Changes of generator weights by systematics, those of every parameter that a source moves."""
+        out = []
+        for name, v in self.perturbations.variations.items():
+            alpha = alpha_of(v, name, source)
+            if alpha is not None:  # a profiled one is a slope, the same to both sides
+                out += v.columns() if v.parts is None else [Column(v.up, -v.up, alpha, relative=False)]
         return out
 
     def _raw(self, index: int, rows: slice, source: str | None, kept: NDArray[np.bool_] | None = None) -> Array:
@@ -218,38 +240,15 @@ class Members:
         return raw
 
     def relative(self, index: int, rows: slice, source: str | None) -> Array | None:
-        """Relative change of the generator weights, shape (events, n_members); None if the source has no part in it."""
-        changed = self.systematic_change(rows, source)
+        """Relative change of the generator weights, shape (events, n_members); None if the source has no part in it.
+
+        By the events' fluctuations and by what systematics do not change of the logarithm.
+        """
+        changed = self.varied(rows, source, relative=True)
         if source not in (None, "simulation"):
             return changed
         own = self.perturbations.simulation.block(index)
         return own if changed is None else own + changed
-
-    def systematic_change(self, rows: Rows, source: str | None) -> Array | None:
-        """Relative change of the weights of some events by systematics that are not profiled; None for none."""
-        if source is None:
-            found = self._all_variations(rows)
-            return found[0] if found else None
-        v = self.perturbations.variations.get(source)
-        return None if v is None or v.parts is not None else v.change(rows).astype(np.float32)
-
-    def relative_changes(self, source: str | None, *, profiled: bool = True) -> list[tuple[Array, Array, Array]]:
-        """Relative change of every event's weight at plus and minus one, and the parameter, of each systematic."""
-        out = []
-        for name, v in self.perturbations.variations.items():
-            alpha = alpha_of(v, name, source)
-            if alpha is not None and (profiled or v.parts is None):  # a profiled one is a slope, the same to both sides
-                out += v.columns() if v.parts is None else [(v.up, -v.up, alpha)]
-        return out
-
-    def _all_variations(self, rows: Rows) -> list[Array]:
-        """Relative change of the weights by all systematics that are not profiled, as one matrix product."""
-        names, up, down, alphas = self.perturbations.stacked_variations
-        known = [k for k, name in enumerate(names) if self.perturbations.variations[name].parts is None]
-        if not known:
-            return []
-        alpha = alphas[known].astype(np.float32)
-        return [up[rows][:, known] @ np.maximum(alpha, 0.0) + down[rows][:, known] @ np.maximum(-alpha, 0.0)]
 
     def signal_factor(self, source: str | None = None) -> Array:
         """Signal yield of each member over that of the point estimate, shape (n_members,)."""
@@ -339,9 +338,7 @@ class Members:
 
     def _largest_variation(self) -> str:
         """Which systematic variation changes event weights by more than a large part of them, as a sentence."""
-        sizes = {
-            n: float(max(np.abs(v.up).max(), np.abs(v.down).max())) for n, v in self.perturbations.variations.items()
-        }
+        sizes = {n: v.largest() for n, v in self.perturbations.variations.items()}
         v = self.events.weight * self.push
         for n, a in self.perturbations.acceptances.items():
             if a.up is not None and a.down is not None:

@@ -309,9 +309,7 @@ class Nuisances:
         """
         none = np.zeros(len(self.simulation))
         return {
-            statistics_name(k.name): Variation(
-                np.ones(n_members), none, none, draws=np.expm1(a * k.draws).astype(np.float32)
-            )
+            statistics_name(k.name): Variation(np.ones(n_members), none, none, draws=(a * k.draws).astype(np.float32))
             for k, a in zip(self.each, size, strict=True)
             if isinstance(k, EventWeights) and k.draws is not None
         }

@@ -145,6 +145,24 @@ def exponentials(seed: int, number: int, rows: int, n_members: int) -> Array:
     return g
 
 
+class Column(NamedTuple):
+    """What one parameter changes of all events' weights, linear on either side of zero.
+
+    Attributes
+    ----------
+    up, down : array, shape (n,)
+        At ``alpha`` = 1 and -1.
+    alpha : array, shape (n_members,)
+    relative : bool
+        Whether it is the relative change of the weights that is linear; otherwise that of their logarithm.
+    """
+
+    up: Array
+    down: Array
+    alpha: Array
+    relative: bool
+
+
 @dataclass(frozen=True)
 class Variation:
     """A systematic variation of simulated event weights.
@@ -154,12 +172,17 @@ class Variation:
     alpha : array, shape (n_members,)
         The nuisance parameter of each member, N(0, 1).
     up, down : array, shape (n,)
-        Relative change of each event's weight at ``alpha`` = 1 and -1; of a profiled one the change of its logarithm.
+        Change of the logarithm of each event's weight at ``alpha`` = 1 and -1.
     parts : dict of source to array, shape (n_members,), optional
         Of a profiled one: what each source moves of ``alpha``, which is their sum.
     draws : array, shape (n, M), float32, optional
         Of a ratio that was learned from other events: posterior draws of ``up`` less ``up``, the same with the other
         sign for ``down``. Member ``k`` has draw ``k`` modulo ``M``.
+    rest : pair of arrays, shape (n,), optional
+        Relative change of the weights beside that, at 1 and -1.
+    relative : bool
+        Whether ``up``, ``down`` and ``draws`` are relative changes of the weights: in files of earlier versions, of
+        what is not profiled.
     """
 
     alpha: Array
@@ -167,17 +190,28 @@ class Variation:
     down: Array
     parts: Mapping[str, Array] | None = None
     draws: Array | None = None
+    rest: tuple[Array, Array] | None = None
+    relative: bool = False
 
-    def change(self, rows: slice | NDArray[np.integer], alpha: Array | None = None) -> Array:
-        """Relative change of the weights, linear on either side of zero, or of their logarithm if it is profiled.
+    def change(self, rows: slice | NDArray[np.integer], alpha: Array, *, relative: bool = False) -> Array | None:
+        """Change of the logarithm of some events' weights, or their relative change beside that; None for none.
 
-        Shape (events, n_members), for the members' parameters or others.
+        Linear on either side of zero, shape (events, n_members).
         """
-        alpha = self.alpha if alpha is None else alpha
-        if self.parts is not None:
-            return np.multiply.outer(self.up[rows], alpha)
-        change = interpolate(self.up[rows], self.down[rows], alpha)
-        return change if self.draws is None else change + self.draws[rows] @ self.turns()
+        if relative == self.relative:
+            change = interpolate(self.up[rows], self.down[rows], alpha)
+            return change if self.draws is None else change + self.draws[rows] @ self.turns()
+        if relative and self.rest is not None:
+            return interpolate(self.rest[0][rows], self.rest[1][rows], alpha)
+        return None
+
+    def largest(self) -> float:
+        """Largest relative change of a weight at one standard deviation."""
+        if self.relative:
+            return float(max(np.abs(self.up).max(), np.abs(self.down).max()))
+        rest = np.zeros((2, 1)) if self.rest is None else self.rest
+        factors = (np.exp(log) * (1.0 + more) for log, more in zip((self.up, self.down), rest, strict=True))
+        return float(max(np.abs(factor - 1.0).max() for factor in factors))
 
     @property
     def is_noise(self) -> bool:
@@ -190,12 +224,12 @@ class Variation:
         mine = np.arange(len(self.alpha)) % max(m, 1) == np.arange(m)[:, None]
         return np.where(mine, self.alpha, 0.0)
 
-    def columns(self) -> list[tuple[Array, Array, Array]]:
-        """Changes at one and minus one, shape (n,), and their parameters, shape (n_members,), that add up to it."""
-        first = (self.up, self.down, self.alpha)
-        if self.draws is None:
-            return [first]
-        return [first, *((c, -c, a) for c, a in zip(self.draws.T, self.turns(), strict=True))]
+    def columns(self) -> list[Column]:
+        """Columns that add up to it."""
+        out = [Column(self.up, self.down, self.alpha, self.relative)]
+        if self.draws is not None:
+            out += [Column(c, -c, a, self.relative) for c, a in zip(self.draws.T, self.turns(), strict=True)]
+        return out if self.rest is None else [*out, Column(*self.rest, self.alpha, relative=True)]
 
 
 @dataclass(frozen=True)
@@ -300,21 +334,24 @@ Effect = Variation | Shift | Acceptance
 
 
 class StackedVariations(NamedTuple):
-    """Systematics of event weights as columns; one with draws has a column for each beside its own.
+    """Systematics of event weights as columns, of which one systematic may have several.
 
     Attributes
     ----------
     names : tuple of str
         Of the systematics, shape (K,).
     up, down : array, shape (n, K), float32
-        Changes of the weights at one and minus one.
+        Changes of the weights' logarithms, or relative changes of the weights, at one and minus one.
     alpha : array, shape (K, n_members)
+    relative : boolean array, shape (K,)
+        Which are relative changes.
     """
 
     names: tuple[str, ...]
     up: Array
     down: Array
     alpha: Array
+    relative: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -382,10 +419,10 @@ class Perturbations:
         every = [(name, *column) for name, v in self.variations.items() for column in v.columns()]
         if not every:
             none = np.zeros((0, 0), np.float32)
-            return StackedVariations((), none, none, np.zeros((0, self.n_members)))
-        names, up, down, alpha = zip(*every, strict=True)
+            return StackedVariations((), none, none, np.zeros((0, self.n_members)), np.zeros(0, dtype=bool))
+        names, up, down, alpha, relative = zip(*every, strict=True)
         high, low = (np.column_stack([c.astype(np.float32, copy=False) for c in side]) for side in (up, down))
-        return StackedVariations(names, high, low, np.stack(alpha))
+        return StackedVariations(names, high, low, np.stack(alpha), np.array(relative))
 
     def named(self, *kinds: Kind) -> tuple[str, ...]:
         """Names of the sources of some kinds."""

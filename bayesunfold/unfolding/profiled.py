@@ -34,9 +34,6 @@ __all__ = [
     "varied_backgrounds",
 ]
 
-LEAST = 1e-6
-"""Least draw of a ratio over its mean whose logarithm is taken: less is rounding."""
-
 Array = NDArray[np.floating]
 Flags = NDArray[np.bool_]
 
@@ -148,10 +145,8 @@ def read_nuisances(
 def _event_weights(systematic: Systematic, simulation: Simulation, seed: int) -> EventWeights:
     """Logarithms of the weights' factors, checked."""
     if systematic.alternative is not None:
-        change, draws = two_point_change(systematic, simulation, seed)
-        log_up = np.log1p(change)
-        over_mean = np.maximum(1.0 + draws.astype(np.float64) / (1.0 + change)[:, None], LEAST)
-        return EventWeights(systematic.name, log_up, -log_up, np.log(over_mean))
+        log_up, draws = two_point_change(systematic, simulation, seed)
+        return EventWeights(systematic.name, log_up, -log_up, draws.astype(np.float64))
     sides = []
     for direction, weight in (("up", systematic.weight_up), ("down", systematic.weight_down)):
         if weight is None:
@@ -249,12 +244,10 @@ def as_weights(systematic: Systematic, simulation: Simulation, seed: int) -> Sys
     """A two-point uncertainty as weights of the simulated events; others as they are."""
     if systematic.alternative is None:
         return systematic
-    change, draws = two_point_change(systematic, simulation, seed)
-    v = simulation.weight
+    log_ratio, draws = two_point_change(systematic, simulation, seed)
     out = Systematic(
         systematic.name,
-        weight_up=v * (1.0 + change),
-        weight_down=v * (1.0 - change),
+        weight_up=simulation.weight * np.exp(log_ratio),
         correlation=systematic.correlation,
         backgrounds=systematic.backgrounds or None,
     )

@@ -360,7 +360,8 @@ class Refit:
         p = self.perturbations
         sums.add("simulation", -np.outer(sums.residual_of_ones, p.simulation.weighted(difference)))
         for name, v in p.variations.items():
-            scalar = np.sum([interpolate(difference @ up, difference @ down, a) for up, down, a in v.columns()], axis=0)
+            moved = [interpolate(difference @ c.up, difference @ c.down, c.alpha) for c in v.columns()]
+            scalar = np.sum(moved, axis=0)
             sums.add(name, -np.outer(sums.residual_of_ones, scalar))
 
     def solve(self, sums: _Sums, solved: Sequence[Displacement]) -> Displacement:

@@ -138,7 +138,7 @@ def check_inputs(
     _, events, _ = read_inputs(simulation, data, backgrounds, systematics, intervals, checkpoint, scales, direct=direct)
     known = [s for s in systematics if s.alternative is None]
     Nuisances.of(simulation, backgrounds, [s for s in known if s.profile], events.scales, 0)
-    prepare_systematics(known, simulation, events.scales.reco, draw_alphas(known, 2, 0), 0)
+    prepare_systematics(known, simulation, events, draw_alphas(known, 2, 0), 0)
     return events
 
 

@@ -25,7 +25,9 @@ from bayesunfold.events import Background, Simulation
 from bayesunfold.unfolding.background_changes import as_background_sides
 from bayesunfold.unfolding.correlations import as_correlation, given_correlations, prior_correlation
 from bayesunfold.unfolding.matching import Absent, matched_variation
+from bayesunfold.unfolding.mean_changes import MeanChanges
 from bayesunfold.unfolding.perturbations import Effect, Shift, Shifted, Variation
+from bayesunfold.unfolding.standardized import StandardizedEvents
 from bayesunfold.unfolding.two_point import two_point_change
 from bayesunfold.unfolding.varied_features import warn_of_cut, warn_of_other_features, warn_of_selection
 
@@ -60,8 +62,9 @@ class Systematic:
         vary by the same uncertainty.
     weight_up, weight_down : array, shape (n,), optional
         The events' full generator weights (not factors on them) at plus and minus one standard deviation. Between and
-        beyond, the relative change is linear on either side. They vary both levels: for theory uncertainties. What
-        varies the detector level alone (triggers, identification, tagging) is ``reco_factor_up``.
+        beyond, the logarithm of the mean factor at the particle-level features is linear on either side, and so is
+        each event's relative change beside that. They vary both levels: for theory uncertainties. What varies the
+        detector level alone (triggers, identification, tagging) is ``reco_factor_up``.
     reco_up, reco_down : array or frame, shape (n,) or (n, d_reco), optional
         Detector-level features at plus and minus one standard deviation (an energy scale). Rows that fail detector
         level in the variation do not matter.
@@ -167,7 +170,7 @@ class Systematic:
         self.pass_reco_up, self.pass_reco_down = pass_reco_up, pass_reco_down
         self.reco_factor_up, self.reco_factor_down = reco_factor_up, reco_factor_down
         self.alternative = alternative
-        self.ratio_draws: Array | None = None  # of ``weight_up`` that was learned, relative, less its mean
+        self.ratio_draws: Array | None = None  # of the logarithm of ``weight_up`` that was learned, less its mean
         self.correlation = as_correlation(correlation, name)
         self.profile = check_flag(profile, "profile")
         if self.profile and alternative is not None:
@@ -454,22 +457,22 @@ def _check_sides(name: str, up: set[str], down: set[str]) -> None:
 
 
 def prepare_systematics(
-    systematics: list[Systematic], simulation: Simulation, scale_reco: Standardizer, alphas: Array, seed: int
+    systematics: list[Systematic], simulation: Simulation, events: StandardizedEvents, alphas: Array, seed: int
 ) -> dict[str, Effect]:
     """What each systematic changes, checked; row ``k`` of ``alphas`` belongs to systematic ``k``."""
     effects: dict[str, Effect] = {}
+    means, scale_reco = MeanChanges(events), events.scales.reco
     # what trains comes last: an error of another one is known before
     for k, systematic in sorted(enumerate(systematics), key=lambda each: each[1].alternative is not None):
         alpha = alphas[k]
         if systematic.alternative is not None:
-            up, draws = two_point_change(systematic, simulation, seed)
-            effects[systematic.name] = Variation(alpha, up, -up, draws=draws)
+            log_ratio, draws = two_point_change(systematic, simulation, seed)
+            effects[systematic.name] = means.variation(alpha, np.expm1(log_ratio), None, draws)
         elif systematic.weight_up is not None:
-            up = relative_change(systematic, systematic.weight_up, simulation, "up")
-            down = -up
+            up, down = relative_change(systematic, systematic.weight_up, simulation, "up"), None
             if systematic.weight_down is not None:
                 down = relative_change(systematic, systematic.weight_down, simulation, "down")
-            effects[systematic.name] = Variation(alpha, up, down, draws=systematic.ratio_draws)
+            effects[systematic.name] = means.variation(alpha, up, down, systematic.ratio_draws)
         elif not systematic.changes_simulation:
             effects[systematic.name] = Variation(alpha, *np.zeros((2, len(simulation))))
         else:

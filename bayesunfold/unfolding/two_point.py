@@ -42,7 +42,7 @@ def statistics_name(systematic: str) -> str:
 
 
 def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) -> tuple[Array, Array]:
-    """Relative weight that turns the nominal simulation into the alternative one, minus one, and what is known of it.
+    """Logarithm of the factor that turns the nominal simulation into the alternative one, and what is known of it.
 
     A classifier sees both levels and both pass flags of every event, with neutral values where a level is absent. The
     evidence chooses the scales of its prior: where the samples are alike, their ratio is close to one.
@@ -70,9 +70,9 @@ def two_point_change(systematic: Systematic, simulation: Simulation, seed: int) 
     own = part_stream(seed, "alternatives", zlib.crc32(systematic.name.encode())).integers(2**31)
     classifier = BayesianClassifier(network, inference="laplace", draws=DRAWS, random_state=int(own))
     classifier.fit(x, y, sample_weight=weight)
-    ratio = np.exp(classifier.log_ratio_draws(x[: len(simulation)])).T
-    mean = ratio.mean(axis=1)
-    return mean - 1.0, np.asfortranarray(ratio - mean[:, None], dtype=np.float32)  # columns are asked for
+    log_ratio = classifier.log_ratio_draws(x[: len(simulation)]).T
+    mean = log_ratio.mean(axis=1)
+    return mean, np.asfortranarray(log_ratio - mean[:, None], dtype=np.float32)  # columns are asked for
 
 
 def check_alternative(name: str, other: Simulation, simulation: Simulation) -> None:

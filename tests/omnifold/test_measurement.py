@@ -148,8 +148,9 @@ def test_luminosity_and_densities(events):
     expected = np.sqrt(np.expm1(s**2)) * np.exp(s**2 / 2) * wide.nominal
     assert wide.by_source()["luminosity"] == pytest.approx(expected, rel=0.25)
     assert np.all(wide.sources["luminosity"]() > 0)
-    # draw by draw: the plain spectrum over a luminosity of each member's own
-    factor = cross.draw_matrix / plain.draw_matrix * 20
+    # draw by draw, before these are centred: the plain spectrum over a luminosity of each member's own
+    drawn = [result.spectrum("gen", EDGES, luminosity=each, centre="draws") for each in (None, (20.0, 0.02))]
+    factor = drawn[1].draw_matrix / drawn[0].draw_matrix * 20
     np.testing.assert_allclose(factor, np.broadcast_to(factor[:, :1], factor.shape), rtol=1e-9)
     np.testing.assert_allclose(cross.sources["luminosity"](), factor * cross.nominal, rtol=1e-9)
     density = result.spectrum("gen", EDGES, normalization="density", luminosity=20.0)
@@ -228,9 +229,13 @@ def test_one_sigma_weights_are_on_the_line_through_every_member(events):
         for side, sign in ((0, 1.0), (1, -1.0)):
             change = {"shower": (0.1, -0.2)[side] * np.tanh(gen), "jes": np.zeros(4000)}[name]
             one = np.log(pair[:, side] / nominal / (1 + change))
+            mean, rest = np.zeros((2, 4000))
+            if name == "shower":  # the logarithm of the mean change, and what is left of each event's
+                mean, rest = (source.up, source.down)[side], source.rest[side]
+                np.testing.assert_allclose(np.exp(mean) * (1 + rest), 1 + change, rtol=1e-9)
             for s in np.flatnonzero(sign * source.alpha > 0)[:5]:
                 size = abs(source.alpha[s])
-                all_of_it = np.log(drawn[:, s] / nominal / (1 + size * change))
+                all_of_it = np.log(drawn[:, s] / nominal / (1 + size * rest)) - size * mean
                 # the same but for the normalisation of each member
                 assert np.ptp(all_of_it - size * one) < 1e-4
 

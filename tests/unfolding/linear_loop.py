@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.special import expit
 
 from bayesunfold.classifier.arithmetic import Layout
 from bayesunfold.classifier.two_class import Classifier, ClassWeights, TwoClass
-from bayesunfold.unfolding.perturbations import Fluctuations, Perturbations
+from bayesunfold.unfolding.perturbations import Fluctuations, Perturbations, Variation
+from bayesunfold.unfolding.propagation import Displacement
 
 LAYOUT = Layout((3, 1), "tanh", (1.5,))
 ALL = np.eye(4)
@@ -118,3 +121,15 @@ def linear_events():
     v = rng.random(300) + 0.5
     v *= (v.sum() / (v**2).sum()) * len(v) / len(v)
     return gen, reco, data, v, np.ones(200)
+
+
+def answered(members, size=0.2):
+    """The ensemble with one systematic ``"tune"``, which the particle-level network takes back."""
+    network, gen = members.step2.classifier, members.events.gen
+    d = np.eye(network.basis.shape[1])[:, :1]
+    d *= size / Displacement(network, {"tune": d}).log_ratio_change(gen).std()
+    log = Displacement(network, {"tune": d}).log_ratio_change(gen)[:, 0].astype(np.float64)
+    alpha = np.linspace(-3, 3, members.n_members)
+    p = replace(members.perturbations, effects={"tune": Variation(alpha, log, -log)}, signal={})
+    step2 = Displacement(network, {"tune": -d * alpha})
+    return replace(members, step2=step2, fakes=None, perturbations=p, _norms={})

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from linear_loop import answered
 
 import bayesunfold as bu
 from bayesunfold.errors import ConvergenceError
@@ -98,6 +99,15 @@ def test_large_bins_are_right_beyond_first_order(result):
     error = m.accumulate(groups, 4) - wanted
     # a bin's fluctuation times the spread of the changes in it
     assert np.all(np.sqrt((error**2).mean(axis=0)) < 0.2 * wanted.std(axis=0))
+
+
+def test_what_the_networks_take_back_leaves_sums_of_large_bins_alone(result):
+    """Change of the weights and answer add up to nothing, to all orders, up to three standard deviations."""
+    m = answered(result.members)
+    groups = np.digitize(result.simulation.gen[:, 0], [-0.8, 0.0, 0.8])
+    assert np.bincount(groups).min() > FEW
+    nominal = np.bincount(groups, m.nominal())
+    np.testing.assert_allclose(m.accumulate(groups, 4, "tune") / nominal, 1.0, rtol=1e-4)  # single precision
 
 
 def test_totals_at_detector_level_are_the_yield():

@@ -1,4 +1,4 @@
-"""The ensemble against its defining formula, ``v (1 + g) nu exp(n)`` normalised to a yield."""
+"""The ensemble against its defining formula, ``v exp(m) (1 + r + g) nu exp(n)`` normalised to a yield."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ def _by_hand(m, source=None):
     change = m.step2.log_ratio_change(events.gen, source).astype(float)
     fakes = events.passes.fakes
     change[fakes] = m.fakes.log_ratio_change(events.reco, source)[fakes]
-    relative = np.zeros_like(change)
+    relative, shower = np.zeros_like(change), p.variations["shower"]
     if source in (None, "simulation"):
         relative += p.simulation.block(0)
     if source in (None, "shower"):
-        relative += p.variations["shower"].change(slice(None))
+        up, down = np.maximum(shower.alpha, 0), np.maximum(-shower.alpha, 0)
+        change += np.outer(shower.up, up) + np.outer(shower.down, down)
+        relative += np.outer(shower.rest[0], up) + np.outer(shower.rest[1], down)
     raw = (events.weight * m.push)[:, None] * (1 + relative) * np.exp(change)
     total = raw[events.passes.reco].sum(axis=0)
     return raw * (events.signal_yield * m.signal_factor(source) / total)

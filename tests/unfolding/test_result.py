@@ -27,6 +27,34 @@ def test_spectrum_is_the_histogram_of_the_weights(result, toy):
     np.testing.assert_allclose(centred.std(), spectrum.std(), rtol=1e-10)
 
 
+@pytest.mark.parametrize("normalization", ["yield", "shape", "density"])
+def test_what_is_in_no_bin_is_centred_as_bins_are(result, normalization):
+    """Bins and flow add up to one, or to the yield of the point estimate; single draws to those of its members."""
+    edges, yields = [-2.0, 0.0, 2.0], result.nominal[result.simulation.pass_gen].sum()
+    s = result.spectrum("gen", edges, normalization=normalization)
+    volume = 2.0 if normalization == "density" else 1.0
+    total = 1.0 if normalization == "shape" else yields
+    everything = s.draw_matrix.sum(axis=1) * volume + s.flow[0] + s.flow[1]
+    assert everything.mean() == pytest.approx(total, rel=1e-9)
+    assert s.to_hist().values(flow=True)[[0, -1]].sum() == pytest.approx(total - s.nominal.sum() * volume, rel=1e-9)
+    if normalization == "shape":
+        np.testing.assert_allclose(everything, 1.0, rtol=1e-9)
+    assert (s.outside + s.undefined).mean() + s.nominal.sum() * volume * yields / total == pytest.approx(yields)
+    drawn = result.spectrum("gen", edges, normalization=normalization, centre="draws")
+    np.testing.assert_allclose(np.std(s.flow, axis=1), np.std(drawn.flow, axis=1), rtol=1e-6)
+
+
+def test_draws_of_a_cross_section_have_its_point_estimate_as_their_mean(result):
+    """The luminosity is log-normal, of mean ``exp(log(1.4)^2 / 2)``, which is not one."""
+    s = result.spectrum("gen", EDGES, luminosity=(2.0, 0.4))
+    np.testing.assert_allclose(s.mean(), s.nominal, rtol=1e-9)
+    below, above = (values.mean() for values in s.flow)
+    outside = np.array(
+        [(result.simulation.gen[:, 0] < -5) @ result.nominal, (result.simulation.gen[:, 0] >= 7) @ result.nominal]
+    )
+    np.testing.assert_allclose([below, above], outside / 2, rtol=1e-9, atol=1e-12)
+
+
 def test_normalizations(result):
     plain = result.spectrum("gen", EDGES)
     density = result.spectrum("gen", EDGES, normalization="density")

@@ -1,0 +1,113 @@
+"""What a systematic changes of generator weights, split into its mean at the unfolded features and the rest: (19).
+
+The networks answer to a change of the weights by the logarithm of its mean at the features that they see. So that
+logarithm is varied linearly, which the answer cancels to all orders, and what is left of each event's change by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from bayesunfold._support.threads import map_here
+from bayesunfold.classifier.arithmetic import blocks
+from bayesunfold.unfolding.perturbations import Variation
+from bayesunfold.unfolding.standardized import StandardizedEvents
+
+__all__ = ["MeanChanges"]
+
+Array = NDArray[np.floating]
+
+FARTHEST = 3.0
+"""Standard deviations beyond which a feature counts as there."""
+
+PAIRS = 16
+"""Features of which products of two are used as well."""
+
+LARGEST = 3.0
+"""Largest mean factor, its inverse the least: powers of more would make few events count for many at two and three
+standard deviations."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+@dataclass(frozen=True)
+class MeanChanges:
+    """Means of changes of the weights at the unfolded features: particle level, and detector level of fakes.
+
+    They are least-squares fits of polynomials. An error of the mean counts by its square alone: mean and rest together
+    are the whole change, to first order in the parameter and at one standard deviation.
+    """
+
+    events: StandardizedEvents
+
+    def variation(self, alpha: Array, up: Array, down: Array | None = None, draws: Array | None = None) -> Variation:
+        """From relative changes of the weights at one and minus one; the latter is the opposite of the former if None.
+
+        Parameters
+        ----------
+        alpha : array, shape (n_members,)
+        up, down : array, shape (n,)
+        draws : array, shape (n, M), float32, optional
+            Of the logarithm of ``1 + up``, less it.
+        """
+        log_up, rest_up = self.split(up)
+        log_down, rest_down = (-log_up, -rest_up) if down is None else self.split(down)
+        return Variation(alpha, log_up, log_down, draws=draws, rest=(rest_up, rest_down))
+
+    def split(self, change: Array) -> tuple[Array, Array]:
+        """Logarithm of the mean factor at the features of each event, and the relative change beside it."""
+        log = np.zeros(len(change))
+        for level in self._levels:
+            mean = level.mean(change[level.rows])
+            log[level.rows] = np.log(np.clip(1.0 + mean, 1.0 / LARGEST, LARGEST))
+        return log, (1.0 + change) * np.exp(-log) - 1.0
+
+    @cached_property
+    def _levels(self) -> list[_Polynomial]:
+        e = self.events
+        every = [(np.flatnonzero(e.passes.gen), e.gen), (np.flatnonzero(e.passes.fakes), e.reco)]
+        return [_Polynomial(rows, x, np.abs(e.weight)) for rows, x in every if len(rows)]
+
+
+@dataclass(frozen=True)
+class _Polynomial:
+    """Least squares over some events, of powers of their features to the third and of products of two."""
+
+    rows: NDArray[np.integer]
+    x: Array
+    weight: Array
+
+    def mean(self, change: Array) -> Array:
+        """The fit to a change, shape (rows,)."""
+        parts = map_here(lambda b: self._design(b).T @ (self._weight(b) * change[b]), blocks(len(self.rows)))
+        coefficients = cho_solve(self._factor, np.sum(list(parts), axis=0))
+        return np.concatenate(list(map_here(lambda b: self._design(b) @ coefficients, blocks(len(self.rows)))))
+
+    @cached_property
+    def _factor(self) -> tuple[Array, bool]:
+        def one(block: slice) -> Array:
+            design = self._design(block)
+            return np.asarray(design.T @ (design * self._weight(block)[:, None]))
+
+        gram = np.sum(list(map_here(one, blocks(len(self.rows)))), axis=0)
+        factor: tuple[Array, bool] = cho_factor(gram + np.eye(len(gram)))  # directions without events stay at zero
+        return factor
+
+    @cached_property
+    def _unit(self) -> float:
+        return float(self.weight[self.rows].mean()) or 1.0
+
+    def _weight(self, block: slice) -> Array:
+        return np.asarray(self.weight[self.rows[block]] / self._unit)
+
+    def _design(self, block: slice) -> Array:
+        z = np.clip(self.x[self.rows[block]].astype(np.float64), -FARTHEST, FARTHEST)
+        first, second = np.triu_indices(z.shape[1] if z.shape[1] <= PAIRS else 0, 1)
+        return np.column_stack([np.ones(len(z)), z, z**2, z**3, z[:, first] * z[:, second]])
