@@ -139,7 +139,7 @@ def test_moments_that_depend_on_another_observable():
     assert np.all(found.std("draw").values < 0.05)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_products_are_measured_whatever_the_classifier_saw(seed):
     """Nothing differs between data and simulation, so no classifier sees products; bands stay those of the data.
 

@@ -100,7 +100,14 @@ def saved(everything, tmp_path_factory):
         return tree.load()
 
 
-@pytest.mark.parametrize("group", ["networks", "step2", "measurement", "data", "scales/gen", "yields"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        "networks",
+        "scales/gen",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("step2", "measurement", "data", "yields")),
+    ],
+)
 def test_a_missing_group_is_named(saved, tmp_path, group):
     import bayesunfold.io.storage as storage
 

@@ -30,7 +30,7 @@ SECTIONS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["advi", "laplace"])
+@pytest.fixture(scope="module", params=[pytest.param("advi", marks=pytest.mark.slow), "laplace"])
 def page(request, tmp_path_factory):
     toy = bu.datasets.gaussian_toy(600, 600, random_seed=1)
     settings = {"iterations": 3, "inference": request.param, "draws": 100, "random_seed": 1, "progressbar": False}

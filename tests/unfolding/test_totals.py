@@ -21,7 +21,7 @@ def sample():
     return gen, gen + rng.normal(0, 0.4, 4000), data + rng.normal(0, 0.4, 2000)
 
 
-@pytest.mark.parametrize("side", ["up", "down"])
+@pytest.mark.parametrize("side", ["up", pytest.param("down", marks=pytest.mark.slow)])
 def test_flags_that_change_on_one_side_only(sample, tmp_path, side):
     """The nominal flags on the other side, as an array that differs from them in an event of weight zero."""
     gen, reco, data = sample
