@@ -83,7 +83,8 @@ class RowIndex:
 
 def _check_comparable(a: NDArray[Any], b: NDArray[Any], mine: str, what: str) -> None:
     """Whole numbers are compared with numbers of a float only where these can tell them apart."""
-    if {a.dtype.kind, b.dtype.kind} & {"f"} == set() and a.dtype.kind == b.dtype.kind:
+    kinds = {a.dtype.kind, b.dtype.kind}
+    if kinds <= {"i", "u"} or (len(kinds) == 1 and "f" not in kinds):
         return
     for values, name in ((a, f"key of {mine}"), (b, f"key of {what}")):
         check_exact(values, name)

@@ -114,6 +114,14 @@ def test_long_event_numbers_stay_exact():
     np.testing.assert_array_equal(match_rows((run, event), (run, event[::-1]), "up"), [1, 0])
 
 
+def test_event_numbers_with_and_without_a_sign_are_compared_exactly():
+    """One file has a negative number, so its type keeps the sign; that of the other has none."""
+    first = np.array([-1, 2**62, 2**62 + 1, 2**62 + 2])
+    for kind in (np.int64, np.uint64):
+        other = np.array([2**62 + 2, 2**62, 7, 2**62 + 1], dtype=kind)
+        assert match_rows(first, other, "up").tolist() == [-1, 1, 3, 0]
+
+
 @pytest.mark.parametrize(("kind", "digits"), [("float32", 24), ("float64", 53)])
 def test_floats_that_cannot_tell_events_apart(kind, digits):
     """The next whole number after 2^digits that the type holds is two more."""
