@@ -20,6 +20,7 @@ from bayesunfold.events import Background, Data, Simulation
 from bayesunfold.unfolding.standardized import StandardizedEvents
 
 __all__ = [
+    "FAR_EVENTS",
     "check_distance",
     "check_learned",
     "check_samples",
@@ -48,7 +49,8 @@ LARGE_BACKGROUND = 0.9
 FAR_EVENTS, FAR_SHARE = 10.0, 0.5
 """A background is warned of if it expects more events beyond all data and simulated events than the first number, or
 has a larger part there than the second. Data that hold it lie beyond the range with so many expected in fewer than one
-of 10 000 cases."""
+of 10 000 cases. Varied ones are judged by their part alone: a scale moves events over the edge of a cut, which has a
+warning of its own."""
 
 BLIND_P_VALUE, BLIND_EVENTS, BLIND_BINS = 1e-3, 200, 5
 """A particle-level feature is blind if its table of ``BLIND_BINS`` quantile bins against those of each detector-level
@@ -345,7 +347,10 @@ def warn_without_overlap(simulation: Simulation, data: Data) -> NDArray[np.bool_
 
 
 def warn_of_far_background(
-    simulation: Simulation, data: Data, samples: Iterable[tuple[str, Array, NDArray[np.floating]]]
+    simulation: Simulation,
+    data: Data,
+    samples: Iterable[tuple[str, Array, NDArray[np.floating]]],
+    most: float = FAR_EVENTS,
 ) -> None:
     """Warn, naming sample and feature, of backgrounds beyond the range of data and simulation.
 
@@ -358,6 +363,8 @@ def warn_of_far_background(
         With the columns of the simulation.
     samples : iterable of (str, array, array)
         What each is, its features in the order of the simulation's, and its weights.
+    most : float
+        Expected events there that are warned of; a larger part than ``FAR_SHARE`` is in any case.
     """
     every = list(samples)
     if not every:
@@ -373,7 +380,7 @@ def warn_of_far_background(
             far = (features[:, j] < low) | (features[:, j] > high)
             far &= ~isolated(features[:, j]) if far.any() else False
             expected, share = float(weight[far].sum()), float(np.abs(weight[far]).sum() / np.abs(weight).sum())
-            if expected > FAR_EVENTS or share > FAR_SHARE:
+            if expected > most or share > FAR_SHARE:
                 msg = (
                     f"{100 * share:.3g} % of the {what} ({expected:.4g} expected events) lie beyond all data and all "
                     f"simulated events in {name} (range [{low:.4g}, {high:.4g}]). Check its unit and the order of its "

@@ -15,7 +15,7 @@ from bayesunfold.events import Background, Data, Simulation, as_data
 from bayesunfold.unfolding.background_changes import check_background_changes
 from bayesunfold.unfolding.correlations import check_correlations
 from bayesunfold.unfolding.nuisances import Nuisances
-from bayesunfold.unfolding.overlap import check_samples, warn_of_far_background, warn_without_overlap
+from bayesunfold.unfolding.overlap import FAR_EVENTS, check_samples, warn_of_far_background, warn_without_overlap
 from bayesunfold.unfolding.standardized import Scales, StandardizedEvents, standardize
 from bayesunfold.unfolding.systematics import Systematic, draw_alphas, prepare_systematics
 from bayesunfold.unfolding.two_point import check_alternative, statistics_name
@@ -73,10 +73,16 @@ def read_inputs(
     check_samples(simulation, data, backgrounds, events, direct=direct)
     varied = {s.name: s.backgrounds for s in systematics if s.backgrounds}
     check_background_changes(varied, backgrounds, simulation, events.scales.reco)
-    samples = [(f"background {b.name!r}", b) for b in backgrounds]
-    for name, changes in varied.items():
-        samples += [(f"background {b!r} in {name!r}", side) for b, sides in changes.items() for side in sides if side]
-    warn_of_far_background(simulation, data, [(what, b.columns_for(simulation), b.weight) for what, b in samples])
+    sides = [
+        (f"background {b!r} in {name!r}", side)
+        for name, changes in varied.items()
+        for b, pair in changes.items()
+        for side in pair
+        if side
+    ]
+    for samples, most in (([(f"background {b.name!r}", b) for b in backgrounds], FAR_EVENTS), (sides, np.inf)):
+        found = [(what, b.columns_for(simulation), b.weight) for what, b in samples]
+        warn_of_far_background(simulation, data, found, most)
     return data, events, covered
 
 

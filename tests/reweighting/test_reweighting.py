@@ -441,7 +441,7 @@ def test_blending_two_models():
         (lambda: bu.Reweighter(temper=2.0), r"lie in \(0, 1\]"),
         (lambda: bu.Reweighter().weights([1.0]), "not fitted"),
         (
-            lambda: bu.Reweighter("analytic", densities=(lambda x: x, lambda x: x)).fit([-1.0, 2.0], [1.0, -2.0]),
+            lambda: bu.Reweighter("analytic", densities=(lambda x: x, lambda x: x)).fit([-1.0, 2.0], [1.0, 2.0]),
             "negative or NaN in 1 events",
         ),
         (lambda: Calibrator().fit(np.zeros(20), np.repeat([0, 1], 10)), "10 effective calibration events"),
