@@ -117,5 +117,5 @@ def plot_ranking(ranking: pd.DataFrame, bin: str | None = None, top: int = 20) -
             pulls.set_xlim(-reach, reach)
             pulls.set_xlabel("profiled nuisance parameter [standard deviations of its prior]")
             ax.tick_params(axis="x", which="both", top=False)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16 * 6 / (len(rows) + 4)), ncols=2)
+        fig.legend(loc="outside lower center", ncols=2)
     return fig
