@@ -99,15 +99,22 @@ def same_edges(a: Array, b: Array) -> bool:
 
 
 def edge_texts(edges: Array) -> list[str]:
-    """Edges with six digits, or with fifteen where six do not tell them apart.
+    """Edges with four digits, or with as many more as place them within a hundredth of the narrowest bin.
+
+    Whole parts of up to six digits are written out.
 
     Examples
     --------
-    >>> edge_texts([0, 0.5, 1e3]), edge_texts([1.0, 1.0000001])
-    (['0', '0.5', '1000'], ['1', '1.0000001'])
+    >>> edge_texts([0, 0.5, 1e5]), edge_texts([1.0, 1.0000001]), edge_texts([0, 1 / 3, 2 / 3])
+    (['0', '0.5', '100000'], ['1', '1.0000001'], ['0', '0.3333', '0.6667'])
     """
-    short = [f"{edge:g}" for edge in edges]
-    return short if len(set(short)) == len(short) else [f"{edge:.15g}" for edge in edges]
+    values = np.asarray(edges, dtype=np.float64)
+    whole = len(str(int(np.abs(values).max())))
+    for digits in range(max(4, min(whole, 6)), 16):
+        texts = [f"{edge:.{digits}g}" for edge in values]
+        if np.all(np.abs(np.array(texts, dtype=np.float64) - values) <= 0.01 * np.diff(values).min()):
+            break
+    return texts
 
 
 def bin_volumes(edges: Sequence[Array]) -> Array:
