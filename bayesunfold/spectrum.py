@@ -22,6 +22,7 @@ from scipy import stats
 
 from bayesunfold._support.checks import as_numbers, check_bins, check_covariance, check_level
 from bayesunfold._support.html import facts
+from bayesunfold._support.statistics import draws_factor
 from bayesunfold._support.tables import as_table
 from bayesunfold.binning import BinAxis, bin_volumes, edge_texts, numbered, same_edges
 from bayesunfold.errors import InputError, OverlapWarning
@@ -478,7 +479,7 @@ class Spectrum:
         if n <= dof + 2:
             msg = f"{n} draws cannot give a chi-square with {dof} degrees of freedom; take more than {dof + 2}."
             raise InputError(msg)
-        value *= (n - dof - 2) / (n - 1)
+        value *= draws_factor(n, dof)
         return Chi2(value, dof, float(stats.chi2.sf(value, dof)))
 
     def to_hist(self) -> hist.Hist:

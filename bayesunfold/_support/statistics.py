@@ -1,4 +1,4 @@
-"""Intervals of counts, and means of weights whose logarithm is known."""
+"""Intervals of counts, means of weights whose logarithm is known, and chi-squares with covariances of draws."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayesunfold.errors import ConvergenceError
 
-__all__ = ["clopper_pearson", "log_mean_weight"]
+__all__ = ["clopper_pearson", "draws_factor", "log_mean_weight"]
 
 Array = NDArray[np.floating]
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def draws_factor(draws: int, dof: int) -> float:
+    """What a chi-square with the covariance of draws is multiplied by: the inverse of such a covariance is too large.
+
+    References
+    ----------
+    J. Hartlap, P. Simon, P. Schneider, A&A 464 (2007) 399, doi:10.1051/0004-6361:20066170, equation 17.
+
+    Examples
+    --------
+    >>> draws_factor(101, 2)
+    0.97
+    """
+    return (draws - dof - 2) / (draws - 1)
 
 
 def clopper_pearson(successes: ArrayLike, trials: int, level: float = 0.683) -> tuple[Array, Array]:

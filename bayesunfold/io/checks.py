@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from bayesunfold._support.checks import check_instance, check_mapping
+from bayesunfold._support.statistics import draws_factor
 from bayesunfold.errors import InputError
 from bayesunfold.spectrum import Spectrum
 
@@ -74,4 +75,4 @@ def draws_of(spectrum: Spectrum) -> FiniteDraws | None:
         dof = spectrum.chi2(spectrum.nominal).dof
     except InputError:
         return FiniteDraws(n)
-    return FiniteDraws(n, dof, (n - dof - 2) / (n - 1))
+    return FiniteDraws(n, dof, draws_factor(n, dof))

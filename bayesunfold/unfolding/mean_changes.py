@@ -57,13 +57,18 @@ class MeanChanges:
         draws : array, shape (n, M), float32, optional
             Of the logarithm of ``1 + up``, less it.
         """
-        log_up, rest_up = self.split(up)
-        log_down, rest_down = (-log_up, -rest_up) if down is None else self.split(down)
+        if down is None:
+            log, rest = self.split(up)
+            return Variation(alpha, log, -log, draws=draws, rest=(rest, -rest))
+        (log_up, log_down), (rest_up, rest_down) = (both.T for both in self.split(np.column_stack([up, down])))
         return Variation(alpha, log_up, log_down, draws=draws, rest=(rest_up, rest_down))
 
     def split(self, change: Array) -> tuple[Array, Array]:
-        """Logarithm of the mean factor at the features of each event, and the relative change beside it."""
-        log = np.zeros(len(change))
+        """Logarithm of the mean factor at the features of each event, and the relative change beside it.
+
+        Of one change, shape (n,), or of several, shape (n, k).
+        """
+        log = np.zeros(change.shape)
         for level in self._levels:
             mean = level.mean(change[level.rows])
             log[level.rows] = np.log(np.clip(1.0 + mean, 1.0 / LARGEST, LARGEST))
@@ -85,8 +90,8 @@ class _Polynomial:
     weight: Array
 
     def mean(self, change: Array) -> Array:
-        """The fit to a change, shape (rows,)."""
-        parts = map_here(lambda b: self._design(b).T @ (self._weight(b) * change[b]), blocks(len(self.rows)))
+        """The fit to changes, shape (rows,) or (rows, k)."""
+        parts = map_here(lambda b: (self._design(b).T * self._weight(b)) @ change[b], blocks(len(self.rows)))
         coefficients = cho_solve(self._factor, np.sum(list(parts), axis=0))
         return np.concatenate(list(map_here(lambda b: self._design(b) @ coefficients, blocks(len(self.rows)))))
 

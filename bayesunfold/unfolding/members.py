@@ -220,8 +220,8 @@ class Members:
         out = []
         for name, v in self.perturbations.variations.items():
             alpha = alpha_of(v, name, source)
-            if alpha is not None:  # a profiled one is a slope, the same to both sides
-                out += v.columns() if v.parts is None else [Column(v.up, -v.up, alpha, relative=False)]
+            if alpha is not None:
+                out += v.columns(alpha)
         return out
 
     def _raw(self, index: int, rows: slice, source: str | None, kept: NDArray[np.bool_] | None = None) -> Array:

@@ -224,12 +224,13 @@ class Variation:
         mine = np.arange(len(self.alpha)) % max(m, 1) == np.arange(m)[:, None]
         return np.where(mine, self.alpha, 0.0)
 
-    def columns(self) -> list[Column]:
-        """Columns that add up to it."""
-        out = [Column(self.up, self.down, self.alpha, self.relative)]
+    def columns(self, alpha: Array | None = None) -> list[Column]:
+        """Columns that add up to it, for the members' parameters or others of one without draws."""
+        alpha = self.alpha if alpha is None else alpha
+        out = [Column(self.up, self.down, alpha, self.relative)]
         if self.draws is not None:
             out += [Column(c, -c, a, self.relative) for c, a in zip(self.draws.T, self.turns(), strict=True)]
-        return out if self.rest is None else [*out, Column(*self.rest, self.alpha, relative=True)]
+        return out if self.rest is None else [*out, Column(*self.rest, alpha, relative=True)]
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def _event_weights(systematic: Systematic, simulation: Simulation, seed: int) ->
     """Logarithms of the weights' factors, checked."""
     if systematic.alternative is not None:
         log_up, draws = two_point_change(systematic, simulation, seed)
-        return EventWeights(systematic.name, log_up, -log_up, draws.astype(np.float64))
+        return EventWeights(systematic.name, log_up, -log_up, draws)
     sides = []
     for direction, weight in (("up", systematic.weight_up), ("down", systematic.weight_down)):
         if weight is None:
