@@ -23,8 +23,9 @@ from bayesunfold.direct.settings import DirectSettings
 from bayesunfold.omnifold.iteration import Iteration
 from bayesunfold.omnifold.problems import acceptance_of, push_outside, varied_backgrounds, varied_step1
 from bayesunfold.unfolding.correlations import partners_of
+from bayesunfold.unfolding.mean_changes import MeanChanges
 from bayesunfold.unfolding.members import Members
-from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Shifted, Variation, list_sources
+from bayesunfold.unfolding.perturbations import Acceptance, Effect, Perturbations, Shifted, list_sources
 from bayesunfold.unfolding.propagation import Displacement, linear_refit
 from bayesunfold.unfolding.standardized import StandardizedEvents, to_yield
 
@@ -271,10 +272,11 @@ def _with_nuisances(
     def parts(name: str) -> dict[str, Array]:
         return {source: values[row[name]] for source, values in alphas.items()}
 
+    events = profile.events
+    means = MeanChanges(events)
     for name, change in nuisances.weight_slopes(profile.alpha).items():
         own = parts(name)
-        effects[name] = Variation(np.sum(list(own.values()), axis=0), change, -change, own)
-    events = profile.events
+        effects[name] = means.along(np.sum(list(own.values()), axis=0), change, own)
     for name, share in nuisances.share_slopes(profile.alpha, profile.now).items():
         own = parts(name)
         total = np.sum(list(own.values()), axis=0)

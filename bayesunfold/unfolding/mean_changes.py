@@ -6,6 +6,7 @@ logarithm is varied linearly, which the answer cancels to all orders, and what i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,16 +64,36 @@ class MeanChanges:
         (log_up, log_down), (rest_up, rest_down) = (both.T for both in self.split(np.column_stack([up, down])))
         return Variation(alpha, log_up, log_down, draws=draws, rest=(rest_up, rest_down))
 
+    def along(self, alpha: Array, slope: Array, parts: Mapping[str, Array]) -> Variation:
+        """Of a profiled parameter, from the derivative of the logarithm of the weights at the fit, shape (n,).
+
+        Its mean at the features is the derivative of the logarithm of the mean.
+
+        Parameters
+        ----------
+        alpha : array, shape (n_members,)
+        slope : array, shape (n,)
+        parts : dict of source to array, shape (n_members,)
+            What each source moves of ``alpha``.
+        """
+        mean = self._mean(slope)
+        rest = slope - mean
+        return Variation(alpha, mean, -mean, parts, rest=(rest, -rest))
+
     def split(self, change: Array) -> tuple[Array, Array]:
         """Logarithm of the mean factor at the features of each event, and the relative change beside it.
 
         Of one change, shape (n,), or of several, shape (n, k).
         """
-        log = np.zeros(change.shape)
-        for level in self._levels:
-            mean = level.mean(change[level.rows])
-            log[level.rows] = np.log(np.clip(1.0 + mean, 1.0 / LARGEST, LARGEST))
+        log = np.log(np.clip(1.0 + self._mean(change), 1.0 / LARGEST, LARGEST))
         return log, (1.0 + change) * np.exp(-log) - 1.0
+
+    def _mean(self, change: Array) -> Array:
+        """The fit to changes, shape (n,) or (n, k); zero for events at neither level."""
+        out = np.zeros(change.shape)
+        for level in self._levels:
+            out[level.rows] = level.mean(change[level.rows])
+        return out
 
     @cached_property
     def _levels(self) -> list[_Polynomial]:

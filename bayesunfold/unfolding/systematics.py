@@ -63,8 +63,8 @@ class Systematic:
     weight_up, weight_down : array, shape (n,), optional
         The events' full generator weights (not factors on them) at plus and minus one standard deviation. Between and
         beyond, the logarithm of the mean factor at the particle-level features is linear on either side, and so is
-        each event's relative change beside that; with ``profile`` the logarithm of each event's factor follows a
-        parabola, whose mean moves with what is random from event to event. They vary both levels: for theory
+        each event's relative change beside that; with ``profile`` the fit follows a parabola in the logarithm of each
+        event's factor, and members are split in this way around the fit. They vary both levels: for theory
         uncertainties. What varies the detector level alone (triggers, identification, tagging) is ``reco_factor_up``.
     reco_up, reco_down : array or frame, shape (n,) or (n, d_reco), optional
         Detector-level features at plus and minus one standard deviation (an energy scale). Rows that fail detector

@@ -197,3 +197,19 @@ def test_files_give_the_members_back(result, old):
     np.testing.assert_allclose(ratio / ratio[0], 1.0, rtol=1e-4)
     again = from_groups(to_groups(from_groups(tree))).members.perturbations.variations
     assert again["shower"].relative
+
+
+def test_what_is_random_leaves_the_mean_of_a_profiled_parameter():
+    """A slope of zero mean at every particle level: members keep the sum of weights; ``exp(2 slope)`` has 3.6 times it.
+
+    20 000 events of spread 0.8 know the mean factor at two standard deviations to 0.011; five of it are once in 2e6.
+    """
+    rng = np.random.default_rng(11)
+    gen = rng.normal(size=(20_000, 1))
+    slope = 0.8 * rng.normal(size=20_000)
+    alpha = np.array([2.0, -2.0])
+    v = means_of(gen, np.ones(20_000)).along(alpha, slope, {"data": alpha})
+    np.testing.assert_allclose(v.up + v.rest[0], slope, atol=1e-12)
+    rows = slice(0, 20_000)
+    factor = np.exp(v.change(rows, alpha)) * (1.0 + v.change(rows, alpha, relative=True))
+    assert factor.mean(axis=0) == pytest.approx(1.0, abs=0.057)
