@@ -128,7 +128,7 @@ def test_what_is_known_of_one_is_known_of_the_other():
     simulation, data, systematics = two_readings()
     up, down = (simulation.reco + np.array([0.0, shift]) for shift in (1e-9, -1e-9))
     systematics.append(bu.Systematic("unseen", reco_up=up, reco_down=down, correlation={"seen": RHO}, profile=True))
-    unfolder = bu.UnbinnedFBU(**FAST | {"draws": 400})
+    unfolder = bu.UnbinnedFBU(**FAST | {"draws": 400}, moments=FAST["network"], rounds=0)
     with pytest.warns(ProfilingWarning, match="what is known of it is what its correlations say"):
         result = unfolder.fit(simulation, data, systematics=systematics)
     seen, unseen = (result.nuisances.loc[name] for name in ("seen", "unseen"))
@@ -147,7 +147,7 @@ def test_impacts_are_covariances_with_the_parameter(tmp_path):
     tilt = bu.Systematic(
         "tilt", reco_factor_up=1 + 0.3 * np.tanh(simulation.gen[:, 0]), correlation={"seen": RHO}, profile=True
     )
-    unfolder = bu.UnbinnedFBU(**FAST | {"draws": 400})
+    unfolder = bu.UnbinnedFBU(**FAST | {"draws": 400}, moments=FAST["network"], rounds=0)
     result = unfolder.fit(simulation, data, systematics=[*systematics, tilt])
     assert result.nuisances.loc["tilt", "std"] > 0.7
     result.save(tmp_path / "result.nc")

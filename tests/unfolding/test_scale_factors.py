@@ -105,7 +105,7 @@ def test_networks_of_scale_factors_are_those_of_events_that_are_seen_in_part(sam
     [
         ("omnifold", {"iterations": 3, "efficiency": "learned"}),
         ("omnifold", {"iterations": 3, "efficiency": "prior"}),
-        ("direct", {}),
+        ("direct", {"moments": FAST["network"], "rounds": 0}),
     ],
 )
 def test_scale_factors_are_events_that_are_seen_in_part(samples, method, settings):
@@ -217,7 +217,8 @@ def test_a_profiled_scale_factor_is_found():
     reco = np.column_stack([gen + rng.normal(0, 0.5, n), tag])
     data = np.column_stack([truth + rng.normal(0, 0.5, m), seen])
     tagging = bu.Systematic("tagging", reco_factor_up=np.where(tag, np.exp(0.2), 1.0), profile=True)
-    result = bu.UnbinnedFBU(**FAST, random_seed=1).fit(bu.Simulation(gen, reco), bu.Data(data), systematics=[tagging])
+    unfolder = bu.UnbinnedFBU(**FAST, moments=FAST["network"], rounds=0, random_seed=1)
+    result = unfolder.fit(bu.Simulation(gen, reco), bu.Data(data), systematics=[tagging])
     row = result.nuisances.loc["tagging"]
     # share of tagged events: error 0.5 / sqrt(m) of the data and as much of the simulation; d share / d alpha = 0.05
     error = 0.5 * np.sqrt(1 / n + 1 / m) / 0.05
