@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import arviz as az
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -159,7 +160,7 @@ def test_files_give_the_result_back(result, tmp_path, suffix):
 
 def test_result_with_acceptance_and_advi_survives_a_file(accepted, tmp_path):
     simulation, data = accepted
-    unfolder = bu.OmniFold(2, network=bu.Network((8, 8)), draws=40, random_seed=2, progressbar=False)
+    unfolder = bu.OmniFold(1, network=bu.Network((6, 4)), draws=40, random_seed=2, progressbar=False)
     result = unfolder.fit(simulation, data)
     again = bu.load(result.save(tmp_path / "r.nc"))
     a, b = result.spectrum("gen", EDGES), again.spectrum("gen", EDGES)
@@ -177,12 +178,10 @@ def test_wrong_files_are_named(result, tmp_path):
     with pytest.raises(FileFormatError, match="not a result of bayesunfold"):
         bu.load(tmp_path / "other.nc")
     path = result.save(tmp_path / "newer.nc")
-    tree = xr.open_datatree(path, engine="h5netcdf").load()
-    tree.close()
-    tree.attrs["format_version"] = 99
-    tree.to_netcdf(tmp_path / "newest.nc", engine="h5netcdf")
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
     with pytest.raises(FileFormatError, match="Update"):
-        bu.load(tmp_path / "newest.nc")
+        bu.load(path)
     with pytest.raises(InputError, match=r"\.nc"):
         result.save(tmp_path / "result.root")
 
