@@ -200,7 +200,8 @@ def test_everything_survives_saving(events, tmp_path):
         bu.Systematic("jes", reco_up=reco + 0.05),
     ]
     backgrounds = [bu.Background(rng.normal(0, 1, 500), np.full(500, 0.5), "a b", 0.1)]
-    result = unfold(bu.Simulation(gen, reco, **flags), data, backgrounds, systematics, inference="advi", draws=100)
+    quick = {"iterations": 1, "network": bu.Network(hidden=(4,)), "inference": "advi", "draws": 100}
+    result = unfold(bu.Simulation(gen, reco, **flags), data, backgrounds, systematics, **quick)
     result = result.estimate_bias()
     loaded = bu.load(result.save(tmp_path / "full.nc"))
     one, two = (r.spectrum("gen", EDGES) for r in (result, loaded))
@@ -437,14 +438,16 @@ def test_two_point_uncertainty_of_the_efficiency(events):
 
 
 def test_two_point_with_undefined_features(events):
-    gen, reco, _ = events
+    gen, reco = (values[:1000] for values in events[:2])
     rng = np.random.default_rng(13)
-    second = np.where(rng.random(4000) < 0.5, np.nan, 1.0 * gen)
+    second = np.where(rng.random(1000) < 0.5, np.nan, 1.0 * gen)
     simulation = bu.Simulation(np.column_stack([gen, second]), np.column_stack([reco, second]), undefined="indicator")
-    less = np.where(rng.random(4000) < 0.6, np.nan, 1.0 * gen)
+    less = np.where(rng.random(1000) < 0.6, np.nan, 1.0 * gen)
     alternative = bu.Simulation(np.column_stack([gen, less]), np.column_stack([reco, less]), undefined="indicator")
-    observed = bu.Data(np.column_stack([reco, second])[:2000], undefined="indicator")
-    result = unfold(simulation, observed, systematics=[bu.Systematic("model", alternative=alternative)], draws=60)
+    observed = bu.Data(np.column_stack([reco, second])[:500], undefined="indicator")
+    result = unfold(
+        simulation, observed, systematics=[bu.Systematic("model", alternative=alternative)], draws=60, iterations=1
+    )
     assert np.all(np.isfinite(result.spectrum("gen_0", EDGES).by_source()["model"]))
 
 
