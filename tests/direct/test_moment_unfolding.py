@@ -128,7 +128,7 @@ def test_undefined_features_and_names_of_the_detector_level():
 def test_moments_that_depend_on_another_observable():
     """Mean of t is 0.5 x in data and 0 in the simulation, x uniform: in each third within five widths."""
     rng = np.random.default_rng(3)
-    n = 8000
+    n = 20_000
     x, other = rng.uniform(0, 1, (2, n))
     gen, truth = rng.normal(0, 1, n), rng.normal(0, 1, n) + 0.5 * other
 
