@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import require
+from conftest import forked_workers, require
 
 import bayesunfold as bu
 import bayesunfold.generative.event_posterior as event_posterior
@@ -41,6 +41,12 @@ def local_cluster(n_workers):
         dashboard_address="127.0.0.1:0",
         silence_logs=60,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers_start_quickly():
+    with forked_workers(estimator.__name__, event_posterior.__name__):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +286,8 @@ def test_the_command_line(client, everything_is_sent, monkeypatch, tmp_path, cap
     path = tmp_path / "run.toml"
     path.write_text(
         '[simulation]\nfile = "sim.npz"\ngen = ["x"]\nreco = ["y"]\n[data]\nfile = "data.npz"\nfeatures = ["y"]\n'
-        '[unfolding]\niterations = 1\ninference = "laplace"\ndraws = 20\nbias = false\n[output]\nreport = false\n'
+        '[unfolding]\niterations = 1\ninference = "laplace"\ndraws = 20\nbias = false\n'
+        "[network]\nhidden = [8]\n[output]\nreport = false\n"
     )
     address = client.scheduler.address
     assert main(["--debug", "unfold", str(path), "--scheduler", address, "--scratch", str(tmp_path)]) == 0
