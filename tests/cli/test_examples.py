@@ -30,7 +30,9 @@ def test_from_ntuples_to_hepdata(tmp_path, capsys):
     subprocess.run([sys.executable, EXAMPLE / "make_ntuples.py", tmp_path, str(EVENTS)], check=True)
     path = tmp_path / "measurement.toml"
     text = path.read_text().replace("expected_data = 12400", "expected_data = 3800")
-    path.write_text(text.replace("[unfolding]", '[network]\nhidden = [8]\n[unfolding]\ninference = "laplace"'))
+    path.write_text(
+        text.replace("[unfolding]", '[network]\nhidden = [8]\n[unfolding]\ninference = "laplace"\ndraws = 100')
+    )
     assert main(["unfold", str(path), "--check"]) == 0
     out = capsys.readouterr().out
     assert "BLIND" in out

@@ -29,7 +29,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def result():
     toy = bu.datasets.gaussian_toy(400, 500, dimension=2, random_seed=1)
-    unfolder = bu.OmniFold(2, inference="laplace", draws=50, random_seed=1, progressbar=False)
+    unfolder = bu.OmniFold(2, bu.Network(hidden=(8,)), inference="laplace", draws=50, random_seed=1, progressbar=False)
     return unfolder.fit(toy.simulation, toy.measurement)
 
 
@@ -168,7 +168,7 @@ def test_only_loopback_names_are_answered(result, host):
 def test_another_result_stands_beside_and_systematics_move(result):
     toy = bu.datasets.gaussian_toy(400, 500, dimension=2, random_seed=1)
     tilt = bu.Systematic("tilt", weight_up=np.exp(0.1 * toy.gen[:, 0]), weight_down=np.exp(-0.1 * toy.gen[:, 0]))
-    unfolder = bu.OmniFold(2, inference="laplace", draws=50, random_seed=2, progressbar=False)
+    unfolder = bu.OmniFold(2, bu.Network(hidden=(8,)), inference="laplace", draws=50, random_seed=2, progressbar=False)
     varied = unfolder.fit(toy.simulation, toy.measurement, systematics=[tilt])
     page = Explorer(varied, {"the other": result})
     page.edges.value = "-3, 0, 4"

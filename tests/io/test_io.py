@@ -427,6 +427,7 @@ def test_the_quick_start_runs(tmp_path, capsys):
     text = (EXAMPLES.parent / "quickstart.md").read_text()
     toml = text.split("```toml\n")[1].split("```")[0]
     toml = toml.replace("random_seed = 1", 'random_seed = 1\ninference = "laplace"\niterations = 2\ndraws = 60')
+    toml += "\n[network]\nhidden = [8]\n"
     (tmp_path / "measurement.toml").write_text(toml)
     rng = np.random.default_rng(1)
 
@@ -437,7 +438,7 @@ def test_the_quick_start_runs(tmp_path, capsys):
         up = {"pt_up": 1.02 * pt, "m_up": 1.02 * m, "pt_down": 0.98 * pt, "m_down": 0.98 * m}
         return {"gen_pt": gen_pt, "gen_m": gen_m, "pt": pt, "m": m, "eta": rng.uniform(-2.5, 2.5, n), **up}
 
-    for name, sample in (("simulation", columns(3000, 1.0)), ("data", columns(1500, 1.1)), ("top", columns(200, 2.0))):
+    for name, sample in (("simulation", columns(1500, 1.0)), ("data", columns(750, 1.1)), ("top", columns(100, 2.0))):
         with uproot.recreate(tmp_path / f"{name}.root") as f:
             f["events"] = sample | {"w": np.full(len(sample["pt"]), 0.2 if name == "top" else 1.0)}
     assert main(["unfold", "--check", str(tmp_path / "measurement.toml")]) == 0, capsys.readouterr().err
