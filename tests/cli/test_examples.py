@@ -24,7 +24,10 @@ EVENTS = 6000
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_from_ntuples_to_hepdata(tmp_path, capsys):
-    """False alarm: the p-value below 1e-5, for which the spectrum of the data's own truth is the reference."""
+    """False alarm: the p-value below 1e-5, for which the spectrum of the data's own truth is the reference.
+
+    A hundred draws estimate the covariance of seven bins, by which that happens once in 2e4 (Hotelling's distribution).
+    """
     require("uproot"), require("hepdata_lib")
     shutil.copy(EXAMPLE / "measurement.toml", tmp_path)
     subprocess.run([sys.executable, EXAMPLE / "make_ntuples.py", tmp_path, str(EVENTS)], check=True)
