@@ -39,6 +39,10 @@ Array = NDArray[np.floating]
 MOST_TRAINED = 20_000
 """Events of a half that its classifier is trained on."""
 
+TEST_STEPS = 20
+"""Most Gauss-Newton steps of these classifiers. The test holds whatever they have learned, and what later steps learn
+is noise for the most part."""
+
 SMALLEST = 1e-12
 """Variances of combinations of moments below this, relative to the largest, are rounding errors."""
 
@@ -164,7 +168,7 @@ def criticise(
     scores, labels, weights, deviations = [], [], [], []
     everything = step1_classes(events, push)
     for side in (False, True):
-        trained = fit_map(layout, _thinned(_part(everything, halves, side)), rng)
+        trained = fit_map(layout, _thinned(_part(everything, halves, side)), rng, max_steps=TEST_STEPS)
         tested = _Sample.of(events, push, halves, not side)
         score = np.concatenate([forward(layout, trained.theta, x) for x in tested.x])
         deviations.append(_deviation(tested, score, problem, mode))

@@ -411,7 +411,8 @@ class UnbinnedFBU:
         done = [] if path is None else claim_checkpoint(path, key, seed)
         try:
             learn = recall(done[0]) if done else train(training_stream(seed, 0))
-            first = iterate(events, settings, None, None, told(learn, lambda name: phases.begin(PHASES[name])))
+            learn = told(learn, lambda name: phases.begin(PHASES[name]))
+            first = iterate(events, settings, None, None, learn, weigh_fakes=False)
             if path is not None and not done:
                 write_checkpoint(path, key, (first.networks(),), seed)
         except BaseException:
@@ -439,7 +440,7 @@ def _profiled(
     """The posterior of network and nuisance parameters."""
 
     def retrain(k: int, moved: StandardizedEvents) -> Iteration:
-        return iterate(moved, settings, None, None, train(training_stream(seed, k)))
+        return iterate(moved, settings, None, None, train(training_stream(seed, k)), weigh_fakes=False)
 
     trained, first, nuisances = find_nuisances(events, settings, first, seed, profile, retrain)
     return _with_networks(find_posterior(trained, settings, first, seed, nuisances), settings)
@@ -447,7 +448,8 @@ def _profiled(
 
 def _with_networks(found: DirectPosterior, settings: DirectSettings) -> DirectPosterior:
     """Its networks at the events where the nuisance parameters are, as a saved result has them."""
-    here = iterate(found.events, settings, None, None, recall(found.fit.setup.first.networks()))
+    known = recall(found.fit.setup.first.networks())
+    here = iterate(found.events, settings, None, None, known, weigh_fakes=False)
     return replace(found, fit=replace(found.fit, setup=replace(found.fit.setup, first=here)))
 
 

@@ -497,9 +497,8 @@ def _direct(
     events: StandardizedEvents, settings: DirectSettings, networks: Networks, tree: xr.DataTree
 ) -> tuple[Iteration, Iteration]:
     """The first iteration, and the same with the network of the direct posterior in place of step 2."""
-    first = iterate(
-        events, settings, None, None, recall(networks, {"step1": _group(tree, "measurement")["directions"].values})
-    )
+    known = recall(networks, {"step1": _group(tree, "measurement")["directions"].values})
+    first = iterate(events, settings, None, None, known, weigh_fakes=False)
     stored = _group(tree, "step2")
     step2 = replace(first.step2, theta=stored["theta"].values, directions=stored["directions"].values)
     fakes = None

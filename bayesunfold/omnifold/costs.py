@@ -74,9 +74,9 @@ def direct_costs(
 ) -> dict[str, float]:
     """Of the phases of a direct posterior: those of a first iteration, the mode, and the members."""
     first = iteration_costs(0, layouts, events, draws, groups)
-    costs = {name.removeprefix("iteration 1, "): cost for name, cost in first.items() if "members" not in name}
+    costs = {name: first[f"iteration 1, {name}"] for name in ("step 1", "step 2")}
     costs["step 1"] *= 3
     members = 3.5 * members_cost(layouts, events, draws, groups)
     # the mode, and its test by two classifiers of half the events
-    network = 2 * members + (0.6 * costs["step 1"] if tested else 0.0)
+    network = 2 * members + (0.2 * costs["step 1"] if tested else 0.0)
     return costs | {"particle-level network": network, "members": members}

@@ -66,7 +66,7 @@ class Iteration:
     pull : array, shape (n,)
         ``omega`` for events that pass both levels, NaN elsewhere.
     push : array, shape (n,)
-        ``nu(t)`` for events that pass gen, ``E[nu | r]`` for fakes.
+        ``nu(t)`` for events that pass gen, ``E[nu | r]`` for fakes if there is their classifier.
     """
 
     step1: Classifier
@@ -198,6 +198,8 @@ def iterate(
     before: Iteration | None,
     first: Networks | None,
     learn: Learn,
+    *,
+    weigh_fakes: bool = True,
 ) -> Iteration:
     """One iteration.
 
@@ -211,6 +213,9 @@ def iterate(
         Networks of the first iteration, whose hidden layers centre the priors.
     learn : callable
         :func:`train`, :func:`fit_near` or :func:`recall`.
+    weigh_fakes : bool
+        Whether a classifier gives fakes their push weight, which is zero otherwise: the direct posterior takes that of
+        step 1.
     """
     reco, gen = settings.layouts(events)
     restarts = settings.restarts if before is None else 1
@@ -228,7 +233,7 @@ def iterate(
     push = np.zeros(len(events))
     push[passing] = bounded_ratio(two.log_ratio(events.gen[passing]), "step 2")
     fakes = None
-    if events.passes.fakes.any():
+    if weigh_fakes and events.passes.fakes.any():
         start = None if before is None or before.fakes is None else before.fakes.theta
         fakes = learn("fakes", reco, fakes_classes(events, push), Start(start, restarts=restarts))
         push[events.passes.fakes] = push_of_fakes(events, fakes, push)

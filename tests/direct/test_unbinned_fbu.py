@@ -210,6 +210,16 @@ def test_it_agrees_with_the_loop_where_both_measure(everything):
     assert everything[0].members.nominal("reco").sum() == pytest.approx(signal)
 
 
+def test_step_1_weighs_the_fakes(everything):
+    """Up to one factor; a classifier of their own, which the loop has, is not trained."""
+    assert ["fakes" in result.record.history[0]["losses"] for result in everything] == [False, True]
+    events, push = everything[0].members.events, everything[0].members.push
+    fakes = events.passes.fakes
+    ratio = np.exp(everything[0].measurement.step1.log_ratio(events.reco[fakes]))
+    assert fakes.any()
+    np.testing.assert_allclose(push[fakes] / ratio, (push[fakes] / ratio).mean(), rtol=1e-5)
+
+
 def test_one_sigma_is_the_mean_slope_of_all_members(everything):
     """Each member has slopes of its own: the pair is the least-squares line through zero of each side."""
     result, edges = everything[0], np.array([-1.5, -0.5, 0.5, 1.5])
