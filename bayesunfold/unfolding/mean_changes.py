@@ -26,6 +26,9 @@ Array = NDArray[np.floating]
 FARTHEST = 3.0
 """Standard deviations beyond which a feature counts as there."""
 
+ORDER = 5
+"""Highest power of a feature."""
+
 PAIRS = 16
 """Features of which products of two are used as well."""
 
@@ -104,7 +107,7 @@ class MeanChanges:
 
 @dataclass(frozen=True)
 class _Polynomial:
-    """Least squares over some events, of powers of their features to the third and of products of two."""
+    """Least squares over some events, of powers of their features to the fifth and of products of two."""
 
     rows: NDArray[np.integer]
     x: Array
@@ -136,4 +139,5 @@ class _Polynomial:
     def _design(self, block: slice) -> Array:
         z = np.clip(self.x[self.rows[block]].astype(np.float64), -FARTHEST, FARTHEST)
         first, second = np.triu_indices(z.shape[1] if z.shape[1] <= PAIRS else 0, 1)
-        return np.column_stack([np.ones(len(z)), z, z**2, z**3, z[:, first] * z[:, second]])
+        powers = [z**k for k in range(1, ORDER + 1)]
+        return np.column_stack([np.ones(len(z)), *powers, z[:, first] * z[:, second]])
