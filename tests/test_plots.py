@@ -75,7 +75,11 @@ def test_legends_in_axes_of_ones_own_are_small():
     assert panels[0].get_legend().get_texts()[0].get_fontsize() < mpl.rcParams["font.size"]
 
 
-@pytest.mark.parametrize("experiment", ["ALICE", "ATLAS", "CMS", "DUNE", "LHCb"])
+# the others go the same way
+OTHER_STYLES = [pytest.param(name, marks=pytest.mark.slow) for name in ("ALICE", "DUNE", "LHCb")]
+
+
+@pytest.mark.parametrize("experiment", ["ATLAS", "CMS", *OTHER_STYLES])
 def test_styles_of_experiments_are_theirs_and_go_no_further(experiment):
     styles = require("mplhep").style
     before = dict(mpl.rcParams)

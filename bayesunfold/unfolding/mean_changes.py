@@ -26,8 +26,9 @@ Array = NDArray[np.floating]
 FARTHEST = 3.0
 """Standard deviations beyond which a feature counts as there."""
 
-ORDER = 5
-"""Highest power of a feature."""
+ORDER, SLOPE_ORDER = 3, 5
+"""Highest power of a feature, and for slopes, whose sums nearly cancel: a smooth one should leave no rest. A change at
+one standard deviation counts by its logarithm, so that its mean must not run away where there are few events."""
 
 PAIRS = 16
 """Features of which products of two are used as well."""
@@ -79,7 +80,7 @@ class MeanChanges:
         parts : dict of source to array, shape (n_members,)
             What each source moves of ``alpha``.
         """
-        mean = self._mean(slope)
+        mean = _mean(self._levels_of_slopes, slope)
         rest = slope - mean
         return Variation(alpha, mean, -mean, parts, rest=(rest, -rest))
 
@@ -88,30 +89,39 @@ class MeanChanges:
 
         Of one change, shape (n,), or of several, shape (n, k).
         """
-        log = np.log(np.clip(1.0 + self._mean(change), 1.0 / LARGEST, LARGEST))
+        log = np.log(np.clip(1.0 + _mean(self._levels, change), 1.0 / LARGEST, LARGEST))
         return log, (1.0 + change) * np.exp(-log) - 1.0
-
-    def _mean(self, change: Array) -> Array:
-        """The fit to changes, shape (n,) or (n, k); zero for events at neither level."""
-        out = np.zeros(change.shape)
-        for level in self._levels:
-            out[level.rows] = level.mean(change[level.rows])
-        return out
 
     @cached_property
     def _levels(self) -> list[_Polynomial]:
+        return self._of_order(ORDER)
+
+    @cached_property
+    def _levels_of_slopes(self) -> list[_Polynomial]:
+        return self._of_order(SLOPE_ORDER)
+
+    def _of_order(self, order: int) -> list[_Polynomial]:
         e = self.events
         every = [(np.flatnonzero(e.passes.gen), e.gen), (np.flatnonzero(e.passes.fakes), e.reco)]
-        return [_Polynomial(rows, x, np.abs(e.weight)) for rows, x in every if len(rows)]
+        return [_Polynomial(rows, x, np.abs(e.weight), order) for rows, x in every if len(rows)]
+
+
+def _mean(levels: list[_Polynomial], change: Array) -> Array:
+    """The fit to changes, shape (n,) or (n, k); zero for events at neither level."""
+    out = np.zeros(change.shape)
+    for level in levels:
+        out[level.rows] = level.mean(change[level.rows])
+    return out
 
 
 @dataclass(frozen=True)
 class _Polynomial:
-    """Least squares over some events, of powers of their features to the fifth and of products of two."""
+    """Least squares over some events, of powers of their features and of products of two."""
 
     rows: NDArray[np.integer]
     x: Array
     weight: Array
+    order: int
 
     def mean(self, change: Array) -> Array:
         """The fit to changes, shape (rows,) or (rows, k)."""
@@ -139,5 +149,5 @@ class _Polynomial:
     def _design(self, block: slice) -> Array:
         z = np.clip(self.x[self.rows[block]].astype(np.float64), -FARTHEST, FARTHEST)
         first, second = np.triu_indices(z.shape[1] if z.shape[1] <= PAIRS else 0, 1)
-        powers = [z**k for k in range(1, ORDER + 1)]
+        powers = [z**k for k in range(1, self.order + 1)]
         return np.column_stack([np.ones(len(z)), *powers, z[:, first] * z[:, second]])

@@ -30,7 +30,11 @@ def new():
     return np.column_stack([rng.normal(0, 1.5, 500), rng.exponential(1.5, 500) - 0.3])
 
 
-@pytest.mark.parametrize("calibration", [None, "beta", "sigmoid", "temperature", "isotonic", "histogram"])
+# a temperature is a sigmoid without a constant, a histogram has the steps of isotonic calibration
+SPECIAL_CASES = [pytest.param(name, marks=pytest.mark.slow) for name in ("temperature", "histogram")]
+
+
+@pytest.mark.parametrize("calibration", [None, "beta", "sigmoid", "isotonic", *SPECIAL_CASES])
 def test_round_trip_of_classifiers(samples, new, tmp_path, calibration):
     number = np.arange(3000)
     reweighter = bu.Reweighter(calibration=calibration, draws=30, random_state=1).fit(*samples, fold=(number, number))

@@ -242,6 +242,7 @@ def test_resampled_toys_with_misses_and_fakes():
     assert np.isnan(make(1).simulation.gen).any()
 
 
+@pytest.mark.slow  # the error is also that of workers that do not start, test_workers_of_a_computer_that_slept
 def test_a_script_without_a_guard_is_told_of_it(tmp_path):
     """Worker processes run the script again; the error says so, whatever the workers print."""
     (tmp_path / "study.py").write_text(
