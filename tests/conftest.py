@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 import shutil
-import sys
 
 import matplotlib as mpl
 import numpy as np
@@ -24,24 +23,6 @@ def require(module: str):
     if os.environ.get("BAYESUNFOLD_REQUIRE_ALL"):
         return importlib.import_module(module)
     return pytest.importorskip(module)
-
-
-@contextlib.contextmanager
-def forked_workers(*modules):
-    """Fork Dask's workers from one process that has imported the library and ``modules``, which is most of a start.
-
-    That process keeps the standard error of the test that started it, so this is not for tests of what workers print.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    distributed = require("distributed")  # before its settings are changed, or they are lost on the way back
-    import dask
-
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        context = distributed.utils.get_mp_context()  # the first call sets modules of its own
-        context.set_forkserver_preload(["distributed", bu.__name__, *modules])
-        yield
 
 
 @pytest.fixture

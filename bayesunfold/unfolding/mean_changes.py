@@ -27,8 +27,8 @@ FARTHEST = 3.0
 """Standard deviations beyond which a feature counts as there."""
 
 ORDER, SLOPE_ORDER = 3, 5
-"""Highest power of a feature, and for slopes, whose sums nearly cancel: a smooth one should leave no rest. A change at
-one standard deviation counts by its logarithm, so that its mean must not run away where there are few events."""
+"""Highest power of a feature: of changes at one standard deviation, whose mean must not run away where there are few
+events, since its logarithm counts; and of slopes of profiled parameters, of which smooth ones should leave no rest."""
 
 PAIRS = 16
 """Features of which products of two are used as well."""

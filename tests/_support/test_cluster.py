@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import forked_workers, require
+from conftest import require
 
 import bayesunfold as bu
 import bayesunfold.generative.event_posterior as event_posterior
@@ -45,7 +45,16 @@ def local_cluster(n_workers):
 
 @pytest.fixture(scope="module", autouse=True)
 def _workers_start_quickly():
-    with forked_workers(estimator.__name__, event_posterior.__name__):
+    """Workers are forked from one process that has imported the library, which is most of a start."""
+    if sys.platform != "linux":
+        yield
+        return
+    distributed = require("distributed")  # before its settings are changed, or they are lost on the way back
+    import dask
+
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        context = distributed.utils.get_mp_context()  # the first call sets modules of its own
+        context.set_forkserver_preload(["distributed", estimator.__name__, event_posterior.__name__])
         yield
 
 
