@@ -56,12 +56,19 @@ class Outputs:
 
     def components(self, score: Array) -> Array:
         """Log of each Gaussian's part of the density, shape (n, K)."""
-        z = (score[:, None] - self.location) * np.exp(-self.log_width)
+        return self.components_at(self.deviations(score, np.exp(-self.log_width)))
+
+    def components_at(self, z: Array) -> Array:
+        """The same, of deviations from each Gaussian's location in its widths, shape (n, K)."""
         return self.log_share - self.log_width - 0.5 * z * z - np.float32(0.5 * np.log(2 * np.pi))
+
+    def deviations(self, score: Array, inverse_width: Array) -> Array:
+        """Of normal scores from each Gaussian's location, in its widths, shape (n, K)."""
+        return (score[:, None] - self.location) * inverse_width
 
     def distribution(self, score: Array) -> Array:
         """Of the mixture at normal scores, shape (n,)."""
-        z = (score[:, None] - self.location) * np.exp(-self.log_width)
+        z = self.deviations(score, np.exp(-self.log_width))
         return np.sum(np.exp(self.log_share) * ndtr(z), axis=1)
 
 
@@ -125,6 +132,8 @@ def _log_sum(x: Array) -> Array:
     """Log of the sum of exponentials, shape (n, 1)."""
     if x.shape[1] == 0:
         return np.zeros((len(x), 1), dtype=x.dtype)
+    if x.shape[1] == 1:
+        return x
     most = x.max(axis=1, keepdims=True)
     return most + np.log(np.exp(x - most).sum(axis=1, keepdims=True))
 
@@ -170,12 +179,12 @@ def loss_and_gradient(
     delta[:, :c] = by_class
     if k:
         regular = classes == c - 1 if mixture.n_classes else np.ones(len(u), bool)
-        parts = said.components(score)
+        inverse = np.exp(-said.log_width)
+        z = said.deviations(score, inverse)
+        parts = said.components_at(z)
         total = _log_sum(parts)
         log_density += np.where(regular, total[:, 0], 0.0)
         share = np.exp(parts - total)
-        inverse = np.exp(-said.log_width)
-        z = (score[:, None] - said.location) * inverse
         raw = out[:, c + 2 * k :]
         inside = (raw > LEAST_LOG_WIDTH) & (raw < MOST_LOG_WIDTH)
         delta[:, c : c + k] = np.exp(said.log_share) - share

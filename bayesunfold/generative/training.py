@@ -102,20 +102,18 @@ def train_mixture(
     held_score = column.spread_score(x[held], rng).astype(np.float32) if k else np.zeros(len(held), np.float32)
     passes = plan.passes(len(used))
     per_pass = max(1, len(used) // plan.batch)
-    adam = _Adam.start(mixture.parameters, passes * per_pass, plan.rate)
+    shapes = [p.shape for p in mixture.parameters]
+    theta = _flat(mixture.parameters)
+    decay = _flat([np.full_like(p, (len(p) if p.ndim == 2 else 0) / len(used)) for p in mixture.parameters])
+    adam = _Adam(np.zeros_like(theta), np.zeros_like(theta), passes * per_pass, plan.rate)
     stopped: tuple[Mixture, Array] | None = None
     losses = np.zeros(len(held))
     for number in range(passes):
         score = column.spread_score(x, rng).astype(np.float32) if k else np.zeros(n, np.float32)
         for rows in np.array_split(rng.permutation(used), per_pass):
             _, gradient = loss_and_gradient(mixture, u[rows], classes[rows], score[rows], weight[rows])
-            scale = np.float32(1.0 / len(rows))
-            decay = np.float32(1.0 / len(used))
-            gradient = [
-                g * scale + decay * len(p) * p if p.ndim == 2 else g * scale
-                for g, p in zip(gradient, mixture.parameters, strict=True)
-            ]
-            mixture = replace(mixture, parameters=adam.step(mixture.parameters, gradient))
+            theta = adam.step(theta, _flat(gradient) * np.float32(1.0 / len(rows)) + decay * theta)
+            mixture = replace(mixture, parameters=_shaped(theta, shapes))
         if len(held) and ((number + 1) % max(1, passes // LOOKS) == 0 or number + 1 == passes):
             losses = _losses(mixture, u[held], classes[held], held_score) * weight[held]
             if stopped is None or losses.mean() < stopped[1].mean():
@@ -150,25 +148,29 @@ def _losses(mixture: Mixture, u: Array, classes: Integers, score: Array) -> Arra
 class _Adam:
     """Running means of the gradient and of its square."""
 
-    mean: Parameters
-    square: Parameters
+    mean: Array
+    square: Array
     total: int
     rate: float
     number: int = 0
 
-    @classmethod
-    def start(cls, parameters: Parameters, total: int, rate: float) -> _Adam:
-        return cls([np.zeros_like(p) for p in parameters], [np.zeros_like(p) for p in parameters], total, rate)
-
-    def step(self, parameters: Parameters, gradient: Parameters) -> Parameters:
+    def step(self, parameters: Array, gradient: Array) -> Array:
         """Parameters after one step."""
         self.number += 1
         t = self.number
         rate = self.rate * 0.5 * (1.0 + np.cos(np.pi * min(t / self.total, 1.0)))
         rate = np.float32(rate * np.sqrt(1 - DECAY_2**t) / (1 - DECAY_1**t))
-        out: Parameters = []
-        for p, g, m, s in zip(parameters, gradient, self.mean, self.square, strict=True):
-            m += (1 - DECAY_1) * (g - m)
-            s += (1 - DECAY_2) * (g * g - s)
-            out.append(p - rate * m / (np.sqrt(s) + np.float32(TINY)))
-        return out
+        self.mean += (1 - DECAY_1) * (gradient - self.mean)
+        self.square += (1 - DECAY_2) * (gradient * gradient - self.square)
+        return parameters - rate * self.mean / (np.sqrt(self.square) + np.float32(TINY))
+
+
+def _flat(parameters: Parameters) -> Array:
+    """All in one vector: steps of many small arrays take longer than their sums."""
+    return np.concatenate([p.ravel() for p in parameters])
+
+
+def _shaped(theta: Array, shapes: list[tuple[int, ...]]) -> Parameters:
+    """Views of their part of the vector."""
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(np.split(theta, ends[:-1]), shapes, strict=True)]
