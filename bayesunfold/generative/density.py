@@ -145,7 +145,7 @@ def _log_factor(column: Column, said: Outputs, x: Array) -> Array:
     """Log probability of values of one feature, given what its network says of them."""
     classes = column.classes(x)
     rows = np.arange(len(x))
-    out = np.where(classes < 0, -np.inf, said.log_class[rows, classes].astype(np.float64))
+    out = np.where(classes < 0, -np.inf, said.log_class[classes, rows].astype(np.float64))
     regular = (classes == len(column.atoms)) & column.continuous
     if not regular.any():
         return out

@@ -34,15 +34,15 @@ Parameters = list[Array]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network says of each event.
+    """What a network says of each event; events are last, so that sums over few classes and Gaussians are fast.
 
     Attributes
     ----------
-    log_class : array, shape (n, C)
+    log_class : array, shape (C, n)
         Log probability of each class.
-    log_share : array, shape (n, K)
+    log_share : array, shape (K, n)
         Log shares of the Gaussians.
-    location, log_width : array, shape (n, K)
+    location, log_width : array, shape (K, n)
     """
 
     log_class: Array
@@ -52,24 +52,24 @@ class Outputs:
 
     def log_density(self, score: Array) -> Array:
         """Of the mixture at normal scores, shape (n,)."""
-        return _log_sum(self.components(score))[:, 0]
+        return _log_sum(self.components(score))
 
     def components(self, score: Array) -> Array:
-        """Log of each Gaussian's part of the density, shape (n, K)."""
+        """Log of each Gaussian's part of the density, shape (K, n)."""
         return self.components_at(self.deviations(score, np.exp(-self.log_width)))
 
     def components_at(self, z: Array) -> Array:
-        """The same, of deviations from each Gaussian's location in its widths, shape (n, K)."""
+        """The same, of deviations from each Gaussian's location in its widths, shape (K, n)."""
         return self.log_share - self.log_width - 0.5 * z * z - np.float32(0.5 * np.log(2 * np.pi))
 
     def deviations(self, score: Array, inverse_width: Array) -> Array:
-        """Of normal scores from each Gaussian's location, in its widths, shape (n, K)."""
-        return (score[:, None] - self.location) * inverse_width
+        """Of normal scores from each Gaussian's location, in its widths, shape (K, n)."""
+        return (score - self.location) * inverse_width
 
     def distribution(self, score: Array) -> Array:
         """Of the mixture at normal scores, shape (n,)."""
         z = self.deviations(score, np.exp(-self.log_width))
-        return np.sum(np.exp(self.log_share) * ndtr(z), axis=1)
+        return np.sum(np.exp(self.log_share) * ndtr(z), axis=0)
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ class Mixture:
 
     def _split(self, out: Array) -> Outputs:
         c, k = self.n_classes, self.n_gaussians
-        classes, shares = out[:, :c], out[:, c : c + k]
-        width = np.clip(out[:, c + 2 * k :], LEAST_LOG_WIDTH, MOST_LOG_WIDTH)
-        return Outputs(classes - _log_sum(classes), shares - _log_sum(shares), out[:, c + k : c + 2 * k], width)
+        classes, shares = out[:c], out[c : c + k]
+        width = np.clip(out[c + 2 * k :], LEAST_LOG_WIDTH, MOST_LOG_WIDTH)
+        return Outputs(classes - _log_sum(classes), shares - _log_sum(shares), out[c + k : c + 2 * k], width)
 
     def sample(self, outputs: Outputs, rng: np.random.Generator) -> tuple[Integers, Array]:
         """A class and a normal score for each event."""
-        n = len(outputs.log_class)
+        n = outputs.log_class.shape[1]
         classes: Integers = np.zeros(n, dtype=np.int64)
         if self.n_classes > 1:
             classes = _choose(outputs.log_class, rng)
@@ -124,32 +124,50 @@ class Mixture:
             return classes, np.zeros(n)
         chosen = _choose(outputs.log_share, rng)
         rows = np.arange(n)
-        width = np.exp(outputs.log_width[rows, chosen])
-        return classes, outputs.location[rows, chosen] + width * rng.standard_normal(n, dtype=np.float32)
+        width = np.exp(outputs.log_width[chosen, rows])
+        return classes, outputs.location[chosen, rows] + width * rng.standard_normal(n, dtype=np.float32)
 
 
 def _log_sum(x: Array) -> Array:
-    """Log of the sum of exponentials, shape (n, 1)."""
-    if x.shape[1] == 0:
-        return np.zeros((len(x), 1), dtype=x.dtype)
-    if x.shape[1] == 1:
-        return x
-    most = x.max(axis=1, keepdims=True)
-    return most + np.log(np.exp(x - most).sum(axis=1, keepdims=True))
+    """Log of the sum of exponentials, shape (n,)."""
+    if len(x) == 0:
+        return np.zeros(x.shape[1], dtype=x.dtype)
+    if len(x) == 1:
+        return x[0]
+    most = x.max(axis=0)
+    return most + np.log(np.exp(x - most).sum(axis=0))
 
 
 def _choose(log_share: Array, rng: np.random.Generator) -> Integers:
-    """A column for each row, with the given log probabilities."""
-    total = np.cumsum(np.exp(log_share), axis=1)
-    u = rng.random((len(total), 1), dtype=np.float32) * total[:, -1:]
-    return np.minimum((u > total).sum(axis=1), total.shape[1] - 1)
+    """A row for each column, with the given log probabilities."""
+    total = np.cumsum(np.exp(log_share), axis=0)
+    u = rng.random(total.shape[1], dtype=np.float32) * total[-1]
+    return np.minimum((u > total).sum(axis=0), len(total) - 1)
 
 
 def _forward(parameters: Parameters, u: Array) -> tuple[Array, Array, Array]:
+    """Outputs, shape (size, n), and hidden layers, shape (n, hidden)."""
     w1, b1, w2, b2, w3, b3, skip = parameters
-    first = np.tanh(u @ w1 + b1)
-    second = np.tanh(first @ w2 + b2)
-    return second @ w3 + b3 + u @ skip, first, second
+    first = u @ w1
+    first += b1
+    _tanh(first)
+    second = first @ w2
+    second += b2
+    _tanh(second)
+    out = w3.T @ second.T
+    out += skip.T @ u.T
+    out += b3[:, None]
+    return out, first, second
+
+
+def _tanh(x: Array) -> None:
+    """In place, by the exponential: to 2e-7, in half of the time of NumPy's own."""
+    x *= -2
+    with np.errstate(over="ignore"):  # far below zero the result is -1
+        np.exp(x, out=x)
+    x += 1
+    np.divide(2, x, out=x)
+    x -= 1
 
 
 def loss_and_gradient(
@@ -173,41 +191,43 @@ def loss_and_gradient(
     said = mixture._split(out)
     rows = np.arange(len(u))
     delta = np.empty_like(out)
-    log_density = said.log_class[rows, classes].astype(np.float64)
-    by_class = np.exp(said.log_class)
-    by_class[rows, classes] -= 1.0
-    delta[:, :c] = by_class
+    log_density = said.log_class[classes, rows].astype(np.float64)
+    delta[:c] = np.exp(said.log_class)
+    delta[classes, rows] -= 1.0
     if k:
-        regular = classes == c - 1 if mixture.n_classes else np.ones(len(u), bool)
+        regular = classes == c - 1
         inverse = np.exp(-said.log_width)
         z = said.deviations(score, inverse)
         parts = said.components_at(z)
         total = _log_sum(parts)
-        log_density += np.where(regular, total[:, 0], 0.0)
+        log_density += np.where(regular, total, 0.0)
         share = np.exp(parts - total)
-        raw = out[:, c + 2 * k :]
+        raw = out[c + 2 * k :]
         inside = (raw > LEAST_LOG_WIDTH) & (raw < MOST_LOG_WIDTH)
-        delta[:, c : c + k] = np.exp(said.log_share) - share
-        delta[:, c + k : c + 2 * k] = -share * z * inverse
-        delta[:, c + 2 * k :] = -share * (z * z - 1.0) * inside
-        delta[:, c:] *= regular[:, None]
+        delta[c : c + k] = np.exp(said.log_share) - share
+        delta[c + k : c + 2 * k] = -share * z * inverse
+        delta[c + 2 * k :] = share * (1.0 - z * z) * inside
+        delta[c:] *= regular
     w = weight
     if (weight < 0).any():
         w = np.where(weight < 0, weight * np.exp(np.minimum(log_density - FLOOR, 0.0)), weight)
-    delta *= w[:, None].astype(delta.dtype)
+    delta *= w.astype(delta.dtype)
     return -float(w @ log_density), _backward(mixture.parameters, u, first, second, delta)
 
 
 def _backward(parameters: Parameters, u: Array, first: Array, second: Array, delta: Array) -> Parameters:
+    """Gradient by the parameters, from that by the outputs, shape (size, n)."""
     _, _, w2, _, w3, _, _ = parameters
-    by_second = (delta @ w3.T) * (1.0 - second * second)
-    by_first = (by_second @ w2.T) * (1.0 - first * first)
+    by_second = delta.T @ w3.T
+    by_second *= 1.0 - second * second
+    by_first = by_second @ w2.T
+    by_first *= 1.0 - first * first
     return [
         u.T @ by_first,
         by_first.sum(axis=0),
         first.T @ by_second,
         by_second.sum(axis=0),
-        second.T @ delta,
-        delta.sum(axis=0),
-        u.T @ delta,
+        second.T @ delta.T,
+        delta.sum(axis=1),
+        u.T @ delta.T,
     ]

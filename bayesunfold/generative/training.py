@@ -52,10 +52,10 @@ class TrainingPlan:
 
     hidden: int = 64
     gaussians: int = 8
-    batch: int = 1000
+    batch: int = 2000
     epochs: int = 130
-    steps: tuple[int, int] = (2000, 8000)
-    rate: float = 8e-3
+    steps: tuple[int, int] = (1000, 4000)
+    rate: float = 1.2e-2
 
     def passes(self, n: int) -> int:
         """Passes over n events."""
@@ -110,9 +110,11 @@ def train_mixture(
     losses = np.zeros(len(held))
     for number in range(passes):
         score = column.spread_score(x, rng).astype(np.float32) if k else np.zeros(n, np.float32)
-        for rows in np.array_split(rng.permutation(used), per_pass):
-            _, gradient = loss_and_gradient(mixture, u[rows], classes[rows], score[rows], weight[rows])
-            theta = adam.step(theta, _flat(gradient) * np.float32(1.0 / len(rows)) + decay * theta)
+        rows = rng.permutation(used)
+        shuffled = [part.take(rows, axis=0) for part in (u, classes, score, weight)]
+        for batch in zip(*(np.array_split(part, per_pass) for part in shuffled), strict=True):
+            _, gradient = loss_and_gradient(mixture, *batch)
+            theta = adam.step(theta, _flat(gradient) * np.float32(1.0 / len(batch[0])) + decay * theta)
             mixture = replace(mixture, parameters=_shaped(theta, shapes))
         if len(held) and ((number + 1) % max(1, passes // LOOKS) == 0 or number + 1 == passes):
             losses = _losses(mixture, u[held], classes[held], held_score) * weight[held]
@@ -137,7 +139,7 @@ def _losses(mixture: Mixture, u: Array, classes: Integers, score: Array) -> Arra
     out = np.zeros(len(u))
     for rows in blocks(len(u)):
         said = mixture.outputs(u[rows])
-        density = said.log_class[np.arange(len(said.log_class)), classes[rows]].astype(np.float64)
+        density = said.log_class[classes[rows], np.arange(len(classes[rows]))].astype(np.float64)
         if mixture.n_gaussians:
             density += np.where(classes[rows] == mixture.n_classes - 1, said.log_density(score[rows]), 0.0)
         out[rows] = -density

@@ -1,6 +1,6 @@
 """Coverage of the seven Z+jets observables when the response is right.
 
-``python scripts/studies zjets-toys [--toys 10] [--method direct [--additive 24]] [--iterations 5] [--out DIR]``.
+``python scripts/studies zjets-toys [--toys 10] [--method direct] [--additive 12] [--iterations 5] [--out DIR]``.
 Toys are drawn from the simulation, with weights that make its seven particle-level observables the truth's (a
 cross-fitted classifier learns them): data and simulation then have the same response, which the real ones, of two
 tunes, have not.
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--method", choices=("omnifold", "direct"), default="omnifold")
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--restarts", type=int, default=1)
-    parser.add_argument("--additive", type=int, help="intervals of the direct posterior's additive parts")
+    parser.add_argument("--additive", type=int, help="intervals of the networks' additive parts")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--keep", action="store_true", help="keep the result for the tables of the documentation")
@@ -56,11 +56,16 @@ def main() -> None:
     bins = {name: np.array(REFERENCE[name]["bin_edges"]) for name in REFERENCE}
     settings = {"iterations": args.iterations, "inference": "laplace", "draws": 200, "restarts": args.restarts}
     name = f"zjets-{args.iterations}-{args.restarts}"
+    table = "zjets-toys"
     if args.method == "direct":
-        settings, name = {"method": "direct", "draws": 300}, "zjets-direct"
-        if args.additive is not None:
-            network = bu.Network(additive=args.additive)
-            settings, name = settings | {"network": network, "moments": network}, f"{name}-{args.additive}"
+        settings, name, table = {"method": "direct", "draws": 300}, "zjets-direct", "zjets-toys-direct"
+    if args.additive is not None:
+        network = bu.Network(additive=args.additive)
+        settings, name = settings | {"network": network}, f"{name}-additive-{args.additive}"
+        if args.method == "direct":
+            settings |= {"moments": network}
+        else:
+            table = "zjets-toys-additive"
     study = bu.coverage_study(
         toys,
         unfold=partial(unfold_toy, settings=settings),
@@ -92,7 +97,7 @@ def main() -> None:
                 "rms": float(rms),
             }
             keep(
-                "zjets-toys" if args.method == "omnifold" else "zjets-toys-direct",
+                table,
                 [name],
                 cells,
                 numbers | {"rms of the mean": float(mean)},

@@ -44,7 +44,7 @@ def test_density_has_integral_one_and_its_distribution_is_its_integral():
     said = random_mixture().outputs(np.zeros((1, 3)))
     grid = np.linspace(-30, 30, 60_001)
     at = replace(
-        said, **{name: np.repeat(getattr(said, name), len(grid), axis=0) for name in said.__dataclass_fields__}
+        said, **{name: np.repeat(getattr(said, name), len(grid), axis=1) for name in said.__dataclass_fields__}
     )
     density = np.exp(at.log_density(grid))
     assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-6)
@@ -70,7 +70,7 @@ def test_samples_follow_the_mixture():
     one = mixture.outputs(u[:1])
 
     def distribution(x):
-        many = {name: np.repeat(getattr(one, name), len(x), axis=0) for name in one.__dataclass_fields__}
+        many = {name: np.repeat(getattr(one, name), len(x), axis=1) for name in one.__dataclass_fields__}
         return replace(one, **many).distribution(np.asarray(x))
 
     assert stats.kstest(score, distribution).pvalue > 1e-6
