@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -136,11 +136,20 @@ class IterationSettings(Protocol):
 LABELS = {"step1": "step 1", "step2": "step 2", "fakes": "the classifier of fakes"}
 
 
-def train(rng: np.random.Generator) -> Learn:
-    """Train every classifier from its start."""
+def train(rng: np.random.Generator, most_steps: Mapping[str, int] | None = None) -> Learn:
+    """Train every classifier from its start, in at most so many Gauss-Newton steps by the name of the fit."""
+    most = most_steps or {}
 
     def learn(name: str, layout: Layout, classes: TwoClass, start: Start) -> Classifier:
-        fit = fit_map(layout, classes.joined(), rng, start=start.theta, centre=start.centre, restarts=start.restarts)
+        fit = fit_map(
+            layout,
+            classes.joined(),
+            rng,
+            start=start.theta,
+            centre=start.centre,
+            restarts=start.restarts,
+            max_steps=most.get(name),
+        )
         return Classifier(LABELS[name], layout, fit.theta, classes, fit.objective, fit.decrement)
 
     return learn
