@@ -161,7 +161,7 @@ def _forward(parameters: Parameters, u: Array) -> tuple[Array, Array, Array]:
 
 
 def _tanh(x: Array) -> None:
-    """In place, by the exponential: to 2e-7, in half of the time of NumPy's own."""
+    """In place, by the exponential: faster than NumPy's own without the widest vector instructions, right to 2e-7."""
     x *= -2
     with np.errstate(over="ignore"):  # far below zero the result is -1
         np.exp(x, out=x)
