@@ -92,7 +92,7 @@ def toy(args: argparse.Namespace) -> None:
         cells = {
             "what": "p-value of flat ranks",
             "expected": "uniform",
-            "found": f"least {p.min():.3f}",
+            "found": f"least {p.min():.1g}, {np.mean(p > 0.01):.0%} above 0.01",
             "note": f"KS of all: {numbers['KS of the p-values']:.2f}",
         }
         keep("events", ["toy: ranks"], cells, numbers)
