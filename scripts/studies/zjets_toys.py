@@ -96,11 +96,6 @@ def main() -> None:
                 "inside": [float(share) for share in inside],
                 "rms": float(rms),
             }
-            keep(
-                table,
-                [name],
-                cells,
-                numbers | {"rms of the mean": float(mean)},
-            )
+            keep(table, [name], cells, numbers | {"rms of the mean": float(mean)})
         shares = f"{inside[0]:8.2f} {inside[1]:8.2f} {joint[k]:6.2f}"
         print(f"{name:>10} {shares} {rms:9.2f} {mean:14.2f} {study.seconds.mean():8.0f}")

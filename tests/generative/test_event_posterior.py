@@ -180,12 +180,14 @@ def mixed():
     n = 20_000
     count = rng.poisson(6, n).astype(float)
     second = np.where(rng.random(n) < 0.2, np.nan, rng.exponential(1.0, n))
-    third = count + 0.8 * rng.normal(size=n)
+    third = count + 0.4 * rng.normal(size=n)
     reco = np.c_[count + rng.normal(0, 1.5, n), np.where(np.isnan(second), np.nan, second + rng.normal(0, 0.3, n))]
     simulation = bu.Simulation(
         np.c_[count, second, third], reco, undefined="indicator", names=["n", "x", "y"], reco_names=["n", "x"]
     )
-    return simulation, bu.EventPosterior(random_seed=1, progressbar=False).fit(simulation)
+    # the width of 0.4 is 0.416 to 0.425 (three seeds); after 1170 steps, as many as otherwise, 0.405 to 0.453 (nine)
+    with training(2500):
+        return simulation, bu.EventPosterior(random_seed=1, progressbar=False).fit(simulation)
 
 
 def test_integers_and_undefined_features_come_out_as_such(mixed):
@@ -201,11 +203,11 @@ def test_integers_and_undefined_features_come_out_as_such(mixed):
 
 
 def test_later_features_follow_earlier_ones(mixed):
-    """y = n + N(0, 0.8), where n is measured to 1.5 only: the difference keeps its width."""
+    """y = n + N(0, 0.4), where n is measured to 1.5 only: the difference keeps its width."""
     simulation, posterior = mixed
     draws = posterior.sample(simulation.reco[:2000], draws=10)
     difference = (draws.sel(feature="y") - draws.sel(feature="n")).values
-    assert difference.std() == pytest.approx(0.8, abs=0.04)
+    assert difference.std() == pytest.approx(0.4, abs=0.04)
     assert np.std(draws.sel(feature="n").values - simulation.gen[:2000, 0]) > 1
 
 
